@@ -1,0 +1,68 @@
+//! The idempotency key: what the other side may remember, to recognise the same work done again.
+//!
+//! `SHA-256(encoding)`, in lowercase hexadecimal. The encoding is the byte string `ingestd-key-v1`, then six
+//! fields, each as its length in bytes (8 bytes, big-endian) followed by its bytes:
+//!
+//! 1. the database's incarnation (16 bytes),
+//! 2. the pipeline's name,
+//! 3. the source's scope: `watch:NAME`, `path`, or `key`,
+//! 4. the source: the path relative to the watch's root, the absolute path, or the caller's key,
+//! 5. the version, in decimal,
+//! 6. the operation: `add`, `modify` or `delete`.
+//!
+//! Lengths make the encoding injective: no two different sextuples share one. The incarnation is drawn when a
+//! database is made and again by a restore, so a version number that was rolled back never meets an old key.
+
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Op, SourceKey};
+
+/// A random value that tells one life of a database from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation(pub [u8; 16]);
+
+/// A job's idempotency key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(pub [u8; 32]);
+
+impl IdempotencyKey {
+    /// The key of one version of a source, through a pipeline.
+    pub fn derive(incarnation: &Incarnation, pipeline: &str, source: &SourceKey, version: i64, op: Op) -> Self {
+        let (scope, identity) = match source {
+            SourceKey::Watched { watch, relative } => (format!("watch:{watch}"), relative.as_os_str().as_bytes()),
+            SourceKey::Path(path) => ("path".to_owned(), path.as_os_str().as_bytes()),
+            SourceKey::Keyed { key, .. } => ("key".to_owned(), key.as_bytes()),
+        };
+        let version = version.to_string();
+        let fields: [&[u8]; 6] = [
+            &incarnation.0,
+            pipeline.as_bytes(),
+            scope.as_bytes(),
+            identity,
+            version.as_bytes(),
+            op.as_str().as_bytes(),
+        ];
+        let mut hash = Sha256::new();
+        hash.update(b"ingestd-key-v1");
+        for field in fields {
+            hash.update((field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+impl fmt::Display for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,212 @@
+//! From what happened to what follows: a processor reports an [`Outcome`], the retry policy turns it into a
+//! [`Verdict`] once, and that same value is logged, counted and stored.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{SkipReason, UnknownName};
+use crate::clock::Timestamp;
+
+/// What kind of thing went wrong: data for grouping, never a guess from a message's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorKind {
+    /// A command ended with a code other than 0.
+    Exit,
+    /// A command was ended by a signal.
+    Signal,
+    /// The attempt took longer than the pipeline's `timeout`.
+    Timeout,
+    /// The command is missing or may not be run.
+    Spawn,
+    /// The other side answered with a status that is not a success.
+    Status,
+    /// No connection, or it broke.
+    Connection,
+    /// The secure connection could not be made.
+    Tls,
+    /// The file can't be read.
+    Unreadable,
+    /// The file was gone after the job had been started once.
+    Vanished,
+    /// It is not a regular file.
+    NotAFile,
+    /// A placeholder's value can't be put where it is asked for.
+    Template,
+    /// The file could not be moved or deleted after the processor was done.
+    Disposition,
+    /// The daemon ended while this job was the only one running.
+    Crash,
+    /// Anything else that the machine refused.
+    Io,
+}
+
+impl ErrorKind {
+    const ALL: [Self; 14] = [
+        Self::Exit,
+        Self::Signal,
+        Self::Timeout,
+        Self::Spawn,
+        Self::Status,
+        Self::Connection,
+        Self::Tls,
+        Self::Unreadable,
+        Self::Vanished,
+        Self::NotAFile,
+        Self::Template,
+        Self::Disposition,
+        Self::Crash,
+        Self::Io,
+    ];
+
+    /// The name that tables and people see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Timeout => "timeout",
+            Self::Spawn => "spawn",
+            Self::Status => "status",
+            Self::Connection => "connection",
+            Self::Tls => "tls",
+            Self::Unreadable => "unreadable",
+            Self::Vanished => "vanished",
+            Self::NotAFile => "not-a-file",
+            Self::Template => "template",
+            Self::Disposition => "disposition",
+            Self::Crash => "crash",
+            Self::Io => "io",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for ErrorKind {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| UnknownName::new(text, "a kind of error"))
+    }
+}
+
+/// What went wrong in an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobError {
+    /// For grouping and branching.
+    pub kind: ErrorKind,
+    /// For people; one line, bounded by whoever makes it.
+    pub message: String,
+    /// Whether retrying can't help.
+    pub permanent: bool,
+}
+
+impl JobError {
+    /// An error that another attempt may not meet.
+    pub fn transient(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), permanent: false }
+    }
+
+    /// An error that every attempt would meet.
+    pub fn permanent(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), permanent: true }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
+/// What an execution came to, as the processor or the worker saw it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The work is done.
+    Done,
+    /// It went wrong; the error says whether for good.
+    Failed(JobError),
+    /// Not now: nothing is spent, and `after` is the earliest time that the other side named.
+    Deferred {
+        /// The least wait that the other side asked for.
+        after: Option<Duration>,
+        /// Why.
+        error: JobError,
+    },
+    /// There is nothing left to do.
+    Moot(SkipReason),
+    /// The daemon stopped it, through no fault of the job.
+    Interrupted,
+    /// A person stopped it.
+    Cancelled,
+}
+
+/// What follows from an outcome; the store writes it as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// `completed`; one attempt spent.
+    Complete,
+    /// `retrying`; one attempt spent.
+    Retry {
+        /// Due then.
+        run_at: Timestamp,
+        /// What went wrong.
+        error: JobError,
+    },
+    /// `failed`; one attempt spent.
+    Fail {
+        /// What went wrong.
+        error: JobError,
+    },
+    /// `pending`; nothing spent, the deferral counted.
+    Defer {
+        /// Due then.
+        run_at: Timestamp,
+        /// Why.
+        error: JobError,
+    },
+    /// `pending`, due at once; nothing spent.
+    Release,
+    /// `cancelled`; nothing spent.
+    Cancel,
+    /// `skipped`; nothing spent.
+    Skip(SkipReason),
+}
+
+impl Verdict {
+    /// The word that the history holds for an execution that ended so.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Complete => "completed",
+            Self::Retry { .. } => "retry",
+            Self::Fail { .. } => "failed",
+            Self::Defer { .. } => "deferred",
+            Self::Release => "interrupted",
+            Self::Cancel => "cancelled",
+            Self::Skip(_) => "skipped",
+        }
+    }
+
+    /// Whether it spends an attempt.
+    pub const fn spends(&self) -> bool {
+        matches!(self, Self::Complete | Self::Retry { .. } | Self::Fail { .. })
+    }
+
+    /// The error in it.
+    pub const fn error(&self) -> Option<&JobError> {
+        match self {
+            Self::Retry { error, .. } | Self::Fail { error } | Self::Defer { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! ingestd: every file that arrives in a folder is processed, once, whatever crashes.
+
+pub mod clock;
+pub mod config;
+pub mod job;
+pub mod processor;
+pub mod store;

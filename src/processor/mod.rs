@@ -1,0 +1,70 @@
+//! What does the work: the trait, and the registry of kinds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::{Digest, IdempotencyKey, JobId, Op, Outcome};
+
+/// What a processor is told of a job: everything it may know, and nothing of the queue.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// The job's number.
+    pub job: JobId,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// The execution, from 1, spent or not.
+    pub execution: u32,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The watch's name; `None` for jobs that were added.
+    pub watch: Option<String>,
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// Relative to the watch's root; the whole path where there is no watch.
+    pub relative: PathBuf,
+    /// What happened to it.
+    pub op: Op,
+    /// Its size; zero for a delete.
+    pub size: u64,
+    /// Its content's digest; `None` for a delete.
+    pub digest: Option<Digest>,
+    /// For the other side.
+    pub idempotency_key: IdempotencyKey,
+    /// What the caller attached, a JSON document.
+    pub metadata: Option<String>,
+    /// The file in the state directory into which the attempt's output goes while it lives.
+    pub spool: PathBuf,
+}
+
+/// What an execution came to.
+#[derive(Debug)]
+pub struct Report {
+    /// What happened.
+    pub outcome: Outcome,
+    /// Exit code or HTTP status.
+    pub code: Option<i32>,
+    /// The tail of what was printed or answered, at most the pipeline's `output`.
+    pub output: Vec<u8>,
+}
+
+impl Report {
+    /// A report without code and output.
+    pub const fn of(outcome: Outcome) -> Self {
+        Self { outcome, code: None, output: Vec::new() }
+    }
+}
+
+/// Something that works on one job.
+#[async_trait]
+pub trait Processor: Send + Sync {
+    /// Works on the task until it is done or `stop` is cancelled. Once cancelled it has to leave nothing behind
+    /// that still works, and returns soon; what it then reports is ignored but for `code` and `output`. The
+    /// pipeline's timeout arrives as such a cancellation too.
+    async fn process(&self, task: Task, stop: CancellationToken) -> Report;
+}
+
+/// A processor that many tasks share.
+pub type SharedProcessor = Arc<dyn Processor>;

@@ -1,0 +1,34 @@
+//! What happens to a file after its processor: the intent that is committed before the first rename.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use super::error::Result;
+use super::lease::Claim;
+use crate::job::{FileIdentity, JobError};
+
+/// A processed file on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disposition {
+    /// Where the file was.
+    pub path: PathBuf,
+    /// The name beside it that it has on the way.
+    pub private: PathBuf,
+    /// Where it goes; `None`: away.
+    pub target: Option<PathBuf>,
+    /// What was processed: another file under that name is not ours to move.
+    pub identity: FileIdentity,
+    /// `None` after success; after failure, the error that the job ends with.
+    pub error: Option<JobError>,
+}
+
+/// Keeps the intents.
+#[async_trait]
+pub trait Dispositions: Send + Sync {
+    /// Commits the intent and marks the source as taken away by ourselves; `false`: the lease was lost.
+    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<bool>;
+    /// Forgets the intent and the mark, because the file under that name is another one by now; `false`: the
+    /// lease was lost.
+    async fn withdraw(&self, claim: Claim) -> Result<bool>;
+}

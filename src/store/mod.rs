@@ -1,0 +1,37 @@
+//! Where jobs are kept: the queue's semantics, behind narrow traits.
+//!
+//! 1. **A version becomes a job once.** [`Queue::enqueue`] compares what was seen with what is known of the
+//!    source, and decides in the transaction that writes the job: new, known, changed. A newer version takes the
+//!    place of one that waits, and waits for one that runs.
+//! 2. **A lease is the only right to act.** [`Queue::lease`] hands out [`Lease`]s, each with a fence that grows;
+//!    [`Queue::settle`] takes them back with a verdict, guarded by job, state and fence.
+//! 3. **A lease ends by itself.** It is renewed while its attempt lives, judged by boot time, taken back by
+//!    [`Queue::reclaim`], and those of dead daemons are taken back at the next start.
+//! 4. **Only a commit that succeeded counts.** Every call answers after its transaction's commit.
+//!
+//! The traits are narrow so that a worker *cannot* prune and a watch *cannot* settle.
+
+mod browse;
+mod disposition;
+mod error;
+mod lease;
+mod queue;
+mod settings;
+mod sources;
+pub mod sqlite;
+mod steer;
+mod upkeep;
+
+pub use browse::{
+    Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table,
+};
+pub use disposition::{Disposition, Dispositions};
+pub use error::{Result, StoreError};
+pub use lease::{Claim, Lease};
+pub use queue::{
+    Appetite, Content, Enqueued, Gone, Leased, NewJob, Queue, Recovery, Settled, Settlement, Vanished, Want, Work,
+};
+pub use settings::{KvEntry, Settings, WatchRow};
+pub use sources::{KnownFile, Sources};
+pub use steer::{Steered, Steering};
+pub use upkeep::{Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};

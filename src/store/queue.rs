@@ -1,0 +1,229 @@
+//! The queue itself: enqueue, lease, renew, settle, recover.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::disposition::Disposition;
+use super::error::Result;
+use super::lease::{Claim, Lease};
+use crate::clock::{Boottime, Timestamp};
+use crate::job::{
+    Digest, FileIdentity, IdempotencyKey, JobId, Op, Priority, SourceKey, Spent, StateName, Verdict,
+};
+
+/// A version of a source that somebody saw, asked to become a job.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// What it is about.
+    pub source: SourceKey,
+    /// The pipeline that shall do it.
+    pub pipeline: String,
+    /// How soon.
+    pub priority: Priority,
+    /// Not before; `None` is now.
+    pub run_at: Option<Timestamp>,
+    /// What the filesystem says about the file.
+    pub identity: FileIdentity,
+    /// The content's digest, where it was taken; see [`Enqueued::NeedsDigest`].
+    pub digest: Option<Digest>,
+    /// A JSON document for the processor.
+    pub metadata: Option<String>,
+    /// Process it again although nothing changed.
+    pub force: bool,
+}
+
+/// What became of a [`NewJob`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is a job now.
+    New {
+        /// Its number.
+        id: JobId,
+        /// The version that it is of its source.
+        version: i64,
+    },
+    /// This version through this pipeline is a job already.
+    Known {
+        /// That job's number.
+        id: JobId,
+        /// Where it stands.
+        state: StateName,
+    },
+    /// This version went through this pipeline before, and its job was pruned since.
+    Unchanged,
+    /// The source is known and its identity on disk changed: take the content's digest and call again with it.
+    NeedsDigest,
+}
+
+/// A watched file that is no longer there.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// The watch's name.
+    pub watch: String,
+    /// Relative to its root.
+    pub relative: PathBuf,
+    /// The watch's pipeline.
+    pub pipeline: String,
+    /// Whether the watch asks for deletes.
+    pub wants_job: bool,
+    /// The level of the delete's job.
+    pub priority: Priority,
+}
+
+/// What became of a [`Gone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vanished {
+    /// Noted; it is no job, because nobody asked or nothing of it was ever started.
+    Noted,
+    /// The delete is a job now.
+    New {
+        /// Its number.
+        id: JobId,
+    },
+    /// Nothing to note: never known, noted before, or moved away by ourselves.
+    Nothing,
+}
+
+/// How many jobs of a pipeline may start now.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its free permits.
+    pub permits: usize,
+}
+
+/// Which kind of job a lease call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appetite {
+    /// Jobs that have not crashed twice in a row.
+    Regular,
+    /// One suspect, because nothing else runs.
+    OneSuspect,
+}
+
+/// What a worker needs to know about the job that it leased.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The job's number.
+    pub job: JobId,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Where it comes from.
+    pub source: SourceKey,
+    /// The file, absolute.
+    pub path: PathBuf,
+    /// Which version of the source.
+    pub version: i64,
+    /// What happened to the file.
+    pub op: Op,
+    /// The level.
+    pub priority: Priority,
+    /// The number of this attempt, from 1: those spent, and one.
+    pub attempt: u32,
+    /// The number of this execution, from 1, spent or not.
+    pub execution: u32,
+    /// What the retry policy judges by.
+    pub spent: Spent,
+    /// Whether it crashed twice in a row and therefore runs alone.
+    pub suspect: bool,
+    /// The identity of the file that this job is about, as intake saw it.
+    pub identity: FileIdentity,
+    /// The content's digest, where an earlier execution or intake took it.
+    pub digest: Option<Digest>,
+    /// The digest with which the version before this one completed, where that is known.
+    pub completed_digest: Option<Digest>,
+    /// For the other side.
+    pub idempotency_key: IdempotencyKey,
+    /// What the caller attached.
+    pub metadata: Option<String>,
+    /// The processor was done before, and the file was on its way: go on there.
+    pub disposition: Option<Disposition>,
+}
+
+/// What a lease call found.
+#[derive(Debug, Default)]
+pub struct Leased {
+    /// The jobs, first the one that comes first.
+    pub work: Vec<(Lease, Work)>,
+    /// The earliest time at which another job of the asked pipelines becomes due.
+    pub next_due: Option<Timestamp>,
+    /// Whether a suspect is due.
+    pub suspect_due: bool,
+}
+
+/// What is known of the content that an execution worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The file as it was when its digest was taken.
+    pub identity: FileIdentity,
+    /// The digest.
+    pub digest: Digest,
+}
+
+/// The end of an execution.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The right to end it.
+    pub lease: Lease,
+    /// What follows.
+    pub verdict: Verdict,
+    /// Exit code or HTTP status.
+    pub code: Option<i32>,
+    /// The tail of what it printed or was answered.
+    pub output: Vec<u8>,
+    /// What it worked on.
+    pub content: Option<Content>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What became of a [`Settlement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Written. The state is the verdict's, except that a job whose successor waits is never tried again.
+    As(StateName),
+    /// The lease was taken back before; nothing was written.
+    LeaseLost,
+}
+
+/// What a start found and put right.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Recovery {
+    /// When.
+    pub at_ms: i64,
+    /// Daemons that had died.
+    pub dead_boots: u64,
+    /// Leases taken back.
+    pub released: u64,
+    /// Jobs that are suspects now.
+    pub suspects: u64,
+    /// Jobs given up after too many crashes while alone.
+    pub failed: u64,
+    /// Jobs that a newer version had superseded meanwhile.
+    pub superseded: u64,
+    /// Files found on their way to where `on_success` or `on_failure` send them.
+    pub dispositions: u64,
+}
+
+/// The calls by which jobs come, are worked on, and end. Each takes many at once and is one transaction,
+/// shared with whatever else waits to be written.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Turns versions into jobs; the answers are in the order of the asked.
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>>;
+    /// Notes that files are gone.
+    async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>>;
+    /// Leases what is due, at most `limit` in all, fairly over the pipelines.
+    async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased>;
+    /// Prolongs leases; answers each with its new deadline, or `None` where it was lost.
+    async fn renew(&self, claims: Vec<Claim>) -> Result<Vec<Option<Boottime>>>;
+    /// Ends executions; the answers are in the order of the asked.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
+    /// Takes back the leases of this boot that were not renewed in time.
+    async fn reclaim(&self) -> Result<u64>;
+    /// Resolves when jobs may have become leasable since the future was made: make it, enable it, then query.
+    fn changed(&self) -> tokio::sync::futures::OwnedNotified;
+}

@@ -1,0 +1,81 @@
+//! What time cleans up. Every call is short; the duties loop.
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use super::error::Result;
+use crate::clock::Timestamp;
+use crate::job::StateName;
+
+/// What pruning removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prunable {
+    /// Jobs in this final state that ended before the cutoff.
+    Jobs(StateName),
+    /// Rows of the history, with their output, that ended before the cutoff.
+    Attempts,
+    /// Sources that were gone before the cutoff and have no job left.
+    Sources,
+    /// Slots of the rates that lie before the cutoff.
+    Rates,
+    /// Rows of dead daemons' starts that ended before the cutoff.
+    Boots,
+}
+
+/// How a checkpoint treats readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointMode {
+    /// Moves what it can without waiting for anyone.
+    Passive,
+    /// Moves everything and cuts the WAL to nothing; waits briefly for readers.
+    Truncate,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Checkpoint {
+    /// A reader or writer was in the way.
+    pub busy: bool,
+    /// Frames in the WAL.
+    pub wal_frames: i64,
+    /// Frames moved into the database.
+    pub moved_frames: i64,
+}
+
+/// Sizes, for `status` and `db stats`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Sizes {
+    /// The database's file.
+    pub size_bytes: u64,
+    /// Its write-ahead log.
+    pub wal_bytes: u64,
+    /// Pages that hold nothing.
+    pub free_pages: u64,
+    /// Bytes of one page.
+    pub page_bytes: u64,
+}
+
+/// Looks after the database.
+#[async_trait]
+pub trait Upkeep: Send + Sync {
+    /// Removes at most `limit` rows of the kind that ended before `cutoff`; answers how many.
+    async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64>;
+    /// How many rows [`Self::prune`] would remove, without a limit.
+    async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64>;
+    /// Moves the WAL into the database.
+    async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint>;
+    /// Gives at most `pages` free pages back to the filesystem; answers how many are still free.
+    async fn vacuum(&self, pages: u32) -> Result<u64>;
+    /// Lets SQLite refresh its statistics.
+    async fn optimize(&self) -> Result<()>;
+    /// What is wrong with the database and with the counters; empty: nothing. `full` also checks the contents
+    /// of indexes, and takes time linear in the size.
+    async fn check(&self, full: bool) -> Result<Vec<String>>;
+    /// Writes a consistent copy to `target`, which must not exist, while work goes on.
+    async fn backup_to(&self, target: &Path) -> Result<()>;
+    /// Sizes now.
+    async fn sizes(&self) -> Result<Sizes>;
+    /// Where the database lives.
+    fn path(&self) -> PathBuf;
+}
