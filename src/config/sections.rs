@@ -371,12 +371,7 @@ impl Pipeline {
 impl ExecPipeline {
     /// This command with every other key at its default.
     pub fn of(command: Vec<String>) -> Self {
-        Self {
-            command,
-            env: BTreeMap::new(),
-            cwd: None,
-            permanent_exit_codes: vec![64, 65, 66, 67, 68, 76, 77, 78],
-        }
+        Self { command, env: BTreeMap::new(), cwd: None, permanent_exit_codes: vec![64, 65, 66, 67, 68, 76, 77, 78] }
     }
 }
 

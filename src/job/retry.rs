@@ -83,14 +83,7 @@ impl RetryPolicy {
         }
     }
 
-    fn defer(
-        &self,
-        after: Option<Duration>,
-        error: JobError,
-        spent: Spent,
-        now: Timestamp,
-        chance: f64,
-    ) -> Verdict {
+    fn defer(&self, after: Option<Duration>, error: JobError, spent: Spent, now: Timestamp, chance: f64) -> Verdict {
         // Once the time is over the job ends, so that a destination that is gone for good does not keep it for ever.
         if self.too_late(now, spent) {
             return Verdict::Fail { error };

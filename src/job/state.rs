@@ -81,9 +81,10 @@ impl FromStr for StateName {
     type Err = UnknownName;
 
     fn from_str(text: &str) -> Result<Self, UnknownName> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
-            UnknownName::new(text, "pending, running, retrying, completed, failed, cancelled, skipped")
-        })
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| UnknownName::new(text, "pending, running, retrying, completed, failed, cancelled, skipped"))
     }
 }
 

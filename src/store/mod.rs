@@ -22,9 +22,7 @@ pub mod sqlite;
 mod steer;
 mod upkeep;
 
-pub use browse::{
-    Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table,
-};
+pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use disposition::{Disposition, Dispositions};
 pub use error::{Result, StoreError};
 pub use lease::{Claim, Lease};

@@ -9,9 +9,7 @@ use super::disposition::Disposition;
 use super::error::Result;
 use super::lease::{Claim, Lease};
 use crate::clock::{Boottime, Timestamp};
-use crate::job::{
-    Digest, FileIdentity, IdempotencyKey, JobId, Op, Priority, SourceKey, Spent, StateName, Verdict,
-};
+use crate::job::{Digest, FileIdentity, IdempotencyKey, JobId, Op, Priority, SourceKey, Spent, StateName, Verdict};
 
 /// A version of a source that somebody saw, asked to become a job.
 #[derive(Clone, Debug)]
