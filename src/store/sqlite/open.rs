@@ -77,7 +77,7 @@ impl SqliteStore {
         if !existed {
             create(&path, database.mode)?;
         }
-        let options = options(database);
+        let options = writing(database);
         let signals = Arc::new(Signals::default());
         let (writer, task) = if mode == OpenMode::ReadOnly {
             (Writer::absent(), None)
@@ -86,7 +86,7 @@ impl SqliteStore {
             assert_version(&mut connection).await?;
             prepare(&mut connection, &path, existed, mode, clock.as_ref()).await?;
             let (intake, ends) = (Intake::new(clock.clone()), Ends::new(clock.clone()));
-            let (writer, task) = Writer::new(connection, options.clone(), intake, ends, signals.clone());
+            let (writer, task) = Writer::new(connection, options, intake, ends, signals.clone());
             (writer, Some(task))
         };
         let readers = SqlitePoolOptions::new()
@@ -94,7 +94,7 @@ impl SqliteStore {
             .test_before_acquire(false)
             .acquire_timeout(database.busy_timeout)
             .idle_timeout(Duration::from_secs(60))
-            .connect_lazy_with(options.read_only(true).pragma("query_only", "on"));
+            .connect_lazy_with(reading(database));
         let incarnation = {
             let mut reader = readers.acquire().await.map_err(|error| opening(error, &path))?;
             judge_schema(&mut reader, &path).await?;
@@ -120,7 +120,7 @@ impl SqliteStore {
 /// As of opening.
 pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<(i64, i64)> {
     judge_place(&database.path, OpenMode::ReadOnly)?;
-    let mut connection = options(database).connect().await.map_err(|error| opening(error, &database.path))?;
+    let mut connection = writing(database).connect().await.map_err(|error| opening(error, &database.path))?;
     let before = schema_version(&mut connection).await?;
     prepare(&mut connection, &database.path, true, OpenMode::Daemon, clock).await?;
     let after = schema_version(&mut connection).await?;
@@ -207,24 +207,33 @@ fn adopt(path: &Path) {
     }
 }
 
-fn options(database: &Database) -> SqliteConnectOptions {
+/// What every connection has.
+fn shared_options(database: &Database) -> SqliteConnectOptions {
     let cache_kib = i64::try_from(database.cache_bytes / 1_024).unwrap_or(i64::MAX);
     SqliteConnectOptions::new()
         .filename(&database.path)
         .create_if_missing(false)
+        .busy_timeout(database.busy_timeout)
+        .pragma("cache_size", format!("-{cache_kib}"))
+        .pragma("temp_store", "memory")
+        .foreign_keys(false)
+        .statement_cache_capacity(200)
+        .disable_statement_logging()
+}
+
+fn reading(database: &Database) -> SqliteConnectOptions {
+    shared_options(database).read_only(true).pragma("query_only", "on")
+}
+
+fn writing(database: &Database) -> SqliteConnectOptions {
+    shared_options(database)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(match database.durability {
             Durability::Full => SqliteSynchronous::Full,
             Durability::Normal => SqliteSynchronous::Normal,
         })
-        .busy_timeout(database.busy_timeout)
-        .pragma("cache_size", format!("-{cache_kib}"))
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
-        .pragma("temp_store", "memory")
-        .foreign_keys(false)
-        .statement_cache_capacity(200)
-        .disable_statement_logging()
 }
 
 /// An error of opening, with the file's name and who may.

@@ -5,7 +5,7 @@ UPDATE sources SET
     version = v.value ->> 2,
     digest = unhex(v.value ->> 3),
     digest_version = CASE WHEN v.value ->> 3 IS NOT NULL THEN v.value ->> 2 END,
-    path = coalesce(unhex(v.value ->> 4), path),
+    path = coalesce(unhex(v.value ->> 4), sources.path),
     presence = 'present', gone_at = NULL
 FROM json_each(?) AS v
 WHERE sources.id = v.value ->> 0
