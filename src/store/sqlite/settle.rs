@@ -173,7 +173,11 @@ impl<'a> Rows<'a> {
             sqlx::query(sql).bind(wire::rows(&self.contents)?).execute(&mut *tx).await?;
         }
         sqlx::query(include_str!("sql/end_jobs.sql")).bind(&jobs).execute(&mut *tx).await?;
-        sqlx::query("DELETE FROM dispositions WHERE job IN (SELECT value ->> 'id' FROM json_each(?))")
+        // A file that could not be moved yet keeps its intent: the next attempt goes on there.
+        sqlx::query(
+            "DELETE FROM dispositions
+             WHERE job IN (SELECT value ->> 'id' FROM json_each(?) WHERE value ->> 'finished_at' IS NOT NULL)",
+        )
             .bind(&jobs)
             .execute(&mut *tx)
             .await?;
