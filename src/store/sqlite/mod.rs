@@ -7,6 +7,7 @@
 //! 4. Numbers of new rows are given out here and not by SQLite, so that no insert has to be read back.
 //! 5. Every change of a job's state is counted by a delta in the same transaction (`tally`).
 
+mod backlog;
 mod boot;
 mod disposition;
 mod enqueue;
@@ -15,6 +16,8 @@ mod lease;
 mod open;
 mod queue;
 mod recover;
+mod restore;
+mod salvage;
 mod settle;
 mod sources;
 mod steer;
@@ -35,6 +38,8 @@ use crate::clock::Clock;
 use crate::job::Incarnation;
 
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, migrate_in_place};
+pub use restore::after_restore;
+pub use salvage::{Salvaged, salvage};
 pub use writer::WriterTask;
 
 /// The queue, in one SQLite file.

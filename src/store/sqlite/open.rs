@@ -128,6 +128,15 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
+/// Makes a new, empty database with this program's schema.
+pub(super) async fn create_empty(path: &Path) -> Result<()> {
+    create(path, 0o600)?;
+    let mut connection = writing(&Database { path: path.to_owned(), ..Database::default() }).connect().await?;
+    migrator().run(&mut connection).await.map_err(|error| StoreError::Schema(error.to_string()))?;
+    connection.close().await?;
+    Ok(())
+}
+
 /// Whether the file is there; an error where no database can be, or none may be made.
 fn judge_place(path: &Path, mode: OpenMode) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
