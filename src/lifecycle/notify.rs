@@ -82,9 +82,8 @@ impl Notifier {
             if self.socket.is_some() {
                 self.extend(EXTEND_BY);
             }
-            match tokio::time::timeout(EXTEND_EVERY, &mut work).await {
-                Ok(done) => return done,
-                Err(_) => continue,
+            if let Ok(done) = tokio::time::timeout(EXTEND_EVERY, &mut work).await {
+                return done;
             }
         }
     }

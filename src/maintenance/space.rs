@@ -39,16 +39,15 @@ impl Duty for Space {
 
     async fn run(&self, context: &Context, settings: &config::Maintenance) -> Result<Option<Value>, Failure> {
         let database = context.upkeep.path();
-        let folder = database.parent().unwrap_or(Path::new(".")).to_owned();
-        let seen = folder.clone();
+        let seen = database.clone();
         let free = off_thread(move || free_bytes(&seen).map_err(Failure::file("ask for free space at", &seen))).await?;
         let least = settings.min_free_space_bytes;
         let changed = if is_low(context.gate.is_shut_for(Shut::LowSpace), free, least) {
             let message = format!(
-                "less than {} MiB free at {}: no new work is taken in until there is more \
+                "less than {} MiB free for {}: no new work is taken in until there is more \
                  (maintenance.min_free_space)",
                 least.div_ceil(1 << 20),
-                folder.display()
+                database.display()
             );
             context.warnings.set(KEY, Severity::Warning, message);
             context.gate.shut(Shut::LowSpace)
@@ -89,7 +88,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_shortage_shuts_the_gate_and_its_end_opens_it() {
-        let (context, _store, _clock) = fake::context();
+        let (context, store, _clock) = fake::context();
+        store.state().path = std::env::temp_dir();
         let mut settings = config::Maintenance { min_free_space_bytes: u64::MAX, ..config::Maintenance::default() };
         assert_eq!(Space.period(&context, &settings), CALM);
         let figures = Space.run(&context, &settings).await.unwrap().unwrap();
