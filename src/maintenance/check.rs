@@ -28,10 +28,18 @@ impl Duty for Check {
         settings.check_interval
     }
 
+    fn recall(&self, context: &Context, figures: &Value) {
+        // A restart repairs nothing: what was found stays said until a check finds it gone.
+        let found = figures["findings"].as_u64().unwrap_or(0);
+        let quoted = figures["first"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        report(&context.warnings, &quoted.collect::<Vec<_>>(), found);
+    }
+
     async fn run(&self, context: &Context, _: &config::Maintenance) -> Result<Option<Value>, Failure> {
         let findings = check_now(context.upkeep.as_ref(), false).await?;
-        report(&context.warnings, &findings);
-        Ok(Some(figures(&findings)))
+        let figures = figures(&findings);
+        self.recall(context, &figures);
+        Ok(Some(figures))
     }
 }
 
@@ -46,24 +54,23 @@ pub async fn check_now(upkeep: &dyn Upkeep, full: bool) -> Result<Vec<String>, F
     }
 }
 
-/// The record of a check.
+/// The record of a check: how many findings, and the first of them.
 pub(super) fn figures(findings: &[String]) -> Value {
     json!({ "findings": findings.len(), "first": findings.iter().take(QUOTED).collect::<Vec<_>>() })
 }
 
-/// Sets or clears the warning.
-pub(super) fn report(warnings: &Warnings, findings: &[String]) {
-    if findings.is_empty() {
+fn report(warnings: &Warnings, quoted: &[&str], found: u64) {
+    if found == 0 {
         return warnings.clear(KEY);
     }
-    let more = match findings.len().saturating_sub(QUOTED) {
+    let more = match found.saturating_sub(quoted.len() as u64) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let quoted = findings[..findings.len().min(QUOTED)].join("; ");
     let message = format!(
-        "the database is damaged: {quoted}{more}. Stop the daemon, then `ingestd db check --repair`, or \
-         `ingestd db restore` with a backup"
+        "the database is damaged: {}{more}. Stop the daemon, then `ingestd db check --repair`, or \
+         `ingestd db restore` with a backup",
+        quoted.join("; ")
     );
     warnings.set(KEY, Severity::Critical, message);
 }

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::backup::{backup_now, backup_to};
-use super::check::{self, check_now};
+use super::check::{Check, check_now, figures};
 use super::checkpoint::checkpoint_now;
-use super::duty::{Context, Failure};
+use super::duty::{Context, Duty, Failure};
 use super::prune::prune_now;
 use super::vacuum::vacuum_now;
 use crate::config;
@@ -97,8 +97,8 @@ impl MaintenanceCommand {
             Self::Backup { target: Some(target) } => Ok(json!(backup_to(upkeep, context.verify, target, wall).await?)),
             Self::Check => {
                 let findings = check_now(upkeep, true).await?;
-                check::report(&context.warnings, &findings);
-                let mut value = check::figures(&findings);
+                let mut value = figures(&findings);
+                Check.recall(context, &value);
                 value["all"] = json!(findings);
                 Ok(value)
             }

@@ -39,6 +39,9 @@ pub(super) trait Duty: Send + Sync {
         First::AsRecorded
     }
 
+    /// Takes up again, at the start of a process, what the figures of its last run in another one mean for people.
+    fn recall(&self, _context: &Context, _figures: &Value) {}
+
     /// Does it once; answers the figures, or `None` where nothing was to do and nothing is worth keeping.
     async fn run(&self, context: &Context, settings: &config::Maintenance) -> Result<Option<Value>, Failure>;
 }

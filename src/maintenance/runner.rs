@@ -75,7 +75,7 @@ impl Runner {
             let slot = match duty.first() {
                 First::AtOnce => Slot::at_once(now),
                 First::AfterPeriod => Slot::from(now),
-                First::AsRecorded => recorded(duty, &context).await,
+                First::AsRecorded => recorded(duty, &context, &settings).await,
             };
             slots.push((duty, slot));
         }
@@ -151,8 +151,7 @@ impl Runner {
                 } else {
                     slot.ran(now)
                 }
-                let message = format!("maintenance: {} failed: {failure}", duty.name());
-                self.context.warnings.set(&warning_key(duty), Severity::Warning, message);
+                warn(&self.context, duty, &failure.to_string());
                 self.note(duty, took, Err(failure.to_string())).await;
             }
         }
@@ -174,11 +173,19 @@ impl Runner {
     }
 }
 
-async fn recorded(duty: &dyn Duty, context: &Context) -> Slot {
+async fn recorded(duty: &dyn Duty, context: &Context, settings: &config::Maintenance) -> Slot {
     let (wall, now) = (context.clock.wall(), context.clock.boottime());
     let store = context.settings.as_ref();
     match Record::load(store, duty.name()).await {
-        Ok(Some(record)) => Slot::since(record.since, wall, now),
+        Ok(Some(record)) => {
+            duty.recall(context, &record.figures);
+            if let Some(error) = record.error
+                && !duty.period(context, settings).is_zero()
+            {
+                warn(context, duty, &error);
+            }
+            Slot::since(record.since, wall, now)
+        }
         // Kept, so that a daemon that never lives for a whole period still gets to its duties.
         Ok(None) => {
             if let Err(error) = Record::first_seen(wall).save(store, duty.name()).await {
@@ -191,6 +198,11 @@ async fn recorded(duty: &dyn Duty, context: &Context) -> Slot {
             Slot::from(now)
         }
     }
+}
+
+fn warn(context: &Context, duty: &dyn Duty, error: &str) {
+    let message = format!("maintenance: {} failed: {error}", duty.name());
+    context.warnings.set(&warning_key(duty), Severity::Warning, message);
 }
 
 fn warning_key(duty: &dyn Duty) -> String {
@@ -278,6 +290,28 @@ mod tests {
         assert!(warned());
         runner.adopt(off());
         assert!(!warned());
+    }
+
+    #[tokio::test]
+    async fn what_was_wrong_before_a_restart_is_still_said_after_it() {
+        let (context, store, clock) = fake::context();
+        let settings =
+            config::Maintenance { check_interval: DAY, backup: config::Maintenance::default().backup, ..off() };
+        let mut runner = Runner::new(context.clone(), settings.clone()).await;
+        clock.advance(DAY);
+        store.state().findings = vec!["torn".into(); 5];
+        store.state().path = std::path::PathBuf::from("/proc/nowhere/ingestd.db");
+        runner.run_due().await;
+        let before = context.warnings.list();
+        let keys: Vec<&str> = before.iter().map(|warning| warning.key.as_str()).collect();
+        assert_eq!(keys, ["database.check", "maintenance.backup"]);
+
+        let reborn = Context { warnings: crate::warnings::Warnings::new(clock.clone()), ..context };
+        Runner::new(reborn.clone(), settings).await;
+        assert_eq!(reborn.warnings.list(), before);
+        let turned_off = Context { warnings: crate::warnings::Warnings::new(clock.clone()), ..reborn };
+        Runner::new(turned_off.clone(), off()).await;
+        assert_eq!(turned_off.warnings.list(), before[..1]);
     }
 
     struct Loop {
