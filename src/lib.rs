@@ -2,6 +2,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod gate;
 pub mod job;
+pub mod lifecycle;
+pub mod maintenance;
 pub mod processor;
 pub mod store;
+pub mod telemetry;
+pub mod warnings;
