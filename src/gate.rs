@@ -14,6 +14,8 @@ pub enum Shut {
     LowSpace,
     /// A write met a full disk.
     DatabaseFull,
+    /// As many jobs wait as `queue.max_pending` allows.
+    TooManyWaiting,
 }
 
 /// The gate; a handle, cheap to clone.
@@ -57,6 +59,11 @@ impl Gate {
     /// Why it is shut; empty: it is open.
     pub fn reasons(&self) -> Vec<Shut> {
         self.reasons.borrow().clone()
+    }
+
+    /// Changes whenever a reason comes or goes.
+    pub fn changes(&self) -> watch::Receiver<Vec<Shut>> {
+        self.reasons.subscribe()
     }
 
     /// Resolves when it is open, at once where it is.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use futures_util::future::BoxFuture;
 
 use crate::config::Config;
 use crate::lifecycle::Pulse;
@@ -69,8 +69,8 @@ pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
 }
 
 /// Checks a copy of the database.
-pub fn verify_copy(path: &Path) -> BoxFuture<'_, crate::store::Result<()>> {
-    Box::pin(verify(path))
+pub fn verify_copy(path: PathBuf) -> Pin<Box<dyn Future<Output = crate::store::Result<()>> + Send>> {
+    Box::pin(async move { verify(&path).await })
 }
 
 /// Shows the watchdog that writes are committed.

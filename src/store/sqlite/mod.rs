@@ -144,9 +144,6 @@ impl SqliteStore {
     }
 
     fn boot(&self) -> Result<i64> {
-        self.boot
-            .get()
-            .copied()
-            .ok_or_else(|| StoreError::Refused("only a daemon leases jobs".to_owned()))
+        self.boot.get().copied().ok_or_else(|| StoreError::Refused("only a daemon leases jobs".to_owned()))
     }
 }

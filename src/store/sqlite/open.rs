@@ -325,13 +325,7 @@ async fn back_up_before_migration(
 
 fn migrator() -> Migrator {
     let migration = |version, description: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            description.into(),
-            MigrationType::Simple,
-            sqlx::SqlSafeStr::into_sql_str(sql),
-            false,
-        )
+        Migration::new(version, description.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
     };
     Migrator {
         migrations: vec![migration(1, "queue", include_str!("../../../migrations/sqlite/0001_queue.sql"))].into(),
@@ -382,9 +376,8 @@ fn named(error: StoreError, path: &Path) -> StoreError {
 }
 
 async fn incarnation(connection: &mut SqliteConnection) -> Result<Incarnation> {
-    let row = sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'")
-        .fetch_optional(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(connection).await?;
     let bytes: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose()?.flatten();
     bytes
         .and_then(|bytes| bytes.try_into().ok())

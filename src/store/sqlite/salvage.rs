@@ -79,7 +79,8 @@ async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Res
     }
     ranges.reverse();
     while let Some((low, high)) = ranges.pop() {
-        let copy = format!("INSERT OR IGNORE INTO fresh.{table} SELECT * FROM main.{table} WHERE rowid BETWEEN ? AND ?");
+        let copy =
+            format!("INSERT OR IGNORE INTO fresh.{table} SELECT * FROM main.{table} WHERE rowid BETWEEN ? AND ?");
         match sqlx::query(AssertSqlSafe(copy)).bind(low).bind(high).execute(&mut *connection).await {
             Ok(done) => salvaged.rows += done.rows_affected(),
             Err(_) if low < high && salvaged.lost < MOST_LOST => {
@@ -112,10 +113,14 @@ async fn finish(path: &Path) -> Result<()> {
     .execute(&mut *tx)
     .await?;
     // A job without its source has no file; the rescan finds the file again.
-    sqlx::query("DELETE FROM jobs WHERE source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)")
+    sqlx::query(
+        "DELETE FROM jobs WHERE source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)",
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("UPDATE jobs SET blocked_by = NULL WHERE blocked_by NOT IN (SELECT id FROM jobs)")
         .execute(&mut *tx)
         .await?;
-    sqlx::query("UPDATE jobs SET blocked_by = NULL WHERE blocked_by NOT IN (SELECT id FROM jobs)").execute(&mut *tx).await?;
     recount(&mut tx).await?;
     tx.commit().await?;
     connection.close().await?;
