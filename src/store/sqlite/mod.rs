@@ -14,6 +14,8 @@ mod enqueue;
 mod errors;
 mod lease;
 mod open;
+#[cfg(test)]
+mod plans;
 mod queue;
 mod recover;
 mod restore;
