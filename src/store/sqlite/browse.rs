@@ -272,3 +272,198 @@ pub(super) fn json_array(numbers: &[i64]) -> String {
 fn sql_limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::fixture::{self, NOW};
+    use super::*;
+
+    fn in_state(state: StateName) -> JobFilter {
+        JobFilter { states: vec![state], ..JobFilter::default() }
+    }
+
+    fn ids(jobs: &[Job]) -> Vec<i64> {
+        jobs.iter().map(|job| job.id.0).collect()
+    }
+
+    /// Jobs 1–10 in every state, with files `1.pdf` and so on.
+    async fn mixed(dir: &TempDir) -> SqliteStore {
+        let store = fixture::store(dir).await;
+        fixture::jobs(&store, 1, 3, "state, finished_at", "'completed', run_at + i").await;
+        fixture::jobs(&store, 4, 2, "state", "'pending'").await;
+        fixture::jobs(&store, 6, 1, "state, crashes", "'pending', 2").await;
+        fixture::jobs(&store, 7, 1, "state, blocked_by", "'pending', 8").await;
+        fixture::sql(&store, "INSERT INTO boots VALUES (1, zeroblob(16), 42, '0.1.0', 5, NULL)").await;
+        fixture::jobs(&store, 8, 1, "state, boot, lease_deadline, started_at", "'running', 1, 5, 6").await;
+        fixture::jobs(&store, 9, 1, "state, error_kind, error_message, started_at", "'retrying', 'exit', 'Exit 3', 50")
+            .await;
+        let failed = "'failed', 'exit', 'Exit 3', 1, 60, 70";
+        fixture::jobs(
+            &store,
+            10,
+            1,
+            "state, error_kind, error_message, error_permanent, started_at, finished_at",
+            failed,
+        )
+        .await;
+        store
+    }
+
+    #[tokio::test]
+    async fn a_list_is_newest_first_and_pages_by_key() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        let all = JobFilter::default();
+        assert_eq!(ids(&store.jobs(&all, None, 3).await.unwrap()), [10, 9, 8]);
+        assert_eq!(ids(&store.jobs(&all, Some(JobId(8)), 100).await.unwrap()), [7, 6, 5, 4, 3, 2, 1]);
+        assert!(store.jobs(&all, None, 0).await.unwrap().is_empty());
+        assert!(store.job(JobId(11)).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_list_by_state_finds_every_job_of_it_and_no_other() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        let expected: [(StateName, &[i64]); 7] = [
+            (StateName::Pending, &[7, 6, 5, 4]),
+            (StateName::Running, &[8]),
+            (StateName::Retrying, &[9]),
+            (StateName::Completed, &[3, 2, 1]),
+            (StateName::Failed, &[10]),
+            (StateName::Cancelled, &[]),
+            (StateName::Skipped, &[]),
+        ];
+        for (state, numbers) in expected {
+            assert_eq!(ids(&store.jobs(&in_state(state), None, 50).await.unwrap()), numbers, "{state}");
+            // With many jobs in the state the table is walked instead; it has to find the same.
+            fixture::sql(&store, "UPDATE counters SET n = n + 30000").await;
+            assert_eq!(ids(&store.jobs(&in_state(state), None, 50).await.unwrap()), numbers, "{state}, walked");
+            fixture::sql(&store, "UPDATE counters SET n = n - 30000").await;
+        }
+        let two = JobFilter { states: vec![StateName::Failed, StateName::Completed], ..JobFilter::default() };
+        assert_eq!(ids(&store.jobs(&two, None, 2).await.unwrap()), [10, 3]);
+        assert_eq!(ids(&store.jobs(&two, Some(JobId(3)), 2).await.unwrap()), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn every_filter_makes_a_difference() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        fixture::sql(&store, "UPDATE jobs SET pipeline = 2 WHERE id = 2; UPDATE jobs SET created_at = 1 WHERE id < 10")
+            .await;
+        let found = async |filter: JobFilter| ids(&store.jobs(&filter, None, 50).await.unwrap());
+        let none = JobFilter::default();
+        assert_eq!(found(JobFilter { pipeline: Some("hook".into()), ..none.clone() }).await, [2]);
+        assert_eq!(found(JobFilter { pipeline: Some("none".into()), ..none.clone() }).await, Vec::<i64>::new());
+        assert_eq!(found(JobFilter { watch: Some("inbox".into()), ..none.clone() }).await.len(), 10);
+        assert_eq!(found(JobFilter { watch: Some("other".into()), ..none.clone() }).await.len(), 0);
+        assert_eq!(found(JobFilter { error: Some("eXIT".into()), ..none.clone() }).await, [10, 9]);
+        let since = Some(Timestamp::from_millis(NOW));
+        assert_eq!(found(JobFilter { since, ..none.clone() }).await, [10, 3, 2, 1]);
+        let glob = |glob| Some(globset::Glob::new(glob).unwrap().compile_matcher());
+        assert_eq!(found(JobFilter { path: glob("1*.pdf"), ..none.clone() }).await, [10, 1]);
+        assert_eq!(found(JobFilter { path: glob("/srv/inbox/3.*"), ..none }).await, [3]);
+    }
+
+    #[tokio::test]
+    async fn a_glob_is_looked_for_beyond_the_first_page() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 2_500, "state, finished_at", "'completed', run_at").await;
+        let path = Some(globset::Glob::new("7.pdf").unwrap().compile_matcher());
+        for states in [vec![], vec![StateName::Completed]] {
+            let filter = JobFilter { path: path.clone(), states, ..JobFilter::default() };
+            assert_eq!(ids(&store.jobs(&filter, None, 5).await.unwrap()), [7]);
+        }
+        assert_eq!(store.jobs(&JobFilter::default(), None, 2_200).await.unwrap().len(), 2_200);
+    }
+
+    #[tokio::test]
+    async fn failures_are_grouped_by_their_error() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        fixture::jobs(
+            &store,
+            20,
+            3,
+            "state, error_kind, error_message, started_at",
+            "'retrying', 'timeout', 'slow', i",
+        )
+        .await;
+        let groups = store.failures(10).await.unwrap();
+        let told: Vec<_> = groups.iter().map(|g| (g.error.to_string(), g.failed, g.retrying, g.example.0)).collect();
+        assert_eq!(told, [("timeout: slow".to_owned(), 0, 3, 22), ("exit: Exit 3".to_owned(), 1, 1, 10)]);
+        assert_eq!((groups[0].first_at.as_millis(), groups[0].last_at.as_millis()), (20, 22));
+        assert_eq!(groups[1].example_path.to_str(), Some("/srv/inbox/10.pdf"));
+        assert_eq!(store.failures(1).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_history_outlives_jobs_and_sources_and_shows_output_only_with_its_job() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO attempts VALUES
+                 (1, 10, 1, 10, 1, 2, 'retry', 1, 5, 6, 16, 10, 3, 'exit', 'Exit 3'),
+                 (2, 99, 1, 99, 2, 2, 'completed', 1, 5, 6, 26, 20, 0, NULL, NULL),
+                 (3, 10, 2, 10, 1, 2, 'failed', 1, 5, 6, 36, 30, 3, 'exit', 'Exit 3'),
+                 (4, 10, 2, 10, 1, 2, 'reopened', 0, 5, 6, 46, 0, NULL, NULL, NULL);
+             INSERT INTO outputs VALUES (10, 1, x'61'), (10, 2, x'62')",
+        )
+        .await;
+        let of_job = store.attempts(JobId(10)).await.unwrap();
+        let told: Vec<_> = of_job.iter().map(|a| (a.id, a.execution, a.output.as_deref())).collect();
+        assert_eq!(told, [(1, 1, Some(&b"a"[..])), (3, 2, Some(&b"b"[..])), (4, 2, None)]);
+
+        let history = store.history(&JobFilter::default(), None, 3).await.unwrap();
+        assert_eq!(history.iter().map(|a| a.id).collect::<Vec<_>>(), [4, 3, 2]);
+        assert_eq!((history[2].path.as_deref(), history[1].output.as_deref()), (None, None));
+        let found = async |filter: JobFilter| -> Vec<i64> {
+            store.history(&filter, Some(4), 50).await.unwrap().iter().map(|a| a.id).collect()
+        };
+        assert_eq!(found(in_state(StateName::Retrying)).await, [1]);
+        assert_eq!(found(in_state(StateName::Running)).await, Vec::<i64>::new());
+        assert_eq!(found(JobFilter { pipeline: Some("hook".into()), ..JobFilter::default() }).await, [2]);
+        let since = Some(Timestamp::from_millis(26));
+        assert_eq!(found(JobFilter { since, ..JobFilter::default() }).await, [3, 2]);
+        let path = Some(globset::Glob::new("/srv/inbox/*").unwrap().compile_matcher());
+        assert_eq!(found(JobFilter { path, ..JobFilter::default() }).await, [3, 1]);
+    }
+
+    #[tokio::test]
+    async fn lists_by_state_and_failures_use_their_indexes() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        for (sql, index) in [
+            (ALL, "SEARCH jobs USING INTEGER PRIMARY KEY"),
+            (RUNNING, "jobs_running"),
+            (RETRYING, "SEARCH jobs USING INDEX jobs_retrying (state=? AND rowid<?)"),
+            (FINAL, "SEARCH jobs USING INDEX jobs_final (state=?)"),
+            (WAITING[0], "jobs_due"),
+            (WAITING[1], "jobs_suspect"),
+            (WAITING[2], "jobs_blocked"),
+        ] {
+            let plan = fixture::plan(&store, sql).await;
+            assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");
+        }
+        let plan = fixture::plan(&store, FAILURES).await;
+        for index in ["jobs_final (state=?)", "jobs_retrying (state=?)"] {
+            assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");
+        }
+        fixture::assert_no_scan(&store, HISTORY, "a").await;
+        fixture::assert_no_scan(&store, JOBS_BY_ID, "j").await;
+        fixture::assert_no_scan(&store, ATTEMPTS_OF_JOB, "a").await;
+    }
+
+    #[tokio::test]
+    async fn the_newest_boot_and_the_schema_are_told() {
+        let dir = TempDir::new().unwrap();
+        let store = mixed(&dir).await;
+        let boot = store.last_boot().await.unwrap().unwrap();
+        assert_eq!((boot.pid, boot.version.as_str(), boot.stopped_at), (42, "0.1.0", None));
+        assert!(store.schema_version().await.unwrap() >= 1);
+    }
+}

@@ -124,3 +124,75 @@ fn first_slot(now: Timestamp, window: Duration) -> i64 {
     let begin = now.as_millis() - millis(window);
     -(-begin).div_euclid(SLOT_MS) * SLOT_MS
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::fixture::{self, NOW};
+    use super::*;
+    use crate::store::Browse as _;
+
+    #[tokio::test]
+    async fn states_come_from_the_counters_and_rates_from_the_slots() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "UPDATE pipelines SET paused = 1 WHERE id = 2;
+             INSERT INTO counters VALUES (1, 'pending', 2, 7), (1, 'pending', 4, 1), (2, 'pending', 2, 5), (2, 'failed', 2, 3);
+             INSERT INTO rates (slot, pipeline, completed, failed) VALUES
+                 (1700000000000, 1, 999, 0), (1699999990000, 1, 30, 0), (1699999940000, 1, 20, 10), (1699999930000, 2, 0, 240),
+                 (1699999090000, 1, 1000, 0), (1700000010000, 1, 5000, 0);
+             DELETE FROM rates WHERE completed = 999",
+        )
+        .await;
+        let overview = store.overview().await.unwrap();
+        assert_eq!(overview.total.in_state(StateName::Pending), 13);
+        assert_eq!(overview.total.by_state_and_priority[&(StateName::Pending, Priority::Normal)], 12);
+        let (documents, paused) = &overview.pipelines["documents"];
+        assert_eq!((documents.in_state(StateName::Pending), *paused), (8, false));
+        let (hook, paused) = &overview.pipelines["hook"];
+        assert_eq!((hook.in_state(StateName::Failed), *paused), (3, true));
+        // 60 jobs ended in the last minute, 240 more in the four before; what lies further back or ahead is left out.
+        assert_eq!(overview.total.rate_per_s, [1.0, 1.0, 1.0 / 3.0]);
+        assert_eq!(documents.rate_per_s[0], 1.0);
+        assert_eq!(overview.total.success_rate, Some(50.0 / 300.0));
+        assert_eq!(hook.success_rate, Some(0.0));
+    }
+
+    #[tokio::test]
+    async fn the_earliest_due_job_counts_whether_suspect_or_not_unless_it_is_blocked() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let earliest = async || {
+            let overview = store.overview().await.unwrap();
+            (overview.oldest_due.map(Timestamp::as_millis), overview.next_due.map(Timestamp::as_millis))
+        };
+        assert_eq!(earliest().await, (None, None));
+        fixture::jobs(&store, 1, 4, "state", "'pending'").await;
+        fixture::sql(
+            &store,
+            "UPDATE jobs SET run_at = run_at + 1000 * id; UPDATE jobs SET blocked_by = 9 WHERE id = 1",
+        )
+        .await;
+        assert_eq!(earliest().await, (None, Some(NOW + 2_000)));
+        fixture::sql(&store, "UPDATE jobs SET run_at = 70 WHERE id = 4").await;
+        assert_eq!(earliest().await, (Some(70), None));
+        fixture::sql(&store, "UPDATE jobs SET run_at = 60, crashes = 2 WHERE id = 3").await;
+        assert_eq!(earliest().await, (Some(60), None));
+    }
+
+    #[tokio::test]
+    async fn no_job_is_counted_or_scanned() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        assert!(!COUNTERS.contains("jobs") && !ENDS.contains("jobs"));
+        let plan = fixture::plan(&store, EARLIEST_DUE).await;
+        for index in ["jobs_due (pipeline=? AND priority=?)", "jobs_suspect (pipeline=?)"] {
+            assert!(plan.iter().any(|line| line.contains("SEARCH j") && line.contains(index)), "{index}: {plan:#?}");
+        }
+        assert!(!plan.iter().any(|line| line.contains("SCAN j") || line.contains("ORDER BY")), "{plan:#?}");
+        fixture::assert_no_scan(&store, ENDS, "r").await;
+    }
+}

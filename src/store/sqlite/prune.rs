@@ -147,3 +147,162 @@ async fn sources(tx: &mut SqliteConnection, cutoff: i64, limit: i64) -> Result<u
 async fn delete(tx: &mut SqliteConnection, sql: &'static str, cutoff: i64, limit: i64) -> Result<u64> {
     Ok(sqlx::query(sql).bind(cutoff).bind(limit).execute(tx).await?.rows_affected())
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+    use tempfile::TempDir;
+
+    use super::super::SqliteStore;
+    use super::super::fixture::{self, NOW};
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::store::Upkeep as _;
+
+    const NEVER: Timestamp = Timestamp::from_millis(i64::MAX);
+
+    async fn number(store: &SqliteStore, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(store.readers()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn old_final_jobs_go_in_batches_with_their_counters_and_their_files_stay_known() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 10, "state, finished_at", "'completed', run_at - i").await;
+        fixture::jobs(&store, 11, 2, "state", "'pending'").await;
+        fixture::jobs(&store, 13, 1, "state, finished_at, error_kind", "'failed', 1, 'io'").await;
+        let (completed, cutoff) = (Prunable::Jobs(StateName::Completed), Timestamp::from_millis(NOW - 3));
+        assert_eq!(store.prunable(completed, cutoff).await.unwrap(), 7);
+        assert_eq!(store.prune(completed, cutoff, 5).await.unwrap(), 5);
+        assert_eq!(number(&store, "SELECT count(*) FROM jobs WHERE id BETWEEN 6 AND 10").await, 0);
+        assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
+        assert_eq!(store.prune(completed, cutoff, 5).await.unwrap(), 2);
+        assert_eq!(store.prune(completed, cutoff, 5).await.unwrap(), 0);
+        assert_eq!(number(&store, "SELECT count(*) FROM jobs").await, 6);
+        assert_eq!(number(&store, "SELECT count(*) FROM taken").await, 13);
+        assert_eq!(number(&store, "SELECT n FROM counters WHERE state = 'completed'").await, 3);
+        assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn jobs_that_are_not_over_are_never_pruned() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 2, "state", "'pending'").await;
+        for state in StateName::ALL.into_iter().filter(|state| !state.is_final()) {
+            assert!(store.prune(Prunable::Jobs(state), NEVER, 9).await.is_err());
+            assert!(store.prunable(Prunable::Jobs(state), NEVER).await.is_err());
+        }
+        for state in StateName::ALL.into_iter().filter(|state| state.is_final()) {
+            assert_eq!(store.prune(Prunable::Jobs(state), NEVER, 9).await.unwrap(), 0);
+        }
+        assert_eq!(number(&store, "SELECT count(*) FROM jobs").await, 2);
+    }
+
+    #[tokio::test]
+    async fn the_history_goes_with_its_output_oldest_first() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO attempts VALUES
+                 (1, 5, 1, 1, 1, 2, 'failed', 1, 0, 0, 10, 0, NULL, NULL, NULL),
+                 (2, 5, 2, 1, 1, 2, 'reopened', 0, 0, 0, 11, 0, NULL, NULL, NULL),
+                 (3, 5, 2, 1, 1, 2, 'failed', 1, 0, 0, 30, 0, NULL, NULL, NULL),
+                 (4, 6, 1, 1, 1, 2, 'failed', 1, 0, 0, 40, 0, NULL, NULL, NULL);
+             INSERT INTO outputs VALUES (5, 1, 'a'), (5, 2, 'b'), (6, 1, 'c')",
+        )
+        .await;
+        let cutoff = Timestamp::from_millis(30);
+        assert_eq!(store.prunable(Prunable::Attempts, cutoff).await.unwrap(), 2);
+        assert_eq!(store.prune(Prunable::Attempts, cutoff, 1).await.unwrap(), 1);
+        assert_eq!(store.prune(Prunable::Attempts, cutoff, 9).await.unwrap(), 1);
+        assert_eq!(number(&store, "SELECT count(*) FROM outputs").await, 2, "the newer execution keeps its output");
+        assert_eq!(store.prune(Prunable::Attempts, NEVER, 9).await.unwrap(), 2);
+        assert_eq!(number(&store, "SELECT count(*) FROM outputs").await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_source_is_forgotten_once_it_was_gone_for_long_and_no_job_is_left() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 4, "state, finished_at", "'completed', run_at").await;
+        fixture::sql(
+            &store,
+            "UPDATE sources SET presence = 'vanished', gone_at = id WHERE id < 4;
+             DELETE FROM jobs WHERE id IN (2, 3, 4)",
+        )
+        .await;
+        let cutoff = Timestamp::from_millis(3);
+        assert_eq!(store.prunable(Prunable::Sources, cutoff).await.unwrap(), 1);
+        assert_eq!(store.prune(Prunable::Sources, cutoff, 9).await.unwrap(), 1);
+        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM sources ORDER BY id").await, 134);
+        assert_eq!(number(&store, "SELECT count(*) FROM taken WHERE source = 2").await, 0);
+        assert_eq!(store.prune(Prunable::Sources, NEVER, 9).await.unwrap(), 1);
+        assert_eq!(number(&store, "SELECT count(*) FROM sources WHERE id IN (1, 4)").await, 2);
+    }
+
+    #[tokio::test]
+    async fn old_slots_and_boots_go_but_not_the_newest_boot_nor_one_with_a_lease() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO boots SELECT value, CAST(printf('%016d', value) AS BLOB), 1, 'v', value, NULL
+             FROM json_each('[1, 2, 3, 4]');
+             INSERT INTO rates (slot, pipeline) VALUES (0, 1), (0, 2), (10000, 1), (20000, 1)",
+        )
+        .await;
+        fixture::jobs(&store, 1, 1, "state, boot, lease_deadline, started_at", "'running', 2, 5, 6").await;
+        assert_eq!(store.prunable(Prunable::Boots, NEVER).await.unwrap(), 2);
+        assert_eq!(store.prune(Prunable::Boots, Timestamp::from_millis(3), 9).await.unwrap(), 1);
+        assert_eq!(store.prune(Prunable::Boots, NEVER, 9).await.unwrap(), 1);
+        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM boots ORDER BY id").await, 24);
+        let cutoff = Timestamp::from_millis(20_000);
+        assert_eq!(store.prunable(Prunable::Rates, cutoff).await.unwrap(), 3);
+        assert_eq!(store.prune(Prunable::Rates, cutoff, 2).await.unwrap(), 2);
+        assert_eq!(store.prune(Prunable::Rates, cutoff, 2).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn pruning_reads_no_table_whole() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let plan = fixture::plan(&store, OLD_JOBS).await;
+        assert_eq!(plan, ["SEARCH jobs USING COVERING INDEX jobs_final (state=? AND finished_at<?)"]);
+        fixture::assert_no_scan(&store, UNCOUNT_JOBS, "jobs").await;
+        fixture::assert_no_scan(&store, OLD_SOURCES, "jobs").await;
+        fixture::assert_no_scan(&store, OLD_SOURCES, "sources").await;
+        fixture::assert_no_scan(&store, OUTPUTS, "outputs").await;
+        fixture::assert_no_scan(&store, OLD_BOOTS, "jobs").await;
+    }
+
+    /// A foreign key without a usable index makes each deleted parent read all children.
+    #[tokio::test]
+    async fn foreign_keys_are_checked_by_index() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        for (statement, indexes) in [
+            ("DELETE FROM boots WHERE id = 1", &["jobs_leased"][..]),
+            ("DELETE FROM sources WHERE id = 1", &["jobs_source"]),
+        ] {
+            let opened = opened_by_explain(&store, statement).await;
+            for index in indexes {
+                let root: i64 = sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = ?1")
+                    .bind(*index)
+                    .fetch_one(store.readers())
+                    .await
+                    .unwrap();
+                assert!(opened.contains(&root), "{statement} does not open {index}: {opened:?}");
+            }
+        }
+    }
+
+    /// The root pages that a statement opens for reading.
+    async fn opened_by_explain(store: &SqliteStore, statement: &str) -> Vec<i64> {
+        use sqlx::Row as _;
+        let code = sqlx::query(AssertSqlSafe(format!("EXPLAIN {statement}"))).fetch_all(store.readers()).await.unwrap();
+        code.iter().filter(|op| op.get::<String, _>("opcode") == "OpenRead").map(|op| op.get("p2")).collect()
+    }
+}

@@ -144,3 +144,77 @@ fn refusal(error: sqlx::Error) -> StoreError {
         _ => StoreError::from(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use super::*;
+    use crate::store::Browse as _;
+
+    #[tokio::test]
+    async fn values_keep_their_kind_and_bytes_are_text_where_they_can_be() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let table =
+            store.query("SELECT 1 AS a, 2.5 AS b, 'x' AS c, NULL AS d, x'61c3a4' AS e, x'ff00' AS f;", 10).await;
+        let table = table.unwrap();
+        assert_eq!(table.columns, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(table.rows, [[json!(1), json!(2.5), json!("x"), json!(null), json!("aä"), json!("/wA=")]]);
+        let table = store.query("select name, root, paused from watches", 10).await.unwrap();
+        assert_eq!(table.rows, [[json!("inbox"), json!("/srv/inbox"), json!(0)]]);
+    }
+
+    #[tokio::test]
+    async fn rows_beyond_the_limit_are_cut_and_an_empty_result_has_its_columns() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+        let table = store.query(endless, 3).await.unwrap();
+        assert_eq!((table.rows, table.cut), (vec![vec![json!(1)], vec![json!(2)], vec![json!(3)]], true));
+        let table = store.query("SELECT id, state FROM jobs", 3).await.unwrap();
+        assert_eq!((table.columns.len(), table.rows.len(), table.cut), (2, 0, false));
+        assert!(!store.query("VALUES (1), (2)", 2).await.unwrap().cut);
+    }
+
+    #[tokio::test]
+    async fn nothing_that_writes_gets_through() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let copy = dir.path().join("copy.db");
+        let into = format!("VACUUM INTO '{}'", copy.display());
+        let hidden = format!("EXPLAIN SELECT 1;\n{into}");
+        for sql in [
+            "DELETE FROM pipelines",
+            "/* SELECT */ UPDATE pipelines SET name = 'x'",
+            "WITH x AS (SELECT 1) DELETE FROM pipelines",
+            "SELECT 1; DELETE FROM pipelines",
+            "PRAGMA query_only = 0; DELETE FROM pipelines",
+            "ATTACH ':memory:' AS other",
+            &into,
+            &hidden,
+            "",
+            " -- nothing",
+            "SELECT nonsense FROM nowhere",
+        ] {
+            let error = store.query(sql, 10).await.unwrap_err();
+            assert!(matches!(error, StoreError::Refused(_)), "{sql}: {error:?}");
+        }
+        assert!(!copy.exists());
+        // A pragma that sets something sets it on a connection that dies.
+        store.query("PRAGMA user_version = 5", 10).await.unwrap_err();
+        let names = store.query("SELECT name FROM pipelines ORDER BY id", 10).await.unwrap();
+        assert_eq!(names.rows, [[json!("documents")], [json!("hook")]]);
+    }
+
+    #[test]
+    fn statements_are_cut_outside_of_quotes_and_comments() {
+        assert_eq!(statements("SELECT ';' -- a;b\n"), ["SELECT ';' -- a;b\n"]);
+        assert_eq!(statements("SELECT 'it''s;' , \"a;b\", [c;d], `e;f`;"), ["SELECT 'it''s;' , \"a;b\", [c;d], `e;f`"]);
+        assert_eq!(statements("/* a; */ ; -- b;\nSELECT 1 /* ; */; ;SELECT 2"), ["SELECT 1 /* ; */", "SELECT 2"]);
+        assert_eq!(statements("SELECT 'open; ö"), ["SELECT 'open; ö"]);
+        assert_eq!(statements("/* open"), Vec::<&str>::new());
+    }
+}

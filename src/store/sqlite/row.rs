@@ -235,3 +235,84 @@ fn maybe_time(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, Unread
 pub(super) fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use super::*;
+    use crate::job::{ErrorKind, Op};
+    use crate::store::Browse as _;
+
+    #[tokio::test]
+    async fn a_watched_file_has_its_path_under_the_root_whatever_its_bytes() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO sources (id, scope, identity, version) VALUES (1, 1, CAST('sub/' AS BLOB) || x'ff0a2e706466', 3);
+             UPDATE sources SET identity = CAST(identity AS BLOB);
+             INSERT INTO jobs (id, source, pipeline, version, op, priority, state, run_at, created_at, size, digest, metadata)
+             VALUES (9, 1, 1, 3, 'modify', 3, 'pending', 5, 4, -1, x'01' || zeroblob(32), '{}')",
+        )
+        .await;
+        fixture::sql(&store, "UPDATE jobs SET digest = CAST(digest AS BLOB)").await;
+        let job = store.job(JobId(9)).await.unwrap().unwrap();
+        assert_eq!(job.relative.as_os_str().as_bytes(), b"sub/\xff\n.pdf");
+        assert_eq!(job.path.as_os_str().as_bytes(), b"/srv/inbox/sub/\xff\n.pdf");
+        assert_eq!((job.watch.as_deref(), job.op, job.version), (Some("inbox"), Op::Modify, 3));
+        assert_eq!(job.state, State::Pending { run_at: Timestamp::from_millis(5), blocked_by: None });
+        assert_eq!(job.size_bytes, Some(u64::MAX));
+        assert_eq!(job.priority, Priority::High);
+        let key = SourceKey::Watched { watch: "inbox".to_owned(), relative: job.relative.clone() };
+        let expected = IdempotencyKey::derive(store.incarnation(), "documents", &key, 3, Op::Modify);
+        assert_eq!(job.idempotency_key, expected);
+    }
+
+    #[tokio::test]
+    async fn files_without_a_watch_are_named_by_their_path_and_keyed_ones_by_their_key() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO sources (id, scope, identity, path, version) VALUES
+                 (1, 0, CAST('/data/a' AS BLOB), NULL, 1), (2, -1, CAST('order-7' AS BLOB), CAST('/data/b' AS BLOB), 1);
+             INSERT INTO jobs (id, source, pipeline, version, op, priority, state, run_at, created_at, finished_at,
+                               reason, superseded_by, error_kind, error_message, error_permanent) VALUES
+                 (1, 1, 1, 1, 'add', 2, 'skipped', 5, 4, 6, 'superseded', 8, NULL, NULL, NULL),
+                 (2, 2, 1, 1, 'add', 2, 'failed', 5, 4, 6, NULL, NULL, 'exit', 'exit code 65', 1)",
+        )
+        .await;
+        let by_path = store.job(JobId(1)).await.unwrap().unwrap();
+        let by_key = store.job(JobId(2)).await.unwrap().unwrap();
+        assert_eq!((by_path.path.clone(), by_path.watch), (PathBuf::from("/data/a"), None));
+        let finished_at = Timestamp::from_millis(6);
+        assert_eq!(by_path.state, State::Skipped { finished_at, reason: SkipReason::Superseded { by: JobId(8) } });
+        let error = JobError::permanent(ErrorKind::Exit, "exit code 65");
+        assert_eq!(by_key.state, State::Failed { finished_at, error });
+        let key = SourceKey::Keyed { key: "order-7".to_owned(), path: "/data/b".into() };
+        let expected = IdempotencyKey::derive(store.incarnation(), "documents", &key, 1, Op::Add);
+        assert_eq!((by_key.path, by_key.idempotency_key), (PathBuf::from("/data/b"), expected));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_does_not_parse_is_refused_by_its_number() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 7, 1, "state, started_at, error_kind", "'retrying', 1, 'unheard-of'").await;
+        let error = store.job(JobId(7)).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt(why) if why.contains("job 7") && why.contains("unheard-of")),
+            "{error}"
+        );
+        fixture::sql(&store, "UPDATE jobs SET error_kind = 'io', digest = x'09'").await;
+        let error = store.job(JobId(7)).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Corrupt(why) if why.contains("job 7") && why.contains("digest")),
+            "{error}"
+        );
+    }
+}

@@ -181,3 +181,65 @@ impl Settings for SqliteStore {
 fn names_array(names: Vec<String>) -> String {
     serde_json::Value::from(names).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pause_is_kept_by_name_also_before_the_first_job() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        store.register_pipelines(vec!["documents".into(), "later".into()]).await.unwrap();
+        assert!(store.paused_pipelines().await.unwrap().is_empty());
+        store.pause_pipelines(vec!["later".into(), "unheard-of".into()], true).await.unwrap();
+        store.register_pipelines(vec!["later".into()]).await.unwrap();
+        let paused: Vec<_> = store.paused_pipelines().await.unwrap().into_iter().collect();
+        assert_eq!(paused, ["later", "unheard-of"]);
+        store.pause_pipelines(vec!["later".into()], false).await.unwrap();
+        assert_eq!(store.paused_pipelines().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_watch_keeps_its_definition_when_only_its_root_changes_and_loses_it_when_removed() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let root = PathBuf::from(OsStr::from_bytes(b"/srv/\xff"));
+        store.put_watch("scans", root.clone(), Some(r#"{"settle":"2s"}"#.into())).await.unwrap();
+        assert!(store.pause_watch("scans", true).await.unwrap());
+        store.put_watch("scans", root.clone(), None).await.unwrap();
+        let watches = store.watches().await.unwrap();
+        let definition = Some(r#"{"settle":"2s"}"#.to_owned());
+        assert_eq!(watches[1], WatchRow { name: "scans".into(), root: root.clone(), definition, paused: true });
+        assert!(store.remove_watch("scans").await.unwrap());
+        assert!(!store.remove_watch("scans").await.unwrap());
+        assert!(!store.remove_watch("inbox").await.unwrap(), "it is the file's");
+        assert!(!store.pause_watch("unheard-of", true).await.unwrap());
+        assert_eq!(store.watches().await.unwrap().len(), 2);
+        let not_json = store.put_watch("bad", root, Some("{".into())).await;
+        assert!(not_json.is_err());
+    }
+
+    #[tokio::test]
+    async fn values_are_set_replaced_listed_by_prefix_and_deleted() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        for key in ["a", "ingestd.x", "ingestd.ä", "ingestd", "ingestd/", "b%"] {
+            store.kv_set(key, key).await.unwrap();
+        }
+        store.kv_set("a", "2").await.unwrap();
+        assert_eq!(store.kv_get("a").await.unwrap().as_deref(), Some("2"));
+        assert_eq!(store.kv_get("c").await.unwrap(), None);
+        let keys: Vec<_> = store.kv_list("ingestd.").await.unwrap().into_iter().map(|entry| entry.key).collect();
+        assert_eq!(keys, ["ingestd.x", "ingestd.ä"]);
+        let all = store.kv_list("").await.unwrap();
+        assert_eq!((all.len(), all[0].updated_at.as_millis()), (6, fixture::NOW));
+        assert!(store.kv_delete("a").await.unwrap());
+        assert!(!store.kv_delete("a").await.unwrap());
+    }
+}

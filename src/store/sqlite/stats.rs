@@ -210,3 +210,63 @@ fn floor_of(bucket: u32) -> u64 {
     let shift = (bucket / 32).saturating_sub(1);
     u64::from(bucket - shift * 32) << shift
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use super::*;
+    use crate::store::Browse as _;
+
+    #[test]
+    fn buckets_follow_each_other_without_gaps_and_are_narrow() {
+        let mut last = 0;
+        for value in (0..100_000).chain([u64::from(u32::MAX), u64::MAX / 2, u64::MAX]) {
+            let bucket = bucket(value);
+            assert!(bucket >= last && (value > 100_000 || bucket <= last + 1), "{value}");
+            let floor = floor_of(bucket);
+            assert!(floor <= value && value - floor <= value / 32, "{value}: {floor}");
+            last = bucket;
+        }
+        assert_eq!((0..64).map(|value| floor_of(bucket(value))).collect::<Vec<_>>(), (0..64).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn executions_are_told_by_pipeline_level_and_hour_from_the_asked_time_on() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+             INSERT INTO attempts SELECT i, i, 1, i, 1, 2, 'completed', 1, 0, 3, 3600000 + i, i, 0, NULL, NULL FROM n;
+             INSERT INTO attempts VALUES
+                 (200, 1, 2, 1, 2, 4, 'failed', 1, 0, 40, 7200000, 5, 1, 'exit', 'x'),
+                 (201, 1, 3, 1, 2, 4, 'deferred', 0, 0, 40, 7200001, 1000, 75, 'exit', 'x'),
+                 (202, 1, 3, 1, 2, 4, 'reopened', 0, 0, 40, 7200002, 0, NULL, NULL, NULL)",
+        )
+        .await;
+        let stats = store.stats(Timestamp::from_millis(0)).await.unwrap();
+        let documents = &stats.pipelines["documents"];
+        assert_eq!((documents.executions, documents.completed, documents.success_rate), (100, 100, Some(1.0)));
+        assert_eq!((documents.p50_ms, documents.wait_p95_ms, documents.busy_ms), (50, 3, 5_050));
+        assert!((92..=95).contains(&documents.p95_ms) && (96..=99).contains(&documents.p99_ms));
+        let hook = &stats.pipelines["hook"];
+        assert_eq!((hook.executions, hook.failed, hook.p99_ms, hook.busy_ms), (2, 1, 5, 1_005));
+        assert_eq!(stats.priorities[&Priority::Urgent].executions, 2);
+        assert_eq!(stats.per_hour, BTreeMap::from([(Timestamp::from_millis(3_600_000), 100)]));
+        assert_eq!(stats.total.executions, 102);
+        for (since, executions) in [(3_600_051, 52), (3_600_100, 3), (7_200_000, 2), (7_200_001, 1), (8_000_000, 0)] {
+            let stats = store.stats(Timestamp::from_millis(since)).await.unwrap();
+            assert_eq!(stats.total.executions, executions, "since {since}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_history_is_read_by_its_key() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        assert_eq!(store.stats(Timestamp::from_millis(0)).await.unwrap().total.executions, 0);
+        fixture::assert_no_scan(&store, EXECUTIONS, "attempts").await;
+    }
+}

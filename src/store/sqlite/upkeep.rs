@@ -182,3 +182,96 @@ fn size_of(file: &Path) -> Result<u64> {
         Err(error) => Err(StoreError::Place { path: file.to_owned(), why: error.to_string() }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use super::*;
+    use crate::store::Browse as _;
+
+    #[tokio::test]
+    async fn a_backup_is_whole_private_and_never_written_over_something() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 100, "state", "'pending'").await;
+        std::fs::set_permissions(store.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
+        let target = dir.path().join("it's a copy?.db");
+        store.backup_to(&target).await.unwrap();
+        verify(&target).await.unwrap();
+        assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
+        let rows = super::super::query::run(&target, "SELECT count(*) FROM jobs", 1).await.unwrap();
+        assert_eq!(rows.rows, [[serde_json::json!(100)]]);
+
+        let before = std::fs::read(&target).unwrap();
+        assert!(matches!(store.backup_to(&target).await, Err(StoreError::Refused(_))));
+        assert_eq!(std::fs::read(&target).unwrap(), before);
+        let nowhere = store.backup_to(&dir.path().join("missing/copy.db")).await;
+        assert!(matches!(nowhere, Err(StoreError::Place { .. })), "{nowhere:?}");
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_damaged_empty_or_foreign_is_not_verified() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 2_000, "state", "'pending'").await;
+        let copy = dir.path().join("copy.db");
+        store.backup_to(&copy).await.unwrap();
+        let mut bytes = std::fs::read(&copy).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8_192].fill(0xa5);
+        std::fs::write(&copy, &bytes).unwrap();
+        assert!(matches!(verify(&copy).await, Err(StoreError::Corrupt(_))));
+        std::fs::write(&copy, b"").unwrap();
+        assert!(matches!(verify(&copy).await, Err(StoreError::Corrupt(_))));
+        std::fs::write(&copy, [b'x'; 5_000]).unwrap();
+        assert!(matches!(verify(&copy).await, Err(StoreError::Corrupt(_))));
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_cuts_the_wal_unless_a_reader_is_in_the_way() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 500, "state", "'pending'").await;
+        assert!(store.sizes().await.unwrap().wal_bytes > 0);
+        let passive = store.checkpoint(CheckpointMode::Passive).await.unwrap();
+        assert!(!passive.busy && passive.moved_frames == passive.wal_frames && passive.wal_frames > 0);
+
+        fixture::jobs(&store, 501, 500, "state", "'pending'").await;
+        let mut reader = store.readers().begin().await.unwrap();
+        sqlx::query("SELECT count(*) FROM jobs").execute(&mut *reader).await.unwrap();
+        fixture::jobs(&store, 1_001, 500, "state", "'pending'").await;
+        assert!(store.checkpoint(CheckpointMode::Truncate).await.unwrap().busy);
+        reader.rollback().await.unwrap();
+        let cut = store.checkpoint(CheckpointMode::Truncate).await.unwrap();
+        assert!(!cut.busy);
+        assert_eq!(store.sizes().await.unwrap().wal_bytes, 0);
+        let patience: i64 = store
+            .write_outside(|connection| {
+                Box::pin(async move { Ok(sqlx::query_scalar("PRAGMA busy_timeout").fetch_one(connection).await?) })
+            })
+            .await
+            .unwrap();
+        assert!(patience > CHECKPOINT_PATIENCE_MS, "the writer's patience is as before");
+    }
+
+    #[tokio::test]
+    async fn free_pages_are_given_back_in_slices() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::jobs(&store, 1, 5_000, "state, metadata", "'pending', json_object('a', hex(zeroblob(500)))").await;
+        let large = store.sizes().await.unwrap();
+        fixture::sql(&store, "DELETE FROM jobs").await;
+        let free = store.sizes().await.unwrap().free_pages;
+        assert!(free > 500, "{free}");
+        assert_eq!(store.vacuum(100).await.unwrap(), free - 100);
+        assert_eq!(store.vacuum(u32::MAX).await.unwrap(), 0);
+        store.checkpoint(CheckpointMode::Truncate).await.unwrap();
+        let small = store.sizes().await.unwrap();
+        assert!(small.size_bytes < large.size_bytes.max(free * small.page_bytes));
+        assert_eq!(small.free_pages, 0);
+        store.optimize().await.unwrap();
+        assert!(store.jobs(&crate::store::JobFilter::default(), None, 1).await.unwrap().is_empty());
+    }
+}
