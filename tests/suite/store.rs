@@ -12,8 +12,8 @@ use ingestd::job::{
 };
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
-    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Lease, NewJob, Queue, Settings, Settled, Settlement, Sources, Steered, Steering, Vanished, Want,
-    Work,
+    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Lease, NewJob, Queue, Settings, Settled, Settlement,
+    Sources, Steered, Steering, Vanished, Want, Work,
 };
 
 /// A store in a folder of its own, with a clock that moves when told.

@@ -9,21 +9,32 @@
 
 mod backlog;
 mod boot;
+mod browse;
+mod check;
 mod disposition;
 mod enqueue;
 mod errors;
+#[cfg(test)]
+mod fixture;
 mod lease;
 mod open;
+mod overview;
 #[cfg(test)]
 mod plans;
+mod prune;
+mod query;
 mod queue;
 mod recover;
 mod restore;
+mod row;
 mod salvage;
+mod settings;
 mod settle;
 mod sources;
+mod stats;
 mod steer;
 mod tally;
+mod upkeep;
 mod vanish;
 mod wire;
 mod writer;
@@ -42,6 +53,7 @@ use crate::job::Incarnation;
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, migrate_in_place};
 pub use restore::after_restore;
 pub use salvage::{Salvaged, salvage};
+pub use upkeep::verify;
 pub use writer::WriterTask;
 
 /// The queue, in one SQLite file.
