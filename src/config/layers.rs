@@ -101,7 +101,7 @@ impl Merged {
         let mut unknown: Vec<_> = unknown.into_iter().collect();
         unknown.sort_by(|left, right| left.0.cmp(&right.0));
         for (key, value) in unknown {
-            let problem = Problem::new(key.clone(), "no such section").allowed(SECTIONS.join(", "));
+            let problem = Problem::new(join("", &key), "no such section").allowed(SECTIONS.join(", "));
             self.problems.push(problem.nearest(&key, SECTIONS).at(first_origin(&value)));
         }
         note_tables(&known, "", &mut self.tables);
