@@ -34,7 +34,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     let key = join("pipeline", name);
     let origin = found.origin(&key, Some(value));
     if let Err(problem) = check_name(name) {
-        found.problems.push(Problem { key: key.clone(), ..problem }.at(origin.clone()));
+        found.problems.push(Problem { key: key.clone(), ..*problem }.at(origin.clone()));
     }
     let ValueKind::Table(table) = &value.kind else {
         let problem = Problem::new(key, "is not a table").found(values::toml(&value.kind)).at(origin);

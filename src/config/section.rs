@@ -112,7 +112,9 @@ impl<'t, 's> Section<'t, '_, 's> {
 
     /// The value of a key, which is known from now on. A JSON null is none.
     pub fn value(&mut self, key: &'static str) -> Option<&'t Value> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.and_then(|table| table.get(key)).filter(|value| !matches!(value.kind, ValueKind::Nil))
     }
 
@@ -260,12 +262,12 @@ impl<'t, 's> Section<'t, '_, 's> {
 }
 
 /// A name of a pipeline or watch: letters, digits, `-`, `_` and `.`, at most 64.
-pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(name: &str) -> Result<(), Box<Problem>> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if fits {
         return Ok(());
     }
     let problem = Problem::new("", "is not a name").allowed("letters, digits, \"-\", \"_\" and \".\", at most 64");
-    Err(problem.found(quote(name)))
+    Err(Box::new(problem.found(quote(name))))
 }
