@@ -68,17 +68,21 @@ pub(super) const SECTIONS: [&str; 7] = ["database", "log", "queue", "shutdown", 
 
 /// Reads and merges every layer.
 pub(super) fn merge(sources: &Sources) -> Merged {
+    merge_below(Path::new(SYSTEM), sources)
+}
+
+fn merge_below(system: &Path, sources: &Sources) -> Merged {
     let mut merged = Merged::default();
     let files = match &sources.file {
         Some(file) => vec![file.clone()],
-        None if sources.system => system_files(Path::new(SYSTEM), &mut merged.problems),
+        None if sources.system => system_files(system, &mut merged.problems),
         None => Vec::new(),
     };
     let mut layers = Vec::new();
     for file in files {
         match read_file(&file) {
             Ok(table) => merged.add(table, &mut layers),
-            Err(problem) => merged.problems.push(problem),
+            Err(problem) => merged.problems.push(*problem),
         }
     }
     let written = combined(&layers, &mut merged.problems);
@@ -101,7 +105,7 @@ impl Merged {
         let mut unknown: Vec<_> = unknown.into_iter().collect();
         unknown.sort_by(|left, right| left.0.cmp(&right.0));
         for (key, value) in unknown {
-            let problem = Problem::new(key.clone(), "no such section").allowed(SECTIONS.join(", "));
+            let problem = Problem::new(join("", &key), "no such section").allowed(SECTIONS.join(", "));
             self.problems.push(problem.nearest(&key, SECTIONS).at(first_origin(&value)));
         }
         note_tables(&known, "", &mut self.tables);
@@ -200,13 +204,13 @@ fn system_files(root: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
     files
 }
 
-fn read_file(path: &Path) -> Result<Table, Problem> {
+fn read_file(path: &Path) -> Result<Table, Box<Problem>> {
     // Absolute, so that it is never taken for a variable or a flag, and means the same to whoever reads it.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut bytes = Vec::new();
     let read = std::fs::File::open(&path).and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| unreadable(&path, &error))?;
-    let at = |message: String| Problem::new("", message).at(Some(Origin::File(path.clone())));
+    read.map_err(|error| Box::new(unreadable(&path, &error)))?;
+    let at = |message: String| Box::new(Problem::new("", message).at(Some(Origin::File(path.clone()))));
     if bytes.len() as u64 > LARGEST_FILE_BYTES {
         return Err(at(format!("is larger than {} MiB", LARGEST_FILE_BYTES >> 20)));
     }
@@ -344,5 +348,48 @@ fn insert(table: &mut Table, path: &[String], value: Value) {
                 insert(inner, rest, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(table: &Table, section: &str, key: &str) -> String {
+        let ValueKind::Table(table) = &table[section].kind else { panic!("{section} is no table") };
+        table[key].to_string()
+    }
+
+    #[test]
+    fn the_files_of_the_system_are_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources { system: true, ..Sources::default() };
+        let none = merge_below(&folder.path().join("gone"), &sources);
+        assert!(none.tree.is_empty() && none.problems.is_empty(), "nothing there is nothing wrong");
+        std::fs::create_dir(folder.path().join("conf.d")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ingestd.toml", "[log]\nlevel = 'a'\nformat = 'a'\n[queue]\ndigest = 'a'");
+        write("conf.d/20.toml", "[log]\nlevel = 'c'");
+        write("conf.d/10.toml", "[log]\nlevel = 'b'\nformat = 'b'");
+        write("conf.d/30.toml.bak", "[log]\nlevel = 'd'");
+        let merged = merge_below(folder.path(), &sources);
+        assert_eq!(merged.problems, []);
+        let found = [("log", "level"), ("log", "format"), ("queue", "digest")];
+        assert_eq!(found.map(|(section, key)| text(&merged.tree, section, key)), ["c", "b", "a"]);
+        assert_eq!(merged.tables["queue"], Origin::File(folder.path().join("ingestd.toml")));
+        write("conf.d/40.toml", "[");
+        write("conf.d/50.toml", "]");
+        assert_eq!(merge_below(folder.path(), &sources).problems.len(), 2, "each broken file is named");
+    }
+
+    #[test]
+    fn without_the_system_only_the_environment_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ingestd.toml"), "[log]\nlevel = 'a'").unwrap();
+        let environment = vec![("INGESTD__LOG__FORMAT".into(), "b".into())];
+        let merged = merge_below(folder.path(), &Sources { environment, ..Sources::default() });
+        assert_eq!(text(&merged.tree, "log", "format"), "b");
+        let ValueKind::Table(log) = &merged.tree["log"].kind else { panic!("no table") };
+        assert_eq!(log.len(), 1);
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     let key = join("pipeline", name);
     let origin = found.origin(&key, Some(value));
     if let Err(problem) = check_name(name) {
-        found.problems.push(Problem { key: key.clone(), ..problem }.at(origin.clone()));
+        found.problems.push(Problem { key: key.clone(), ..*problem }.at(origin.clone()));
     }
     let ValueKind::Table(table) = &value.kind else {
         let problem = Problem::new(key, "is not a table").found(values::toml(&value.kind)).at(origin);
@@ -114,6 +114,7 @@ fn http(section: &mut Section<'_, '_, '_>) -> Option<HttpPipeline> {
     let url = section.require("url", &form);
     let url = url.filter(|url| match check_url(url) {
         Ok(()) => true,
+        Err(_) if !section.knows("url") => true,
         Err(message) => {
             if let Some(value) = section.value("url") {
                 section.refuse("url", value, Some(message), Some(form.allowed.clone()));
@@ -210,6 +211,9 @@ fn expand_value(value: &Value, path: &str, template: bool, found: &mut Findings<
             let mut problems = Vec::new();
             let kind = expand_strings(&value.kind, template, found, &mut problems);
             let origin = found.origin(path, Some(value));
+            if !problems.is_empty() || (!found.secrets.wanted && secrets::refers(&written)) {
+                found.unknowable.insert(path.to_owned());
+            }
             let problems = problems.into_iter().map(|message| Problem::new(path, message).found(&written));
             found.problems.extend(problems.map(|problem| problem.at(origin.clone())));
             kind

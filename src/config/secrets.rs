@@ -24,7 +24,7 @@ pub(super) fn refers(text: &str) -> bool {
 pub(super) struct Secrets<'a> {
     sources: &'a Sources,
     /// Without it, every secret is `0`: for commands that talk about pipelines and never run one.
-    wanted: bool,
+    pub wanted: bool,
     /// The variables that were asked for, there or not.
     pub variables: Vec<String>,
 }

@@ -4,7 +4,7 @@
 //! problem, and the default stands in, so that the walk goes on to the next one. What was never asked for is
 //! unknown, and reported when the section is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub(super) struct Findings<'a> {
     pub tables: BTreeMap<String, Origin>,
     /// What leaves of pipelines looked like before their secrets were put in, as TOML.
     pub unexpanded: BTreeMap<String, String>,
+    /// Leaves of pipelines that hold a secret which is missing or not wanted: nothing more can be said of them.
+    pub unknowable: BTreeSet<String>,
     /// For values that carry no origin of their own.
     pub fallback: Option<Origin>,
 }
@@ -47,7 +49,15 @@ pub(super) struct Findings<'a> {
 impl<'a> Findings<'a> {
     /// Nothing found yet.
     pub fn new(secrets: Secrets<'a>, tables: BTreeMap<String, Origin>, fallback: Option<Origin>) -> Self {
-        Self { problems: Vec::new(), settings: Vec::new(), secrets, tables, unexpanded: BTreeMap::new(), fallback }
+        Self {
+            problems: Vec::new(),
+            settings: Vec::new(),
+            secrets,
+            tables,
+            unexpanded: BTreeMap::new(),
+            unknowable: BTreeSet::new(),
+            fallback,
+        }
     }
 
     /// Where this value of this key was written.
@@ -102,7 +112,9 @@ impl<'t, 's> Section<'t, '_, 's> {
 
     /// The value of a key, which is known from now on. A JSON null is none.
     pub fn value(&mut self, key: &'static str) -> Option<&'t Value> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.and_then(|table| table.get(key)).filter(|value| !matches!(value.kind, ValueKind::Nil))
     }
 
@@ -141,8 +153,16 @@ impl<'t, 's> Section<'t, '_, 's> {
         Some(parsed)
     }
 
+    /// Whether the value of a key can be judged.
+    pub fn knows(&self, key: &str) -> bool {
+        !self.found.unknowable.contains(&self.key(key))
+    }
+
     /// Notes a problem with the value of a key.
     pub fn refuse(&mut self, key: &str, value: &Value, message: Option<String>, allowed: Option<String>) {
+        if !self.knows(key) {
+            return;
+        }
         let path = self.key(key);
         let found = Some(self.found.written(&path, value));
         let origin = self.found.origin(&path, Some(value));
@@ -201,6 +221,7 @@ impl<'t, 's> Section<'t, '_, 's> {
                     strings.insert(name.to_owned(), text);
                     inner.note(path, shown, value);
                 }
+                Err(_) if !inner.knows(name) => {}
                 Err(message) => {
                     let origin = inner.found.origin(&path, Some(value));
                     inner.found.problems.push(Problem::new(path, message).found(shown).at(origin));
@@ -241,12 +262,12 @@ impl<'t, 's> Section<'t, '_, 's> {
 }
 
 /// A name of a pipeline or watch: letters, digits, `-`, `_` and `.`, at most 64.
-pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(name: &str) -> Result<(), Box<Problem>> {
     let fits = (1..=64).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if fits {
         return Ok(());
     }
     let problem = Problem::new("", "is not a name").allowed("letters, digits, \"-\", \"_\" and \".\", at most 64");
-    Err(problem.found(quote(name)))
+    Err(Box::new(problem.found(quote(name))))
 }

@@ -43,7 +43,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     let key = join("watch", name);
     let origin = found.origin(&key, Some(value));
     if let Err(problem) = check_name(name) {
-        found.problems.push(Problem { key: key.clone(), ..problem }.at(origin.clone()));
+        found.problems.push(Problem { key: key.clone(), ..*problem }.at(origin.clone()));
     }
     let ValueKind::Table(table) = &value.kind else {
         let problem = Problem::new(key, "is not a table").found(values::toml(&value.kind)).at(origin);
@@ -91,10 +91,10 @@ fn events(section: &mut Section<'_, '_, '_>, default: WatchEvents) -> WatchEvent
     let named = [(default.add, "add"), (default.modify, "modify"), (default.delete, "delete")];
     let default_words = named.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()).collect();
     let words: Vec<String> = section.get("events", default_words, &form);
-    if words.is_empty() {
-        if let Some(value) = section.value("events") {
-            section.refuse("events", value, None, Some(form.allowed));
-        }
+    if words.is_empty()
+        && let Some(value) = section.value("events")
+    {
+        section.refuse("events", value, None, Some(form.allowed));
     }
     let has = |word: &str| words.iter().any(|other| other == word);
     WatchEvents { add: has("add"), modify: has("modify"), delete: has("delete") }

@@ -1,6 +1,5 @@
 //! What is refused, and how it is told.
 
-use super::super::*;
 use super::{MINIMAL, Written, keys_of, refused};
 
 #[test]
