@@ -151,7 +151,7 @@ impl Browse for SqliteStore {
     }
 
     async fn query(&self, sql: &str, limit: usize) -> Result<Table> {
-        super::query::run(&self.path, sql, limit).await
+        super::query::run(&self.path, self.clock.clone(), sql, limit).await
     }
 
     async fn schema_version(&self) -> Result<i64> {

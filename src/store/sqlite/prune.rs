@@ -21,7 +21,7 @@ const OLD_JOBS: &str = "
 
 /// ?1: the jobs, ?2: their state.
 const UNCOUNT_JOBS: &str = "
-    UPDATE counters SET n = n - gone.n
+    UPDATE counters SET n = counters.n - gone.n
     FROM (SELECT pipeline, priority, count(*) AS n
           FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) GROUP BY pipeline, priority) AS gone
     WHERE counters.pipeline = gone.pipeline AND counters.state = ?2 AND counters.priority = gone.priority";
@@ -237,7 +237,7 @@ mod tests {
         let cutoff = Timestamp::from_millis(3);
         assert_eq!(store.prunable(Prunable::Sources, cutoff).await.unwrap(), 1);
         assert_eq!(store.prune(Prunable::Sources, cutoff, 9).await.unwrap(), 1);
-        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM sources ORDER BY id").await, 134);
+        assert_eq!(number(&store, "SELECT CAST(group_concat(id, '') AS INTEGER) FROM sources ORDER BY id").await, 134);
         assert_eq!(number(&store, "SELECT count(*) FROM taken WHERE source = 2").await, 0);
         assert_eq!(store.prune(Prunable::Sources, NEVER, 9).await.unwrap(), 1);
         assert_eq!(number(&store, "SELECT count(*) FROM sources WHERE id IN (1, 4)").await, 2);
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(store.prunable(Prunable::Boots, NEVER).await.unwrap(), 2);
         assert_eq!(store.prune(Prunable::Boots, Timestamp::from_millis(3), 9).await.unwrap(), 1);
         assert_eq!(store.prune(Prunable::Boots, NEVER, 9).await.unwrap(), 1);
-        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM boots ORDER BY id").await, 24);
+        assert_eq!(number(&store, "SELECT CAST(group_concat(id, '') AS INTEGER) FROM boots ORDER BY id").await, 24);
         let cutoff = Timestamp::from_millis(20_000);
         assert_eq!(store.prunable(Prunable::Rates, cutoff).await.unwrap(), 3);
         assert_eq!(store.prune(Prunable::Rates, cutoff, 2).await.unwrap(), 2);
