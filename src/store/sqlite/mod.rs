@@ -11,6 +11,7 @@ mod row;
 mod settings;
 mod stats;
 mod upkeep;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -120,10 +120,9 @@ async fn attempts(tx: &mut SqliteConnection, cutoff: i64, limit: i64) -> Result<
     let gone: Vec<(i64, i64, String)> =
         sqlx::query_as(OLD_ATTEMPTS).bind(cutoff).bind(limit).fetch_all(&mut *tx).await?;
     // A `reopened` row shares the number of another execution, whose output is not its own.
-    let executions: Vec<_> =
-        gone.iter().filter(|(_, _, outcome)| outcome != "reopened").map(|(j, s, _)| [*j, *s]).collect();
-    let executions = serde_json::Value::from_iter(executions.into_iter().map(|pair| pair.to_vec())).to_string();
-    sqlx::query(OUTPUTS).bind(executions).execute(&mut *tx).await?;
+    let executions = gone.iter().filter(|(_, _, outcome)| outcome != "reopened");
+    let executions: serde_json::Value = executions.map(|(job, seq, _)| vec![*job, *seq]).collect();
+    sqlx::query(OUTPUTS).bind(executions.to_string()).execute(&mut *tx).await?;
     Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
 }
 
