@@ -1,7 +1,7 @@
 //! Reads for people.
 //!
-//! A list is read in two steps: the numbers of a page, by the index that suits the state, then those jobs with
-//! everything that belongs to them. Pages go by key (`id < before`), never by offset, and each statement is
+//! A list is read in two steps: the numbers of a page (`ways`), then those jobs with everything that belongs to
+//! them. Pages go by key (`id < before`), never by offset, and each statement is
 //! bounded. Globs are matched here, because SQLite can't match bytes; so a list by path goes on page by page until
 //! enough match.
 
@@ -16,45 +16,10 @@ use crate::job::{Job, JobId, StateName};
 
 /// Jobs that are read at once.
 const PAGE: usize = 1_000;
-/// Up to so many jobs in a state, they are found by its index and put in order; a state that holds more is met soon
-/// enough by walking the table from its end.
-const FEW: i64 = 20_000;
 /// Executions of one job that are shown, the newest.
 const MOST_ATTEMPTS: i64 = 1_000;
 /// Jobs of each state that `failures` looks at, the newest.
 const MOST_FAILURES: i64 = 100_000;
-
-/// The numbers of the jobs that match, newest first, along one way into the table.
-/// ?1: below this number, ?2: at most so many, ?3: pipeline, ?4: watch, ?5: a part of the error in lowercase,
-/// ?6: enqueued or ended at or after, ?7: the state, where the way does not say it. NULL means any.
-macro_rules! numbers {
-    ($way:literal) => {
-        concat!(
-            "SELECT id FROM jobs ",
-            $way,
-            " AND id < ?1
-              AND (?3 IS NULL OR pipeline = (SELECT p.id FROM pipelines AS p WHERE p.name = ?3))
-              AND (?4 IS NULL OR EXISTS (SELECT 1 FROM sources AS s JOIN watches AS w ON w.id = s.scope
-                                         WHERE s.id = jobs.source AND w.name = ?4))
-              AND (?5 IS NULL OR instr(lower(error_message), ?5) > 0)
-              AND (?6 IS NULL OR created_at >= ?6 OR finished_at >= ?6)
-              AND (?7 IS NULL OR state = ?7)
-              ORDER BY id DESC LIMIT ?2"
-        )
-    };
-}
-
-const ALL: &str = numbers!("NOT INDEXED WHERE true");
-const RUNNING: &str = numbers!("INDEXED BY jobs_running WHERE state = 'running'");
-const RETRYING: &str = numbers!("INDEXED BY jobs_retrying WHERE state = 'retrying'");
-const FINAL: &str =
-    numbers!("INDEXED BY jobs_final WHERE state = ?7 AND state IN ('completed', 'failed', 'cancelled', 'skipped')");
-/// Waiting jobs are in one of three indexes.
-const WAITING: [&str; 3] = [
-    numbers!("INDEXED BY jobs_due WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2"),
-    numbers!("INDEXED BY jobs_suspect WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2"),
-    numbers!("INDEXED BY jobs_blocked WHERE blocked_by IS NOT NULL"),
-];
 
 const JOBS_BY_ID: &str = include_str!("sql/jobs_by_id.sql");
 const ATTEMPTS_OF_JOB: &str = include_str!("sql/attempts_of_job.sql");
@@ -151,7 +116,7 @@ impl Browse for SqliteStore {
     }
 
     async fn query(&self, sql: &str, limit: usize) -> Result<Table> {
-        super::query::run(&self.path, sql, limit).await
+        super::query::run(&self.path, self.clock.clone(), sql, limit).await
     }
 
     async fn schema_version(&self) -> Result<i64> {
@@ -164,58 +129,7 @@ impl Browse for SqliteStore {
     }
 }
 
-/// A way into the table: a statement made by [`numbers!`], and the state that it is bound to.
-type Way = (&'static str, Option<StateName>);
-
 impl SqliteStore {
-    /// The ways that together lead to every job of the filter's states.
-    async fn ways(&self, filter: &JobFilter) -> Result<Vec<Way>> {
-        if filter.states.is_empty() {
-            return Ok(vec![(ALL, None)]);
-        }
-        let mut states = filter.states.clone();
-        states.sort_unstable();
-        states.dedup();
-        let mut ways = Vec::new();
-        for state in states {
-            let held: i64 = sqlx::query_scalar("SELECT coalesce(sum(n), 0) FROM counters WHERE state = ?1")
-                .bind(state.as_str())
-                .fetch_one(self.readers())
-                .await?;
-            match state {
-                StateName::Running => ways.push((RUNNING, None)),
-                StateName::Retrying => ways.push((RETRYING, None)),
-                _ if held > FEW => ways.push((ALL, Some(state))),
-                StateName::Pending => ways.extend(WAITING.map(|way| (way, Some(state)))),
-                _ => ways.push((FINAL, Some(state))),
-            }
-        }
-        Ok(ways)
-    }
-
-    /// A page of numbers: the newest of what each way found.
-    async fn numbers(&self, ways: &[Way], filter: &JobFilter, below: i64, page: usize) -> Result<Vec<i64>> {
-        let mut numbers: Vec<i64> = Vec::new();
-        for (sql, state) in ways {
-            let found: Vec<i64> = sqlx::query_scalar(*sql)
-                .bind(below)
-                .bind(sql_limit(page))
-                .bind(&filter.pipeline)
-                .bind(&filter.watch)
-                .bind(filter.error.as_deref().map(str::to_ascii_lowercase))
-                .bind(filter.since.map(Timestamp::as_millis))
-                .bind(state.map(StateName::as_str))
-                .fetch_all(self.readers())
-                .await?;
-            numbers.extend(found);
-        }
-        // A job that moved between two of the reads was found twice.
-        numbers.sort_unstable_by(|a, b| b.cmp(a));
-        numbers.dedup();
-        numbers.truncate(page);
-        Ok(numbers)
-    }
-
     async fn jobs_by_id(&self, numbers: &[i64]) -> Result<Vec<Job>> {
         if numbers.is_empty() {
             return Ok(Vec::new());
@@ -260,16 +174,16 @@ fn outcomes_to(states: &[StateName]) -> String {
             StateName::Skipped => &["skipped"],
         }
     });
-    serde_json::Value::from_iter(words.copied()).to_string()
+    words.copied().collect::<serde_json::Value>().to_string()
 }
 
 /// Numbers as one bound parameter for `json_each`.
 pub(super) fn json_array(numbers: &[i64]) -> String {
-    serde_json::Value::from_iter(numbers.iter().copied()).to_string()
+    serde_json::Value::from(numbers).to_string()
 }
 
 /// A count as `LIMIT` takes it.
-fn sql_limit(count: usize) -> i64 {
+pub(super) fn sql_limit(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -434,21 +348,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lists_by_state_and_failures_use_their_indexes() {
+    async fn failures_history_and_single_jobs_are_read_by_index() {
         let dir = TempDir::new().unwrap();
         let store = fixture::store(&dir).await;
-        for (sql, index) in [
-            (ALL, "SEARCH jobs USING INTEGER PRIMARY KEY"),
-            (RUNNING, "jobs_running"),
-            (RETRYING, "SEARCH jobs USING INDEX jobs_retrying (state=? AND rowid<?)"),
-            (FINAL, "SEARCH jobs USING INDEX jobs_final (state=?)"),
-            (WAITING[0], "jobs_due"),
-            (WAITING[1], "jobs_suspect"),
-            (WAITING[2], "jobs_blocked"),
-        ] {
-            let plan = fixture::plan(&store, sql).await;
-            assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");
-        }
         let plan = fixture::plan(&store, FAILURES).await;
         for index in ["jobs_final (state=?)", "jobs_retrying (state=?)"] {
             assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");

@@ -60,8 +60,7 @@ mod tests {
         let store = fixture::store(&dir).await;
         fixture::sql(
             &store,
-            "INSERT INTO boots VALUES (1, zeroblob(16), 1, 'v', 0, NULL), (2, x'01' || zeroblob(15), 1, 'v', 0, 9);
-             UPDATE boots SET token = CAST(token AS BLOB)",
+            "INSERT INTO boots VALUES (1, zeroblob(16), 1, 'v', 0, NULL), (2, CAST(printf('%016d', 2) AS BLOB), 1, 'v', 0, 9)",
         )
         .await;
         fixture::jobs(&store, 1, 3, "state", "'pending'").await;

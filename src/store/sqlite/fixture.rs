@@ -49,7 +49,7 @@ pub(super) async fn jobs(store: &SqliteStore, first: i64, n: i64, columns: &str,
          INSERT INTO sources (id, scope, identity, version) SELECT i, 1, CAST(i || '.pdf' AS BLOB), 1 FROM numbers;
          WITH RECURSIVE numbers(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM numbers WHERE i + 1 < {first} + {n})
          INSERT INTO jobs (id, source, version, op, run_at, created_at, pipeline, priority, {columns})
-         SELECT i, i, 1, 'add', {NOW}, {NOW}, 1, 2, {values} FROM numbers;
+         SELECT i, i, 1, 'add', run_at, run_at, 1, 2, {values} FROM (SELECT i, {NOW} AS run_at FROM numbers);
          INSERT INTO taken (source, pipeline, version, job)
          SELECT source, pipeline, version, id FROM jobs WHERE id >= {first};
          DELETE FROM counters;

@@ -36,6 +36,7 @@ mod steer;
 mod tally;
 mod upkeep;
 mod vanish;
+mod ways;
 mod wire;
 mod writer;
 

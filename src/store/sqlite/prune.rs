@@ -21,7 +21,7 @@ const OLD_JOBS: &str = "
 
 /// ?1: the jobs, ?2: their state.
 const UNCOUNT_JOBS: &str = "
-    UPDATE counters SET n = n - gone.n
+    UPDATE counters SET n = counters.n - gone.n
     FROM (SELECT pipeline, priority, count(*) AS n
           FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) GROUP BY pipeline, priority) AS gone
     WHERE counters.pipeline = gone.pipeline AND counters.state = ?2 AND counters.priority = gone.priority";
@@ -120,10 +120,9 @@ async fn attempts(tx: &mut SqliteConnection, cutoff: i64, limit: i64) -> Result<
     let gone: Vec<(i64, i64, String)> =
         sqlx::query_as(OLD_ATTEMPTS).bind(cutoff).bind(limit).fetch_all(&mut *tx).await?;
     // A `reopened` row shares the number of another execution, whose output is not its own.
-    let executions: Vec<_> =
-        gone.iter().filter(|(_, _, outcome)| outcome != "reopened").map(|(j, s, _)| [*j, *s]).collect();
-    let executions = serde_json::Value::from_iter(executions.into_iter().map(|pair| pair.to_vec())).to_string();
-    sqlx::query(OUTPUTS).bind(executions).execute(&mut *tx).await?;
+    let executions = gone.iter().filter(|(_, _, outcome)| outcome != "reopened");
+    let executions: serde_json::Value = executions.map(|(job, seq, _)| vec![*job, *seq]).collect();
+    sqlx::query(OUTPUTS).bind(executions.to_string()).execute(&mut *tx).await?;
     Ok(u64::try_from(gone.len()).unwrap_or(u64::MAX))
 }
 
@@ -237,7 +236,7 @@ mod tests {
         let cutoff = Timestamp::from_millis(3);
         assert_eq!(store.prunable(Prunable::Sources, cutoff).await.unwrap(), 1);
         assert_eq!(store.prune(Prunable::Sources, cutoff, 9).await.unwrap(), 1);
-        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM sources ORDER BY id").await, 134);
+        assert_eq!(number(&store, "SELECT CAST(group_concat(id, '') AS INTEGER) FROM sources ORDER BY id").await, 134);
         assert_eq!(number(&store, "SELECT count(*) FROM taken WHERE source = 2").await, 0);
         assert_eq!(store.prune(Prunable::Sources, NEVER, 9).await.unwrap(), 1);
         assert_eq!(number(&store, "SELECT count(*) FROM sources WHERE id IN (1, 4)").await, 2);
@@ -258,7 +257,7 @@ mod tests {
         assert_eq!(store.prunable(Prunable::Boots, NEVER).await.unwrap(), 2);
         assert_eq!(store.prune(Prunable::Boots, Timestamp::from_millis(3), 9).await.unwrap(), 1);
         assert_eq!(store.prune(Prunable::Boots, NEVER, 9).await.unwrap(), 1);
-        assert_eq!(number(&store, "SELECT group_concat(id, '') FROM boots ORDER BY id").await, 24);
+        assert_eq!(number(&store, "SELECT CAST(group_concat(id, '') AS INTEGER) FROM boots ORDER BY id").await, 24);
         let cutoff = Timestamp::from_millis(20_000);
         assert_eq!(store.prunable(Prunable::Rates, cutoff).await.unwrap(), 3);
         assert_eq!(store.prune(Prunable::Rates, cutoff, 2).await.unwrap(), 2);

@@ -6,7 +6,8 @@
 //! what takes too long: a read that never ends would keep the write-ahead log growing.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,6 +20,7 @@ use sqlx::{TypeInfo as _, ValueRef as _};
 use super::super::browse::Table;
 use super::super::error::{Result, StoreError};
 use super::upkeep::own_reader;
+use crate::clock::Clock;
 
 /// How long a statement may take.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -30,11 +32,13 @@ const MOST_BYTES: usize = 64 << 20;
 const READING: [&str; 5] = ["select", "with", "values", "explain", "pragma"];
 
 /// Runs one reading statement on the database, and answers at most `limit` rows.
-pub(super) async fn run(database: &Path, sql: &str, limit: usize) -> Result<Table> {
+pub(super) async fn run(database: &Path, clock: Arc<dyn Clock>, sql: &str, limit: usize) -> Result<Table> {
     refuse_what_does_not_read(sql)?;
     let mut connection = own_reader(database).await?;
-    let deadline = Instant::now() + LONGEST;
-    connection.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || Instant::now() < deadline);
+    // Opened read-only already; this also keeps a statement from writing to temporary tables.
+    sqlx::query("PRAGMA query_only = 1").execute(&mut connection).await?;
+    let deadline = clock.boottime().plus(LONGEST);
+    connection.lock_handle().await?.set_progress_handler(INSTRUCTIONS, move || clock.boottime() < deadline);
     let table = read(&mut connection, sql, limit).await.map_err(refusal);
     connection.close().await?;
     table
@@ -152,6 +156,7 @@ mod tests {
 
     use super::super::fixture;
     use super::*;
+    use crate::clock::{ManualClock, Timestamp};
     use crate::store::Browse as _;
 
     #[tokio::test]
@@ -207,6 +212,23 @@ mod tests {
         store.query("PRAGMA user_version = 5", 10).await.unwrap_err();
         let names = store.query("SELECT name FROM pipelines ORDER BY id", 10).await.unwrap();
         assert_eq!(names.rows, [[json!("documents")], [json!("hook")]]);
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_takes_too_long_is_ended() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+        let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+        let query = run(&store.path, clock.clone(), endless, 1);
+        let time_passes = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                clock.advance(LONGEST);
+            }
+        };
+        let ended = tokio::select! { ended = query => ended, () = time_passes => unreachable!() };
+        assert!(matches!(&ended, Err(StoreError::Refused(why)) if why.contains("60 s")), "{ended:?}");
     }
 
     #[test]

@@ -121,11 +121,7 @@ async fn look_at(copy: &mut SqliteConnection) -> Result<Vec<String>> {
 
 /// A reading connection outside the pool.
 pub(super) async fn own_reader(database: &Path) -> Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(database)
-        .read_only(true)
-        .busy_timeout(READER_PATIENCE)
-        .pragma("query_only", "1");
+    let options = SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(READER_PATIENCE);
     Ok(options.connect().await?)
 }
 
@@ -201,7 +197,8 @@ mod tests {
         store.backup_to(&target).await.unwrap();
         verify(&target).await.unwrap();
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
-        let rows = super::super::query::run(&target, "SELECT count(*) FROM jobs", 1).await.unwrap();
+        let rows =
+            super::super::query::run(&target, store.clock.clone(), "SELECT count(*) FROM jobs", 1).await.unwrap();
         assert_eq!(rows.rows, [[serde_json::json!(100)]]);
 
         let before = std::fs::read(&target).unwrap();
