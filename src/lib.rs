@@ -2,6 +2,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod intake;
 pub mod job;
+pub mod os;
 pub mod processor;
 pub mod store;
+pub mod watch;
