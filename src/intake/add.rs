@@ -162,3 +162,48 @@ fn absolute(cwd: &Path, path: &Path) -> PathBuf {
         _ => absolute,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn request(cwd: &Path, paths: &[&str]) -> AddRequest {
+        AddRequest {
+            paths: paths.iter().map(PathBuf::from).collect(),
+            cwd: cwd.to_owned(),
+            pipeline: "p".to_owned(),
+            priority: Priority::Normal,
+            run_at: None,
+            key: None,
+            metadata: None,
+            force: false,
+        }
+    }
+
+    #[test]
+    fn paths_become_absolute_by_their_words_and_a_link_by_what_it_means() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::write(root.join("file"), "x").unwrap();
+        symlink("file", root.join("link")).unwrap();
+        assert_eq!(absolute(&root, Path::new("./x/../file")), root.join("file"));
+        assert_eq!(absolute(&root, Path::new("link")), root.join("file"));
+        assert_eq!(absolute(&root, Path::new("/a/./b")), Path::new("/a/b"));
+    }
+
+    #[tokio::test]
+    async fn each_path_is_judged_by_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::write(root.join("file"), "x").unwrap();
+        fs::create_dir(root.join("folder")).unwrap();
+        let request = request(&root, &["file", "missing", "folder"]);
+        let checked = check_all(&request, &request.paths).await;
+        let verdicts: Vec<_> = checked.into_iter().map(|(_, job)| job.map(|job| job.source)).collect();
+        assert_eq!(verdicts[0], Ok(SourceKey::Path(root.join("file"))));
+        assert_eq!(verdicts[1], Err(AddError::Missing));
+        assert_eq!(verdicts[2], Err(AddError::NotAFile));
+    }
+}

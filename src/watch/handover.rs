@@ -40,8 +40,7 @@ impl WatchTask {
         let Some((root, looks)) = self.look_at(names).await else { return Ok(()) };
         if Some(root) != self.armed {
             // Not the tree that these names are of: it is armed and scanned anew.
-            self.check_root_at = Some(now);
-            self.settling.clear();
+            self.look_around_anew();
             return Ok(());
         }
         let (mut whole, mut gone) = (Vec::new(), Vec::new());
@@ -69,12 +68,17 @@ impl WatchTask {
         match self.aside(look).await? {
             Ok(looked) => Some(looked),
             Err(_) => {
-                self.check_root_at = Some(Instant::now());
-                self.settling.clear();
-                self.dirty.everything(Instant::now());
+                self.look_around_anew();
                 None
             }
         }
+    }
+
+    fn look_around_anew(&mut self) {
+        let now = Instant::now();
+        self.check_root_at = Some(now);
+        self.settling.clear();
+        self.dirty.everything(now);
     }
 
     fn judge(&mut self, relative: PathBuf, look: Look, now: Instant, whole: &mut Vec<Whole>, gone: &mut Vec<PathBuf>) {

@@ -76,6 +76,8 @@ impl WatchTask {
         let full = starts.iter().any(|start| start.as_os_str().is_empty());
         let wish = if full { std::mem::take(&mut self.wish) } else { Wish::default() };
         let scope = Scope { starts, full, force: wish.force, trusted_root: self.trusted_root };
+        // One that was broken off may still be ending; its end must not be taken for this one's.
+        self.scans.shutdown().await;
         let (sender, findings) = mpsc::channel(2);
         self.scans.spawn(self.scanner.clone().scan(scope, sender));
         self.scan = Some(RunningScan { full, findings, started: now, replies: wish.replies });
