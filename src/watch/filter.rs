@@ -172,11 +172,6 @@ impl Filter {
         Some(relative.with_file_name(std::ffi::OsStr::from_bytes(stem)))
     }
 
-    /// Whether only some names are taken.
-    pub fn has_includes(&self) -> bool {
-        !self.include.is_empty()
-    }
-
     /// What is added to a file's name to get its companion's, where the watch asks for companions.
     pub fn ready_suffix(&self) -> Option<&str> {
         (!self.ready_suffix.is_empty()).then_some(self.ready_suffix.as_str())

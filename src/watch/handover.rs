@@ -16,7 +16,7 @@ use crate::job::{FileIdentity, SourceKey};
 use crate::store::{Gone, NewJob, StoreError, Vanished};
 
 /// How many files are looked at in one go.
-const LOOKS: usize = 512;
+const LOOKS: usize = 1_000;
 
 /// A file that is whole, as the last look saw it.
 struct Whole {
@@ -93,7 +93,7 @@ impl WatchTask {
             Look::Gone => gone.push(relative.clone()),
             Look::Excluded(Rule::NotReady(_)) => (),
             Look::Excluded(_) => self.status.excluded += 1,
-            Look::Unreadable(error) => self.note_error(&relative, error),
+            Look::Unreadable(error) => drop(self.note_error(&relative, error)),
         }
         self.settling.remove(&relative);
     }
@@ -154,9 +154,10 @@ impl WatchTask {
                     self.settle_anew(relative, now)
                 }
                 _ => {
-                    let path = done.arrival.path.display();
-                    tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
-                    self.note_error(&relative, error.to_string());
+                    if self.note_error(&relative, error.to_string()) {
+                        let path = done.arrival.path.display();
+                        tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
+                    }
                     Ok(())
                 }
             },

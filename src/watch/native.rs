@@ -126,14 +126,15 @@ fn hint(kind: EventKind, relative: &Path, path: &Path) -> Option<Hint> {
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => own(Hint::Gone),
         // The pair that follows says the same again.
         EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => None,
-        EventKind::Modify(ModifyKind::Name(_)) if is_folder(path) => own(Hint::Folder),
+        // Moved in; or its permissions changed, so that what is in it may be readable by now.
+        EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_)) if is_folder(path) => own(Hint::Folder),
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::File(relative.to_owned(), Sign::Closed)),
         EventKind::Access(_) => None,
         _ => Some(Hint::File(relative.to_owned(), Sign::Changed)),
     }
 }
 
-/// notify does not say whether what was moved in is a folder.
+/// notify does not say whether what was moved in or changed is a folder.
 fn is_folder(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }

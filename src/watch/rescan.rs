@@ -10,7 +10,7 @@ use super::dirty::Due;
 use super::scan::Walked;
 use super::settle::Sign;
 use super::status::{LastScan, Root};
-use super::task::WatchTask;
+use super::task::{NAMES, WatchTask};
 use crate::clock::millis;
 use crate::store::StoreError;
 
@@ -38,6 +38,8 @@ impl Wish {
 /// A scan under way.
 #[derive(Debug)]
 pub(super) struct RunningScan {
+    /// Whether nothing asked for it but the time.
+    pub periodic: bool,
     full: bool,
     findings: mpsc::Receiver<Finding>,
     started: Instant,
@@ -56,9 +58,9 @@ impl RunningScan {
 
 impl WatchTask {
     pub(super) async fn start_due_scan(&mut self, now: Instant) {
-        let due = match self.dirty.take(now) {
-            Due::Nothing if self.next_full.is_some_and(|at| at <= now) => Due::Everything,
-            due => due,
+        let (due, periodic) = match self.dirty.take(now) {
+            Due::Nothing if self.next_full.is_some_and(|at| at <= now) => (Due::Everything, true),
+            due => (due, false),
         };
         let starts = match due {
             Due::Nothing => return,
@@ -69,7 +71,8 @@ impl WatchTask {
                 if self.armed.is_none() {
                     return;
                 }
-                self.dirty.take(now);
+                // Whatever was asked for until now, this scan does.
+                self.dirty.take(Instant::now());
                 vec![PathBuf::new()]
             }
         };
@@ -80,7 +83,7 @@ impl WatchTask {
         self.scans.shutdown().await;
         let (sender, findings) = mpsc::channel(2);
         self.scans.spawn(self.scanner.clone().scan(scope, sender));
-        self.scan = Some(RunningScan { full, findings, started: now, replies: wish.replies });
+        self.scan = Some(RunningScan { periodic, full, findings, started: now, replies: wish.replies });
     }
 
     pub(super) async fn found(&mut self, finding: Option<Finding>) -> Result<(), StoreError> {
@@ -145,16 +148,19 @@ impl WatchTask {
         replaced: bool,
         now: Instant,
     ) {
-        for (relative, error) in &walked.first_errors {
-            self.note_error(relative, error.clone());
+        let mut news = None;
+        for (relative, error) in walked.first_errors.iter().take(NAMES) {
+            if self.note_error(relative, error.clone()) {
+                news = news.or(Some((relative, error)));
+            }
         }
-        if !scan.full {
-            return;
-        }
-        if let Some((relative, error)) = walked.first_errors.first() {
+        if let Some((relative, error)) = news {
             let path = self.tree.absolute(relative);
             let (watch, errors) = (&self.settings.name, walked.errors);
             tracing::warn!(watch, errors, path = %path.display(), "some of the tree can't be read: {error}");
+        }
+        if !scan.full {
+            return;
         }
         if walked.root != self.armed {
             self.check_root_at = Some(now);

@@ -1,6 +1,5 @@
 //! The task of one watch: a loop that waits for whatever comes first, and does one short thing about it.
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +30,7 @@ const MAX_HINTS: usize = 1_024;
 /// How often the status is told at most, except when it becomes or ceases to be idle.
 const TELL_EVERY: Duration = Duration::from_millis(100);
 /// How many files and errors the status names.
-const NAMES: usize = 10;
+pub(super) const NAMES: usize = 10;
 /// How soon a scan follows when events were lost.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
 const FAR: Duration = Duration::from_secs(86_400);
@@ -250,13 +249,6 @@ impl WatchTask {
         let relative = self.tree.filter().companion_of(&relative).unwrap_or(relative);
         if is_taken(self.tree.filter().path(&relative)) {
             self.settle_from(relative, sign, now);
-        } else if is_taken(self.tree.filter().folders_above(&relative))
-            && is_taken(self.tree.filter().folder(&relative))
-            && self.settings.watch.recursive
-            && self.tree.filter().has_includes()
-        {
-            // Includes apply to files alone, so this may be a folder whose permissions changed.
-            self.settle_from(relative, sign, now);
         } else {
             self.status.excluded += 1;
         }
@@ -306,12 +298,18 @@ impl WatchTask {
         }
     }
 
-    pub(super) fn note_error(&mut self, relative: &Path, error: String) {
+    /// Notes what could not be read, and answers whether that is news: every scan meets the same errors again.
+    pub(super) fn note_error(&mut self, relative: &Path, error: String) -> bool {
+        let error = (relative.display().to_string(), error);
+        if self.status.recent_errors.contains(&error) {
+            return false;
+        }
         self.status.errors += 1;
         if self.status.recent_errors.len() >= NAMES {
             self.status.recent_errors.remove(0);
         }
-        self.status.recent_errors.push((relative.display().to_string(), error));
+        self.status.recent_errors.push(error);
+        true
     }
 
     /// Tells the status, unless it was told a moment ago; then answers when to.
@@ -359,7 +357,8 @@ impl WatchTask {
             return matches!(self.status.root, Root::Missing(_));
         }
         let handed_over = self.intake.is_empty() && self.settling.len() == self.settling.still_open();
-        self.scanned_once && self.scan.is_none() && self.dirty.is_clean() && handed_over
+        let scanning = self.scan.as_ref().is_some_and(|scan| !scan.periodic);
+        self.scanned_once && !scanning && self.dirty.is_clean() && handed_over
     }
 
     /// How long until the next full scan, as things stand.
@@ -386,11 +385,9 @@ pub(super) fn is_taken(ruling: Ruling) -> bool {
 }
 
 /// Waits for hints; for ever, where there are no native events.
-fn hear(native: &mut Option<Native>, into: &mut Vec<Hint>) -> impl Future<Output = ()> {
-    async {
-        match native {
-            Some(native) => native.hints(into, MAX_HINTS).await,
-            None => std::future::pending().await,
-        }
+async fn hear(native: &mut Option<Native>, into: &mut Vec<Hint>) {
+    match native {
+        Some(native) => native.hints(into, MAX_HINTS).await,
+        None => std::future::pending().await,
     }
 }

@@ -106,6 +106,11 @@ impl Tree {
         self.root.join(relative)
     }
 
+    /// Looks at one path, as the watch would. Blocks. An error says that the root is not there.
+    pub fn examine(&self, relative: &Path) -> io::Result<Look> {
+        Ok(self.view()?.look(relative, true))
+    }
+
     /// Opens the root for a walk or for looks. Blocks; an error says that the root is not there.
     pub(super) fn view(&self) -> io::Result<View<'_>> {
         let id = FolderId::at(&self.root)?;
@@ -258,6 +263,8 @@ impl View<'_> {
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | nofollow).open(&path);
         match file {
             Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => os::writers(&file),
+            // Somebody holds a lease of their own on it (a file server, for its client).
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Writers::Some,
             _ => Writers::Unknown,
         }
     }
