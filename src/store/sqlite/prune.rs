@@ -167,7 +167,6 @@ async fn delete(tx: &mut SqliteConnection, sql: &'static str, cutoff: i64, limit
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
     use tempfile::TempDir;
 
     use super::super::SqliteStore;
