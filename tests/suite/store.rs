@@ -7,8 +7,7 @@ use std::time::Duration;
 use ingestd::clock::{Clock, ManualClock, Timestamp};
 use ingestd::config::Database;
 use ingestd::job::{
-    Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Op, Priority, SkipReason, SourceKey, StateName,
-    Verdict,
+    Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Op, Priority, SkipReason, SourceKey, StateName, Verdict,
 };
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
@@ -59,14 +58,8 @@ impl Fixture {
     }
 
     async fn settle_with(&self, lease: Lease, verdict: Verdict, content: Option<Content>) -> Settled {
-        let end = Settlement {
-            lease,
-            verdict,
-            code: Some(0),
-            output: b"out".to_vec(),
-            content,
-            duration: Duration::from_millis(5),
-        };
+        let end =
+            Settlement { lease, verdict, code: Some(0), output: b"out".to_vec(), content, duration: Duration::from_millis(5) };
         self.store.settle(vec![end]).await.unwrap()[0]
     }
 }
