@@ -110,13 +110,15 @@ CREATE INDEX jobs_suspect ON jobs (pipeline, run_at, id)
     WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2;
 -- No two executions of one source and pipeline at once; also what recovery and renewal read.
 CREATE UNIQUE INDEX jobs_running ON jobs (source, pipeline) WHERE state = 'running';
-CREATE INDEX jobs_leased ON jobs (boot, lease_deadline) WHERE state = 'running';
+-- `boot IS NOT NULL` says the same as `state = 'running'`.
+CREATE INDEX jobs_leased ON jobs (boot, lease_deadline) WHERE boot IS NOT NULL;
 CREATE INDEX jobs_blocked ON jobs (blocked_by) WHERE blocked_by IS NOT NULL;
 -- Every job of a source, so that a source is forgotten only when none is left.
 CREATE INDEX jobs_source ON jobs (source);
 -- Pruning, lists by state, and failures.
 CREATE INDEX jobs_final ON jobs (state, finished_at)
     WHERE state IN ('completed', 'failed', 'cancelled', 'skipped');
+CREATE INDEX jobs_retrying ON jobs (state) WHERE state = 'retrying';
 
 -- The newest version of each source that each pipeline was given, and the job that it became. It outlives the
 -- job, so that pruning never makes a file look new.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::settings::WorkerSettings;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settled, Settlement, StoreError, Want, Work};
@@ -134,7 +134,7 @@ impl Dispatcher {
                 () = changed => Woken::Hungry,
                 Some(command) = self.commands.recv() => { self.obey(command); Woken::Idle }
                 () = tokio::time::sleep_until(heartbeat), if !self.running.is_empty() => Woken::Heartbeat,
-                () = self.until_due(next_due), if self.may_lease() => Woken::Hungry,
+                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
@@ -303,16 +303,17 @@ impl Dispatcher {
         self.pause = Some(pause);
         self.workshop.clock.now().plus(pause)
     }
+}
 
-    async fn until_due(&self, due: Option<Timestamp>) {
-        match due {
-            // At most a minute at a time, so that a step of the wall clock is noticed.
-            Some(due) => {
-                let wait = due.since(self.workshop.clock.now()).min(Duration::from_secs(60));
-                tokio::time::sleep(wait + Duration::from_millis(1)).await;
-            }
-            None => std::future::pending().await,
+/// Resolves when the next job is due.
+async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
+    match due {
+        // At most a minute at a time, so that a step of the wall clock is noticed.
+        Some(due) => {
+            let wait = due.since(clock.now()).min(Duration::from_secs(60));
+            tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
+        None => std::future::pending().await,
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::Duration;
 use ingestd::clock::{Clock, ManualClock, Timestamp};
 use ingestd::config::Database;
 use ingestd::job::{
-    Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Op, Priority, SkipReason, SourceKey, StateName, Verdict,
+    Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Op, Priority, SkipReason, SourceKey, StateName,
+    Verdict,
 };
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
-    Appetite, Content, Enqueued, Lease, NewJob, Queue, Settled, Settlement, Steered, Steering, Want, Work,
+    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Lease, NewJob, Queue, Settings, Settled, Settlement,
+    Sources, Steered, Steering, Vanished, Want, Work,
 };
 
 /// A store in a folder of its own, with a clock that moves when told.
@@ -58,8 +60,14 @@ impl Fixture {
     }
 
     async fn settle_with(&self, lease: Lease, verdict: Verdict, content: Option<Content>) -> Settled {
-        let end =
-            Settlement { lease, verdict, code: Some(0), output: b"out".to_vec(), content, duration: Duration::from_millis(5) };
+        let end = Settlement {
+            lease,
+            verdict,
+            code: Some(0),
+            output: b"out".to_vec(),
+            content,
+            duration: Duration::from_millis(5),
+        };
         self.store.settle(vec![end]).await.unwrap()[0]
     }
 }
@@ -240,4 +248,129 @@ async fn a_skipped_verdict_keeps_its_reason() {
     f.enqueue(file("/a", 1)).await;
     let (lease, _) = f.lease_one().await;
     assert_eq!(f.settle(lease, Verdict::Skip(SkipReason::Vanished)).await, Settled::As(StateName::Skipped));
+}
+
+fn watched(relative: &str, mtime: i64) -> NewJob {
+    NewJob {
+        source: SourceKey::Watched { watch: "inbox".to_owned(), relative: PathBuf::from(relative) },
+        ..file("", mtime)
+    }
+}
+
+fn gone(relative: &str, wants_job: bool) -> Gone {
+    Gone {
+        watch: "inbox".to_owned(),
+        relative: PathBuf::from(relative),
+        pipeline: "docs".to_owned(),
+        wants_job,
+        priority: Priority::Normal,
+    }
+}
+
+async fn with_watch() -> Fixture {
+    let f = Fixture::new().await;
+    f.store.put_watch("inbox", PathBuf::from("/in"), None).await.unwrap();
+    f
+}
+
+#[tokio::test]
+async fn a_job_whose_file_vanished_before_it_started_is_moot() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Noted]);
+    assert!(f.lease(1).await.is_empty());
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Nothing]);
+    assert!(matches!(f.enqueue(watched("a", 1)).await, Enqueued::New { version: 2, .. }), "it came back");
+}
+
+#[tokio::test]
+async fn a_delete_is_a_version_of_its_own_and_so_is_what_comes_after_it() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let [Vanished::New { id: delete }] = f.store.vanish(vec![gone("a", true)]).await.unwrap()[..] else {
+        panic!("no delete")
+    };
+    assert!(f.lease(1).await.is_empty(), "the delete waits for the running version");
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.op, work.version), (delete, Op::Delete, 2));
+    f.settle(lease, Verdict::Complete).await;
+    let again = NewJob { digest: Some(digest(7)), ..watched("a", 1) };
+    assert!(matches!(f.enqueue(again).await, Enqueued::New { version: 3, .. }));
+}
+
+#[tokio::test]
+async fn a_file_that_we_took_away_ourselves_is_no_delete_and_may_arrive_anew() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, work) = f.lease_one().await;
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: None,
+        identity: work.identity,
+        error: None,
+    };
+    assert!(f.store.intend(lease.claim(), way).await.unwrap());
+    let seen_just_before = f.enqueue(watched("a", 1)).await;
+    assert!(matches!(seen_just_before, Enqueued::Known { .. }), "{seen_just_before:?}");
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Nothing]);
+    assert!(f.store.present("inbox", None, 10).await.unwrap().is_empty());
+    let anew = f.enqueue(watched("a", 2)).await;
+    assert!(matches!(anew, Enqueued::New { version: 2, .. }), "the same name and content, arrived anew: {anew:?}");
+}
+
+#[tokio::test]
+async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
+    let mut f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, work) = f.lease_one().await;
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: Some(PathBuf::from("/done/a")),
+        identity: work.identity,
+        error: None,
+    };
+    f.store.intend(lease.claim(), way.clone()).await.unwrap();
+    assert_eq!(f.restart().await.dispositions, 1);
+    let (lease, work) = f.lease_one().await;
+    assert_eq!(work.disposition, Some(way));
+    f.settle(lease, Verdict::Complete).await;
+}
+
+#[tokio::test]
+async fn what_is_known_of_files_is_told_in_the_asked_order() {
+    let f = with_watch().await;
+    f.store.enqueue(vec![watched("b", 1), watched("a", 2)]).await.unwrap();
+    let known = f.store.known("inbox", vec!["a".into(), "x".into(), "b".into()]).await.unwrap();
+    assert_eq!(known[0].unwrap().identity.mtime_ns, 2);
+    assert!(known[1].is_none() && known[2].unwrap().present);
+    let page = f.store.present("inbox", Some("a".into()), 10).await.unwrap();
+    assert_eq!(page, [PathBuf::from("b")]);
+}
+
+#[tokio::test]
+async fn pipelines_take_turns() {
+    let f = Fixture::new().await;
+    for i in 0..10 {
+        f.enqueue(file(&format!("/docs/{i}"), 1)).await;
+    }
+    let other = NewJob { pipeline: "other".to_owned(), ..file("/other", 1) };
+    f.enqueue(other).await;
+    let wants = ["docs", "other"].map(|name| Want { pipeline: name.to_owned(), permits: 10 }).to_vec();
+    let leased = f.store.lease(wants, 4, Appetite::Regular).await.unwrap();
+    let names: Vec<&str> = leased.work.iter().map(|(_, work)| work.pipeline.as_str()).collect();
+    assert_eq!(names, ["docs", "other", "docs", "docs"]);
+}
+
+#[tokio::test]
+async fn a_bad_call_fails_alone() {
+    let f = Fixture::new().await;
+    let bad = NewJob { source: SourceKey::Watched { watch: "nobody".to_owned(), relative: "a".into() }, ..file("", 1) };
+    let (bad, good) = tokio::join!(f.store.enqueue(vec![bad]), f.store.enqueue(vec![file("/good", 1)]));
+    assert!(bad.is_err());
+    assert!(matches!(good.unwrap()[0], Enqueued::New { .. }));
 }

@@ -177,19 +177,20 @@ fn unknown_watch(name: &str) -> StoreError {
 }
 
 /// The numbers of pipelines by name; unknown ones become known.
-pub(super) async fn pipeline_ids(
-    tx: &mut SqliteConnection,
-    names: BTreeSet<&str>,
-) -> Result<BTreeMap<String, i64>> {
+pub(super) async fn pipeline_ids(tx: &mut SqliteConnection, names: BTreeSet<&str>) -> Result<BTreeMap<String, i64>> {
     let names: Vec<&str> = names.into_iter().collect();
     let wanted = wire::rows(&names)?;
-    let mut found = ids(tx, "SELECT name, id FROM pipelines WHERE name IN (SELECT value FROM json_each(?))", &wanted).await?;
+    let mut found =
+        ids(tx, "SELECT name, id FROM pipelines WHERE name IN (SELECT value FROM json_each(?))", &wanted).await?;
     if found.len() < names.len() {
-        sqlx::query("INSERT INTO pipelines (name) SELECT value FROM json_each(?) WHERE true ON CONFLICT (name) DO NOTHING")
-            .bind(&wanted)
-            .execute(&mut *tx)
-            .await?;
-        found = ids(tx, "SELECT name, id FROM pipelines WHERE name IN (SELECT value FROM json_each(?))", &wanted).await?;
+        sqlx::query(
+            "INSERT INTO pipelines (name) SELECT value FROM json_each(?) WHERE true ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(&wanted)
+        .execute(&mut *tx)
+        .await?;
+        found =
+            ids(tx, "SELECT name, id FROM pipelines WHERE name IN (SELECT value FROM json_each(?))", &wanted).await?;
     }
     Ok(found)
 }
@@ -277,7 +278,8 @@ fn decide(new: &NewJob, known: &Known) -> Decision {
     if known.consumed {
         // We take the old file away ourselves: whatever else is there arrived anew. But the old file may have been
         // seen just before it went.
-        let old = known.moving.is_some_and(|old| old.same_but_for_ctime(&new.identity)) || new.identity == known.identity;
+        let old =
+            known.moving.is_some_and(|old| old.same_but_for_ctime(&new.identity)) || new.identity == known.identity;
         return if old { Decision::Same { refresh: false } } else { Decision::Raise { op: Op::Add } };
     }
     let Some(taken) = &known.taken else { return Decision::AnotherPipeline };
@@ -462,9 +464,8 @@ impl<'a> Plan<'a> {
             size: asked.job.identity.size,
             digest: asked.job.digest.map(|digest| wire::hex(&digest.to_bytes())),
             metadata: asked.job.metadata.as_deref(),
-            started: older.is_some_and(|older| {
-                older.started || older.row.as_ref().is_some_and(|row| row.executions > 0)
-            }),
+            started: older
+                .is_some_and(|older| older.started || older.row.as_ref().is_some_and(|row| row.executions > 0)),
         });
     }
 

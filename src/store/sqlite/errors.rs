@@ -39,9 +39,7 @@ fn from_code(primary: i32, message: &str) -> StoreError {
         )),
         code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
         code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),
-        code::CANTOPEN | code::PERM => {
-            StoreError::Permission(format!("the database may not be opened ({message})"))
-        }
+        code::CANTOPEN | code::PERM => StoreError::Permission(format!("the database may not be opened ({message})")),
         _ => StoreError::Other(message.to_owned()),
     }
 }

@@ -19,9 +19,7 @@ use super::enqueue::{SCOPE_KEY, SCOPE_PATH, parse};
 use super::tally::Tally;
 use super::wire;
 use crate::clock::{Boottime, Timestamp, millis};
-use crate::job::{
-    Fence, IdempotencyKey, Incarnation, JobError, JobId, Priority, SourceKey, Spent, StateName,
-};
+use crate::job::{Fence, IdempotencyKey, Incarnation, JobError, JobId, Priority, SourceKey, Spent, StateName};
 
 /// What a lease call goes by.
 #[derive(Clone, Debug)]
@@ -77,10 +75,13 @@ pub(super) async fn lease(tx: &mut SqliteConnection, request: &Request, tally: &
         }
         queues.push(heads);
     }
-    let chosen = take_turns(queues, request.limit.min(match request.appetite {
-        Appetite::Regular => usize::MAX,
-        Appetite::OneSuspect => 1,
-    }));
+    let chosen = take_turns(
+        queues,
+        request.limit.min(match request.appetite {
+            Appetite::Regular => usize::MAX,
+            Appetite::OneSuspect => 1,
+        }),
+    );
     leased.work = mark(tx, request, &chosen, tally).await?;
     Ok(leased)
 }
@@ -90,19 +91,15 @@ fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 }
 
 async fn pipeline_id(tx: &mut SqliteConnection, name: &str) -> Result<Option<i64>> {
-    let row = sqlx::query("SELECT id FROM pipelines WHERE name = ? AND NOT paused").bind(name).fetch_optional(tx).await?;
+    let row =
+        sqlx::query("SELECT id FROM pipelines WHERE name = ? AND NOT paused").bind(name).fetch_optional(tx).await?;
     row.map(|row| Ok(row.try_get(0)?)).transpose()
 }
 
 /// The due jobs of one level; the four levels are four ranges of one index.
 const DUE: &str = include_str!("sql/due.sql");
 
-async fn regular_heads(
-    tx: &mut SqliteConnection,
-    pipeline: i64,
-    request: &Request,
-    depth: usize,
-) -> Result<Vec<Head>> {
+async fn regular_heads(tx: &mut SqliteConnection, pipeline: i64, request: &Request, depth: usize) -> Result<Vec<Head>> {
     let mut heads = Vec::new();
     let depth_rows = i64::try_from(depth).unwrap_or(i64::MAX);
     for level in Priority::ALL {
@@ -138,11 +135,7 @@ async fn suspect_due(tx: &mut SqliteConnection, pipeline: i64, now: Timestamp) -
 
 /// When the pipeline's next job becomes due.
 async fn next_due(tx: &mut SqliteConnection, pipeline: i64, now: Timestamp) -> Result<Option<Timestamp>> {
-    let row = sqlx::query(include_str!("sql/next_due.sql"))
-        .bind(pipeline)
-        .bind(now.as_millis())
-        .fetch_one(tx)
-        .await?;
+    let row = sqlx::query(include_str!("sql/next_due.sql")).bind(pipeline).bind(now.as_millis()).fetch_one(tx).await?;
     Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_millis))
 }
 

@@ -7,19 +7,36 @@
 //! 4. Numbers of new rows are given out here and not by SQLite, so that no insert has to be read back.
 //! 5. Every change of a job's state is counted by a delta in the same transaction (`tally`).
 
+mod backlog;
 mod boot;
+mod browse;
+mod check;
 mod disposition;
 mod enqueue;
 mod errors;
+#[cfg(test)]
+mod fixture;
 mod lease;
 mod open;
+mod overview;
+#[cfg(test)]
+mod plans;
+mod prune;
+mod query;
 mod queue;
 mod recover;
+mod restore;
+mod row;
+mod salvage;
+mod settings;
 mod settle;
 mod sources;
+mod stats;
 mod steer;
 mod tally;
+mod upkeep;
 mod vanish;
+mod ways;
 mod wire;
 mod writer;
 
@@ -35,6 +52,9 @@ use crate::clock::Clock;
 use crate::job::Incarnation;
 
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, migrate_in_place};
+pub use restore::after_restore;
+pub use salvage::{Salvaged, salvage};
+pub use upkeep::verify;
 pub use writer::WriterTask;
 
 /// The queue, in one SQLite file.
@@ -139,9 +159,6 @@ impl SqliteStore {
     }
 
     fn boot(&self) -> Result<i64> {
-        self.boot
-            .get()
-            .copied()
-            .ok_or_else(|| StoreError::Refused("only a daemon leases jobs".to_owned()))
+        self.boot.get().copied().ok_or_else(|| StoreError::Refused("only a daemon leases jobs".to_owned()))
     }
 }

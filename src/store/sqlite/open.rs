@@ -128,6 +128,15 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
+/// Makes a new, empty database with this program's schema.
+pub(super) async fn create_empty(path: &Path) -> Result<()> {
+    create(path, 0o600)?;
+    let mut connection = writing(&Database { path: path.to_owned(), ..Database::default() }).connect().await?;
+    migrator().run(&mut connection).await.map_err(|error| StoreError::Schema(error.to_string()))?;
+    connection.close().await?;
+    Ok(())
+}
+
 /// Whether the file is there; an error where no database can be, or none may be made.
 fn judge_place(path: &Path, mode: OpenMode) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
@@ -316,13 +325,7 @@ async fn back_up_before_migration(
 
 fn migrator() -> Migrator {
     let migration = |version, description: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            description.into(),
-            MigrationType::Simple,
-            sqlx::SqlSafeStr::into_sql_str(sql),
-            false,
-        )
+        Migration::new(version, description.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
     };
     Migrator {
         migrations: vec![migration(1, "queue", include_str!("../../../migrations/sqlite/0001_queue.sql"))].into(),
@@ -373,9 +376,8 @@ fn named(error: StoreError, path: &Path) -> StoreError {
 }
 
 async fn incarnation(connection: &mut SqliteConnection) -> Result<Incarnation> {
-    let row = sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'")
-        .fetch_optional(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(connection).await?;
     let bytes: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose()?.flatten();
     bytes
         .and_then(|bytes| bytes.try_into().ok())

@@ -78,11 +78,12 @@ impl Queue for SqliteStore {
 
 impl SqliteStore {
     async fn any_expired(&self, boot: i64) -> Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM jobs WHERE state = 'running' AND boot = ? AND lease_deadline <= ? LIMIT 1")
-            .bind(boot)
-            .bind(self.clock.boottime().as_millis())
-            .fetch_optional(self.readers())
-            .await?;
+        let row =
+            sqlx::query("SELECT 1 FROM jobs WHERE state = 'running' AND boot = ? AND lease_deadline <= ? LIMIT 1")
+                .bind(boot)
+                .bind(self.clock.boottime().as_millis())
+                .fetch_optional(self.readers())
+                .await?;
         Ok(row.is_some())
     }
 }

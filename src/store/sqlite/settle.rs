@@ -160,13 +160,19 @@ impl<'a> Rows<'a> {
         }
         let jobs = wire::rows(&self.jobs)?;
         // The history first: it reads what the execution was before the job moves on.
-        sqlx::query(include_str!("sql/insert_attempts.sql")).bind(&jobs).bind(now.as_millis()).execute(&mut *tx).await?;
+        sqlx::query(include_str!("sql/insert_attempts.sql"))
+            .bind(&jobs)
+            .bind(now.as_millis())
+            .execute(&mut *tx)
+            .await?;
         for (id, output) in &self.outputs {
-            sqlx::query("INSERT OR IGNORE INTO outputs (job, seq, output) SELECT id, executions, ?2 FROM jobs WHERE id = ?1")
-                .bind(id)
-                .bind(*output)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "INSERT OR IGNORE INTO outputs (job, seq, output) SELECT id, executions, ?2 FROM jobs WHERE id = ?1",
+            )
+            .bind(id)
+            .bind(*output)
+            .execute(&mut *tx)
+            .await?;
         }
         if !self.contents.is_empty() {
             let sql = include_str!("sql/note_content.sql");
@@ -178,9 +184,9 @@ impl<'a> Rows<'a> {
             "DELETE FROM dispositions
              WHERE job IN (SELECT value ->> 'id' FROM json_each(?) WHERE value ->> 'finished_at' IS NOT NULL)",
         )
-            .bind(&jobs)
-            .execute(&mut *tx)
-            .await?;
+        .bind(&jobs)
+        .execute(&mut *tx)
+        .await?;
         if !self.unblocked.is_empty() {
             sqlx::query(
                 "UPDATE jobs SET blocked_by = NULL, baseline = coalesce(unhex(v.value ->> 1), baseline)

@@ -27,8 +27,7 @@ impl Sources for SqliteStore {
         for row in rows {
             let at = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
             if let Some(slot) = known.get_mut(at) {
-                let columns =
-                    [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
+                let columns = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
                 *slot = Some(KnownFile { identity: wire::identity(columns), present: row.try_get(6)? });
             }
         }

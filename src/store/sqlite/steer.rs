@@ -106,7 +106,8 @@ async fn apply(
         }
         (Hand::Retry | Hand::Cancel, StateName::Running) => Ok(Steered::Running),
         (Hand::Cancel, StateName::Pending | StateName::Retrying) if job.moving => Ok(Steered::Refused(
-            "its processor is done, and its file is on its way to where `on_success` or `on_failure` send it".to_owned(),
+            "its processor is done, and its file is on its way to where `on_success` or `on_failure` send it"
+                .to_owned(),
         )),
         (Hand::Cancel, StateName::Pending | StateName::Retrying) => cancel(tx, job, now, tally).await,
         (Hand::Prioritize(level), StateName::Pending | StateName::Retrying) => {

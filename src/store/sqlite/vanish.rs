@@ -1,7 +1,6 @@
 //! A watched file is gone: it is noted, what waited for it becomes moot, and where the watch asks for deletes
 //! and some version was ever started, the delete becomes a version of its own.
 
-
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
@@ -163,4 +162,3 @@ async fn note_gone(tx: &mut SqliteConnection, loss: &Loss, deleted: bool, now: T
     .await?;
     Ok(())
 }
-

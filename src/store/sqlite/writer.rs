@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::error::{Result, StoreError};
 use super::super::queue::{Enqueued, NewJob, Settled, Settlement};
+use super::Signals;
 use super::enqueue::Intake;
 use super::settle::Ends;
 use super::tally::Tally;
-use super::Signals;
 
 /// Calls that may wait; callers beyond it wait for room.
 const WAITING_CALLS: usize = 1_024;
@@ -390,4 +390,3 @@ fn refuse_all(group: Group, error: StoreError) -> StoreError {
     }
     error
 }
-

@@ -1,0 +1,98 @@
+//! The operating system's corners that no safe crate offers: the one module with `unsafe` code, each use with its
+//! reason.
+//!
+//! **Who writes?** Linux grants a *read lease* (`F_SETLEASE`, `F_RDLCK`) on a file only while nobody has it open
+//! for writing. Asking for one and giving it back at once therefore tells whether a writer is there. It needs the
+//! file's owner or `CAP_LEASE`. Somebody who opens the file for writing in between waits until the lease is given
+//! back, and the kernel tells us with SIGIO, whose default would end the process: [`ignore_lease_breaks`] comes
+//! first.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Once;
+
+/// Whether somebody has a file open for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    /// Nobody.
+    None,
+    /// Somebody.
+    Some,
+    /// It can't be told: not our file, or a filesystem without leases.
+    Unknown,
+}
+
+/// Makes the signal that announces a broken lease harmless. Works once per process, later calls do nothing.
+///
+/// It is a handler that does nothing, and not `SIG_IGN`: an ignored signal stays ignored in the programs that we
+/// start, a handler does not.
+pub fn ignore_lease_breaks() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: `action` is fully initialised (all-zero is a valid `sigaction`), and the handler touches nothing,
+        // so it is async-signal-safe. SA_RESTART keeps interrupted calls going.
+        let failed = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(libc::SIGIO, &action, std::ptr::null_mut()) != 0
+        };
+        if failed {
+            tracing::warn!(error = %io::Error::last_os_error(), "SIGIO could not be handled");
+        }
+    });
+}
+
+/// Asks whether somebody has `file`, which is open for reading only, open for writing.
+pub fn writers(file: &File) -> Writers {
+    ignore_lease_breaks();
+    let fd = file.as_raw_fd();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; F_SETLEASE takes an int and touches no
+    // memory of ours.
+    let granted = unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) } == 0;
+    if !granted {
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN) => Writers::Some,
+            _ => Writers::Unknown,
+        };
+    }
+    // SAFETY: as above. Should it fail, closing the descriptor gives the lease back.
+    unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+    Writers::None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_is_seen_while_it_has_the_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        assert_eq!(writers(&reader), Writers::Some);
+        drop(writer);
+        assert_eq!(writers(&reader), Writers::None);
+    }
+
+    #[test]
+    fn a_writer_that_opens_during_a_probe_does_not_end_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "content").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    drop(File::options().append(true).open(&path).unwrap());
+                }
+            });
+            let reader = File::open(&path).unwrap();
+            for _ in 0..20_000 {
+                writers(&reader);
+            }
+        });
+    }
+}
