@@ -6,6 +6,7 @@
 //! file's owner or `CAP_LEASE`. Somebody who opens the file for writing in between waits until the lease is given
 //! back, and the kernel tells us with SIGIO, whose default would end the process: [`ignore_lease_breaks`] comes
 //! first.
+#![allow(unsafe_code, reason = "the one fenced module: every use stands beside its reason")]
 
 use std::fs::File;
 use std::io;
