@@ -274,6 +274,10 @@ async fn write_round(
                 plan.insert(id, known.source, asked, version, op, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
+            (_, _) if asked.job.note_only => {
+                plan.note(numbers.take_source(), asked, numbers.first_version);
+                Enqueued::Unchanged
+            }
             (_, _) => {
                 let (id, source, version) = (numbers.take_job(), numbers.take_source(), numbers.first_version);
                 plan.first(source, asked, version);
@@ -294,6 +298,9 @@ const fn same(known: &Known) -> Enqueued {
 
 /// Compares what was seen with what is known.
 fn decide(new: &NewJob, known: &Known) -> Decision {
+    if new.note_only {
+        return Decision::Same { refresh: !known.present };
+    }
     if known.consumed {
         // We take the old file away ourselves: whatever else is there arrived anew. But the old file may have been
         // seen just before it went.
@@ -412,6 +419,19 @@ struct Plan<'a> {
     touched: Vec<(i64, [i64; 5], i64, Option<String>, Option<String>)>,
     jobs: Vec<JobRow<'a>>,
     superseded: Vec<(i64, i64)>,
+    noted: Vec<Noted>,
+}
+
+/// What `taken` holds of a source that was only noted.
+const NO_JOB: i64 = 0;
+
+#[derive(serde::Serialize)]
+struct Noted {
+    source: i64,
+    pipeline: i64,
+    version: i64,
+    id: i64,
+    started: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -441,6 +461,12 @@ impl<'a> Plan<'a> {
             asked.job.digest.map(|digest| wire::hex(&digest.to_bytes())),
             version,
         ));
+    }
+
+    /// Known from now on, without a job.
+    fn note(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
+        self.first(source, asked, version);
+        self.noted.push(Noted { source, pipeline: asked.key.pipeline, version, id: NO_JOB, started: false });
     }
 
     fn touch(&mut self, source: i64, asked: &Asked<'a>, version: i64, digest: Option<Digest>) {
@@ -508,6 +534,9 @@ impl<'a> Plan<'a> {
             .bind(now.as_millis())
             .execute(&mut *tx)
             .await?;
+        }
+        if !self.noted.is_empty() {
+            sqlx::query(include_str!("sql/note_taken.sql")).bind(wire::rows(&self.noted)?).execute(&mut *tx).await?;
         }
         if !self.jobs.is_empty() {
             insert_jobs(tx, &wire::rows(&self.jobs)?, now).await?;
