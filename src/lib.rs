@@ -3,5 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod job;
+pub mod os;
 pub mod processor;
 pub mod store;
+pub mod worker;

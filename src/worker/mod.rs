@@ -1,0 +1,3 @@
+//! Workers: they lease jobs, have them processed, and see to what follows.
+
+pub mod disposal;
