@@ -300,3 +300,6 @@ fn signal_name(number: i32) -> String {
     };
     format!("signal {number} ({name})")
 }
+
+#[cfg(test)]
+mod tests;

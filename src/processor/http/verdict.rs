@@ -70,10 +70,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 /// What is wrong with a call that got no answer.
 pub fn call_failed(url: &Url, error: &reqwest::Error) -> JobError {
-    let tls = causes(error).any(|cause| {
-        let inside = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        cause.is::<rustls::Error>() || inside.is_some_and(|inside| inside.is::<rustls::Error>())
-    });
+    let tls = causes(error).any(is_tls);
     let kind = match () {
         () if tls => ErrorKind::Tls,
         () if error.is_timeout() => ErrorKind::Timeout,
@@ -82,6 +79,12 @@ pub fn call_failed(url: &Url, error: &reqwest::Error) -> JobError {
     // The innermost cause says it best ("connection refused"); those around it repeat where, URL and all.
     let why = causes(error).last().map_or_else(|| "the call failed".to_owned(), ToString::to_string);
     JobError::transient(kind, bounded(format!("{}: {why}", origin(url))))
+}
+
+/// Whether a cause comes from the TLS layer, which hides its errors in those of input and output.
+fn is_tls(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<rustls::Error>()
+        || cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).is_some_and(|inside| is_tls(inside))
 }
 
 fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
