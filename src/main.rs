@@ -1,1 +1,5 @@
-fn main() {}
+//! Parses the command line and does what it says.
+
+fn main() -> std::process::ExitCode {
+    ingestd::cli::main()
+}

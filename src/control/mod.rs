@@ -14,7 +14,7 @@ mod add;
 pub mod client;
 mod execute;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod hands;
 pub mod lock;
 mod request;
@@ -26,6 +26,7 @@ mod watches;
 pub use client::Client;
 pub use execute::execute;
 pub use hands::{Hands, Live, Refusal, Stores};
+pub use lock::{Lock, LockError};
 pub use request::{
     Add, Added, AddedAs, Code, Duty, LiveStatus, LiveWatch, Pong, Request, Response, RunningJob, Scanned, SteerAnswer,
     SteerResult, WatchCondition, WirePath,

@@ -80,8 +80,8 @@ fn scheduled_target(hands: &Hands) -> PathBuf {
     let config = hands.config();
     let folder =
         config.maintenance.backup.directory.clone().unwrap_or_else(|| config.state_directory().join("backups"));
-    let stamp = hands.clock.now().to_string().replace([':', '-'], "");
-    folder.join(format!("ingestd-{stamp}.db"))
+    let time = jiff::Timestamp::from_millisecond(hands.clock.now().as_millis()).unwrap_or_default();
+    folder.join(time.strftime("ingestd-%Y%m%dT%H%M%SZ.db").to_string())
 }
 
 async fn backup(target: PathBuf, hands: &Hands) -> Result<Value, Refusal> {
