@@ -134,6 +134,7 @@ pub fn preview(
 pub type Progress =
     Box<dyn FnOnce(Arc<dyn Browse>, watch::Receiver<u64>, CancellationToken) -> BoxFuture<'static, ()> + Send>;
 
+#[expect(dead_code, reason = "the stand-in for the daemon does not read them")]
 /// How the daemon is run. CONNECT: `daemon::RunOptions`.
 pub struct RunOptions {
     /// End when everything found is done.

@@ -45,7 +45,7 @@ pub enum Link {
         /// What [`execute`] works with.
         hands: Box<Hands>,
         /// Keeps a daemon from starting meanwhile.
-        lock: Lock,
+        _lock: Lock,
     },
 }
 
@@ -111,7 +111,7 @@ impl Context {
                     let stores = self.open(OpenMode::ReadWrite).await?;
                     let config = watch::channel(Arc::new(config.clone())).1;
                     let hands = Box::new(Hands { config, clock: self.clock(), stores, live: None });
-                    return Ok(Link::Direct { hands, lock });
+                    return Ok(Link::Direct { hands, _lock: lock });
                 }
                 Err(LockError::Held { .. }) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
                 Err(LockError::Held { pid }) => return Err(silent(pid)),

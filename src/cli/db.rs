@@ -146,22 +146,17 @@ async fn prune(dry_run: bool, format: Format, context: &mut Context) -> Done {
     Ok(0)
 }
 
-/// The rows in the figures of pruning: their sum where the figures have none of their own.
+/// The rows in the figures of pruning.
 fn rows(figures: &Value) -> u64 {
-    let sum = |map: &serde_json::Map<String, Value>| {
-        map.iter().filter(|(key, _)| !key.ends_with("_ms")).filter_map(|(_, n)| n.as_u64()).sum()
-    };
-    match figures.get("rows").and_then(Value::as_u64) {
-        Some(rows) => rows,
-        None => figures.as_object().map_or(0, sum),
-    }
+    let counts = figures.as_object().into_iter().flatten().filter(|(key, _)| !key.ends_with("_ms"));
+    counts.filter_map(|(_, n)| n.as_u64()).sum()
 }
 
 async fn check(format: Format, context: &mut Context) -> Done {
     let found: Value = context.ask(Request::Maintenance { duty: Duty::Check }).await?;
-    let problems = match found.get("problems").unwrap_or(&found) {
-        Value::Array(problems) => problems.clone(),
-        _ => Vec::new(),
+    let problems: Vec<String> = match found.get("all") {
+        Some(all) => serde_json::from_value(all.clone())?,
+        None => Vec::new(),
     };
     if format.json {
         context.screen.json(&found)?;
@@ -169,8 +164,8 @@ async fn check(format: Format, context: &mut Context) -> Done {
         writeln!(context.screen, "the database is sound")?;
     } else {
         for problem in &problems {
-            let text = clean(problem.as_str().unwrap_or_default());
-            writeln!(context.screen, "{}", context.screen.paint(&text, Style::Red))?;
+            let text = context.screen.paint(&clean(problem), Style::Red);
+            writeln!(context.screen, "{text}")?;
         }
         note(
             "the database is damaged; stop the daemon, then `ingestd db restore` a backup or `ingestd db check --repair`",
@@ -327,8 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn pruned_rows_are_counted_in_either_shape() {
-        assert_eq!(rows(&json!({ "rows": 7, "by_kind": { "completed": 7 } })), 7);
+    fn pruned_rows_of_every_kind_are_counted() {
         assert_eq!(rows(&json!({ "completed": 3, "failed": 4, "duration_ms": 90 })), 7);
     }
 }

@@ -83,12 +83,14 @@ fn summary(report: &Report) -> String {
 }
 
 fn damage(report: &Report) -> Option<(Grade, String)> {
-    let problems = report.maintenance.get("check")?.get("figures")?.get("problems")?;
-    let first = match problems {
-        Value::Array(all) => all.first()?.to_string(),
-        Value::Number(n) if n.as_u64() > Some(0) => format!("{n} problems"),
-        _ => return None,
-    };
+    if let Some(warning) = report.warnings.iter().find(|warning| warning.critical) {
+        return Some((Grade::Critical, warning.message.clone()));
+    }
+    let figures = report.maintenance.get("check")?.get("figures")?;
+    if figures.get("findings").and_then(Value::as_u64).unwrap_or(0) == 0 {
+        return None;
+    }
+    let first = figures.get("first").and_then(|first| first.get(0)).and_then(Value::as_str).unwrap_or("damage");
     Some((Grade::Critical, format!("the last check found the database damaged: {first}; run `ingestd db check`")))
 }
 
@@ -120,7 +122,7 @@ fn trouble(report: &Report) -> Option<(Grade, String)> {
     if let Some(warning) = report.warnings.first() {
         let more = report.warnings.len() - 1;
         let more = if more > 0 { format!(" (and {more} more; see `ingestd status`)") } else { String::new() };
-        return Some((Grade::Warning, format!("{warning}{more}")));
+        return Some((Grade::Warning, format!("{}{more}", warning.message)));
     }
     if let Some(ms) = report.oldest_pending_ms.filter(|ms| Duration::from_millis(*ms) > LATE) {
         let age = time::short(Duration::from_millis(ms));
@@ -148,7 +150,7 @@ fn backup(report: &Report, config: &Config, now: Timestamp) -> Option<(Grade, St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::status_report::{Daemon, Database};
+    use crate::cli::status_report::{Daemon, Database, Warning};
     use crate::cli::view::Rates;
     use crate::control::fake::config;
     use std::collections::BTreeMap;
@@ -178,6 +180,10 @@ mod tests {
         }
     }
 
+    fn warning(critical: bool) -> Warning {
+        Warning { critical, message: "something".to_owned() }
+    }
+
     fn grade(change: impl FnOnce(&mut Report)) -> Grade {
         let mut report = report();
         change(&mut report);
@@ -190,7 +196,8 @@ mod tests {
     fn grades_follow_from_the_report() {
         assert_eq!(grade(|_| {}), Grade::Fine);
         assert_eq!(grade(|report| report.daemon.running = false), Grade::Warning);
-        assert_eq!(grade(|report| report.warnings.push("w".to_owned())), Grade::Warning);
+        assert_eq!(grade(|report| report.warnings.push(warning(false))), Grade::Warning);
+        assert_eq!(grade(|report| report.warnings.push(warning(true))), Grade::Critical);
         assert_eq!(grade(|report| report.oldest_pending_ms = Some(16 * 60_000)), Grade::Warning);
         assert_eq!(grade(|report| report.success_rate = Some(0.4)), Grade::Warning);
         let old = NOW.minus(Duration::from_secs(3 * 86_400));
@@ -200,14 +207,14 @@ mod tests {
             report.jobs.insert(StateName::Pending, 1);
         };
         assert_eq!(grade(stranded), Grade::Critical);
-        let damaged = serde_json::json!({ "figures": { "problems": ["row 5 missing"] } });
+        let damaged = serde_json::json!({ "figures": { "findings": 1, "first": ["row 5 missing"] } });
         assert_eq!(grade(|report| drop(report.maintenance.insert("check".to_owned(), damaged))), Grade::Critical);
     }
 
     #[test]
     fn the_worst_finding_is_the_one_that_is_told() {
         let mut report = report();
-        report.warnings.push("something small".to_owned());
+        report.warnings.push(warning(false));
         report.daemon.running = false;
         report.jobs.insert(StateName::Pending, 2);
         let (grade, reason) = judge(&report, &config(), NOW);

@@ -64,6 +64,7 @@ impl Screen {
         Self { out: Box::new(BufWriter::new(out)), colour: terminal && !asked_not, width, now }
     }
 
+    #[cfg(test)]
     /// Anything that takes bytes, without colours, 80 columns wide.
     pub fn plain(out: impl Write + Send + 'static, now: Timestamp) -> Self {
         Self { out: Box::new(out), colour: false, width: WIDTH, now }

@@ -98,8 +98,8 @@ fn people(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
         line("maintenance", &duties(report, screen.now), screen)?;
     }
     for warning in &report.warnings {
-        let text = cut(&clean(warning), screen.width.saturating_sub(13).max(40));
-        let text = screen.paint(&text, Style::Yellow);
+        let text = cut(&clean(&warning.message), screen.width.saturating_sub(13).max(40));
+        let text = screen.paint(&text, if warning.critical { Style::Red } else { Style::Yellow });
         line("warning", &text, screen)?;
     }
     tables(report, screen)
@@ -235,7 +235,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::cli::status_report::{Daemon, Database};
+    use crate::cli::status_report::{Daemon, Database, Warning};
     use crate::cli::table::tests::Paper;
     use crate::cli::view::Rates;
     use crate::job::Priority;
@@ -271,7 +271,7 @@ mod tests {
                 serde_json::json!({ "last_at": "2023-11-14T22:13:20.000Z", "error": "no" }),
             )]),
             last_recovery: Some(serde_json::json!({ "at_ms": 1_700_000_000_000_i64, "released": 3, "failed": 0 })),
-            warnings: vec!["x ".repeat(200)],
+            warnings: vec![Warning { critical: true, message: "x ".repeat(200) }],
         }
     }
 

@@ -12,7 +12,7 @@ use super::pipeline::{self, PipelineView};
 use super::view::{Rates, by_state, json_or_text, lossy};
 use super::watch::{self, WatchView};
 use crate::clock::Timestamp;
-use crate::control::{LiveStatus, Request, RunningJob, Stores};
+use crate::control::{LiveStatus, LiveWarning, Request, RunningJob, Stores};
 use crate::job::{Priority, StateName};
 use crate::store::Counts;
 
@@ -52,8 +52,23 @@ pub struct Report {
     pub maintenance: Map<String, Value>,
     /// What the newest start put right.
     pub last_recovery: Option<Value>,
-    /// What a person should look at.
-    pub warnings: Vec<String>,
+    /// What a person should look at, the worst first.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that a person should look at; in JSON, its words.
+#[derive(Debug)]
+pub struct Warning {
+    /// Work or data is in danger.
+    pub critical: bool,
+    /// What is wrong, where, and what to do.
+    pub message: String,
+}
+
+impl Serialize for Warning {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.message)
+    }
 }
 
 /// The daemon, as it runs or as it last ran.
@@ -176,22 +191,25 @@ fn warnings(
     live: Option<&LiveStatus>,
     watches: &BTreeMap<String, WatchView>,
     pipelines: &[PipelineView],
-) -> Vec<String> {
-    let mut all: Vec<String> = live.map(|live| live.warnings.clone()).unwrap_or_default();
+) -> Vec<Warning> {
+    let told = live.into_iter().flat_map(|live| live.warnings.iter().cloned());
+    let mut all: Vec<Warning> = told.map(|LiveWarning { critical, message }| Warning { critical, message }).collect();
+    // The daemon may have said the same in other words around it.
+    let mut add = |sign: &str, message: String| {
+        if !all.iter().any(|known| known.message.contains(sign)) {
+            all.push(Warning { critical: false, message });
+        }
+    };
     for watch in watches.values() {
-        if let Some(warning) =
-            watch.warning.as_ref().filter(|warning| !all.iter().any(|known| known.contains(*warning)))
-        {
-            all.push(format!("watch {}: {warning}", watch.name));
+        if let Some(warning) = &watch.warning {
+            add(warning, format!("watch {}: {warning}", watch.name));
         }
     }
     for view in pipelines.iter().filter(|view| view.kind.is_none()) {
         let waiting = view.count(StateName::Pending) + view.count(StateName::Retrying);
-        if waiting > 0 && !all.iter().any(|known| known.contains(&view.name)) {
-            all.push(format!(
-                "{waiting} jobs wait for pipeline {}, which the configuration does not define",
-                view.name
-            ));
+        if waiting > 0 {
+            let name = &view.name;
+            add(name, format!("{waiting} jobs wait for pipeline {name}, which the configuration does not define"));
         }
     }
     all

@@ -23,6 +23,10 @@ pub enum Column {
 }
 
 impl Column {
+    const fn gives(self) -> bool {
+        matches!(self, Self::Middle(_) | Self::End(_))
+    }
+
     const fn title(self) -> &'static str {
         match self {
             Self::Left(title) | Self::Right(title) | Self::Middle(title) | Self::End(title) => title,
@@ -88,20 +92,21 @@ impl Table {
             }
         }
         let gaps = GAP * widths.len().saturating_sub(1);
-        let mut excess = (widths.iter().sum::<usize>() + gaps).saturating_sub(line);
-        for (width, column) in widths.iter_mut().zip(&self.columns) {
-            if matches!(column, Column::Middle(_) | Column::End(_)) {
-                let given = excess.min(width.saturating_sub(NARROWEST));
-                *width -= given;
-                excess -= given;
+        // The widest of the giving columns gives first, one character at a time: they end up alike.
+        while widths.iter().sum::<usize>() + gaps > line {
+            let giving = widths.iter_mut().zip(&self.columns).filter(|(_, column)| column.gives());
+            match giving.map(|(width, _)| width).max() {
+                Some(widest) if *widest > NARROWEST => *widest -= 1,
+                _ => break,
             }
         }
         widths
     }
 
     fn write_row(&self, row: &[Cell], widths: &[usize], screen: &mut Screen) -> io::Result<()> {
-        let last = self.columns.len().saturating_sub(1);
-        for (place, ((cell, column), width)) in row.iter().zip(&self.columns).zip(widths).enumerate() {
+        // Nothing is filled up behind the last word of a line.
+        let last = row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
+        for (place, ((cell, column), width)) in row.iter().zip(&self.columns).zip(widths).enumerate().take(last + 1) {
             let text = match column {
                 Column::End(_) => cut(&cell.text, *width),
                 _ => middle(&cell.text, *width),
@@ -110,7 +115,6 @@ impl Table {
             let painted = screen.paint(&text, cell.style);
             match column {
                 Column::Right(_) => write!(screen, "{blank}{painted}")?,
-                // Nothing follows, so nothing is filled up.
                 _ if place == last => write!(screen, "{painted}")?,
                 _ => write!(screen, "{painted}{blank}")?,
             }

@@ -230,6 +230,6 @@ mod tests {
         let fake = Arc::new(Fake::default());
         let request = Request::Maintenance { duty: Duty::Prune { dry_run: true } };
         let Response::Ok(value) = execute(request, &hands(&fake, false)).await else { panic!("refused") };
-        assert_eq!(value["rows"], 12);
+        assert_eq!(value["completed"], 2);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use super::hands::{Hands, Live, Refusal, Stores};
-use super::request::{Duty, LiveStatus, Scanned};
+use super::request::{Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config::{Config, Database, Log, Maintenance, Pipeline, ProcessorKind, Queue as QueueSection, Shutdown};
 use crate::job::{IdempotencyKey, Job, JobError, JobId, Op, Priority, State, StateName};
@@ -172,7 +172,8 @@ impl Live for Fake {
     }
 
     async fn status(&self) -> LiveStatus {
-        LiveStatus { warnings: vec!["a warning".to_owned()], ..LiveStatus::default() }
+        let warning = LiveWarning { critical: false, message: "a warning".to_owned() };
+        LiveStatus { warnings: vec![warning], ..LiveStatus::default() }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

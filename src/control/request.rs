@@ -223,10 +223,19 @@ pub struct LiveStatus {
     pub started_at_ms: i64,
     /// Every watch that it runs.
     pub watches: Vec<LiveWatch>,
-    /// What a person should look at.
-    pub warnings: Vec<String>,
+    /// What a person should look at, the worst first.
+    pub warnings: Vec<LiveWarning>,
     /// What runs now.
     pub running: Vec<RunningJob>,
+}
+
+/// A condition that a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveWarning {
+    /// Work or data is in danger.
+    pub critical: bool,
+    /// What is wrong, where, and what to do.
+    pub message: String,
 }
 
 /// A watch as the daemon runs it.

@@ -291,7 +291,7 @@ mod tests {
         let pong: Pong = serde_json::from_value(client.call(&Request::Ping).await.unwrap()).unwrap();
         assert_eq!(pong.pid, std::process::id());
         let status: LiveStatus = serde_json::from_value(client.call(&Request::Status).await.unwrap()).unwrap();
-        assert_eq!(status.warnings, ["a warning"]);
+        assert_eq!(status.warnings[0].message, "a warning");
         let refused = client.call(&Request::KvDelete { key: "none".to_owned() }).await.unwrap_err();
         assert_eq!(refused.code, Code::NotFound);
         daemon.end().await;

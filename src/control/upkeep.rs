@@ -26,7 +26,10 @@ pub(super) async fn perform(duty: Duty, hands: &Hands) -> Result<Value, Refusal>
             let target = target.map_or_else(|| scheduled_target(hands), |path| path.0);
             backup(target, hands).await
         }
-        Duty::Check => Ok(json!({ "problems": upkeep.check(true).await? })),
+        Duty::Check => {
+            let findings = upkeep.check(true).await?;
+            Ok(json!({ "findings": findings.len(), "all": findings }))
+        }
     }
 }
 
@@ -72,8 +75,7 @@ async fn prune(dry_run: bool, hands: &Hands) -> Result<Value, Refusal> {
         }
         figures.insert(name, rows);
     }
-    let total: u64 = figures.values().sum();
-    Ok(json!({ "dry_run": dry_run, "rows": total, "by_kind": figures }))
+    Ok(json!(figures))
 }
 
 fn scheduled_target(hands: &Hands) -> PathBuf {
