@@ -1,6 +1,7 @@
 //! `ingestd db`
 
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -210,7 +211,10 @@ fn backups(format: Format, context: &mut Context) -> Done {
 fn lock(context: &Context) -> Result<Lock, Failure> {
     let database = &context.config()?.database;
     let folder = database.path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder)
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
         .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))?;
     Ok(Lock::exclusive(&database.path, database.mode)?)
 }

@@ -19,6 +19,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::control::lock::give_to_owner;
 
 /// What a backup's name tells: when it was made, in UTC.
 pub const BACKUP_NAME: &str = "ingestd-%Y%m%dT%H%M%SZ.db";
@@ -82,7 +83,9 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     let failed = |error: io::Error| {
         Failure::failed(format!("{} can't be put in place of {}: {error}", new.display(), database.display()))
     };
-    sync_file(new).map_err(failed)?;
+    let file = File::open(new).map_err(failed)?;
+    give_to_owner(&file, database);
+    file.sync_all().map_err(failed)?;
     let kept = with_suffix(database, &format!(".before-{why}-{}", stamp(now)));
     let had_one = fs::symlink_metadata(database).is_ok();
     if had_one {
@@ -126,10 +129,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn sync_file(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -47,15 +47,15 @@ impl Filter {
         stores: &Stores,
     ) -> Result<JobFilter, Failure> {
         let config = context.config()?;
-        if let Some(name) = self.pipeline.as_ref().filter(|name| !config.pipelines.contains_key(*name)) {
-            if !stores.browse.overview().await?.pipelines.contains_key(name) {
-                return Err(Failure::not_found(format!("no pipeline `{name}`; see `ingestd pipeline list`")));
-            }
+        if let Some(name) = self.pipeline.as_ref().filter(|name| !config.pipelines.contains_key(*name))
+            && !stores.browse.overview().await?.pipelines.contains_key(name)
+        {
+            return Err(Failure::not_found(format!("no pipeline `{name}`; see `ingestd pipeline list`")));
         }
-        if let Some(name) = self.watch.as_ref().filter(|name| !config.watches.contains_key(*name)) {
-            if !stores.settings.watches().await?.iter().any(|row| row.name == *name) {
-                return Err(Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`")));
-            }
+        if let Some(name) = self.watch.as_ref().filter(|name| !config.watches.contains_key(*name))
+            && !stores.settings.watches().await?.iter().any(|row| row.name == *name)
+        {
+            return Err(Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`")));
         }
         let path = self.path.as_deref().map(glob).transpose()?;
         let since = self.since.as_deref().map(|text| time::since(text, context.now())).transpose()?;

@@ -85,16 +85,16 @@ pub struct Args {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Global {
     /// Read this configuration file instead of the system's.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
     pub config: Option<PathBuf>,
     /// Use this database, for instance sqlite:///srv/queue/ingestd.db.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Options of every command")]
     pub database: Option<String>,
     /// Say more; twice for everything.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
     pub verbose: u8,
     /// Say less; `list -q` prints ids only.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Options of every command")]
     pub quiet: bool,
 }
 

@@ -60,9 +60,9 @@ pub async fn run(args: Status, context: &mut Context) -> Done {
                 sleep(REFRESH).await;
                 break;
             };
-            match timeout(REFRESH, client.changed()).await {
-                Ok(Err(_)) => break,
-                Ok(Ok(())) | Err(_) => {}
+            // A daemon that went away may have a successor.
+            if let Ok(Err(_)) = timeout(REFRESH, client.changed()).await {
+                break;
             }
         }
     }

@@ -9,9 +9,9 @@
 //! because opening and closing the database itself would drop SQLite's locks in this process.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -126,8 +126,26 @@ fn open(database: &Path, mode: u32) -> Result<(PathBuf, File), LockError> {
     path.push(".lock");
     let path = PathBuf::from(path);
     match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&path) {
-        Ok(file) => Ok((path, file)),
+        Ok(file) => {
+            // The umask may have taken bits that the configuration grants. Only the owner may put them back, and
+            // whoever is not leaves the file as the owner made it.
+            let _ = file.set_permissions(Permissions::from_mode(mode & 0o777));
+            give_to_owner(&file, database);
+            Ok((path, file))
+        }
         Err(error) => Err(LockError::Io { path, error }),
+    }
+}
+
+/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. As any
+/// other user this does nothing.
+pub fn give_to_owner(file: &File, database: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    if let Ok(owner) = std::fs::metadata(database).or_else(|_| std::fs::metadata(folder)) {
+        let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
     }
 }
 

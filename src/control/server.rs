@@ -42,7 +42,7 @@ const COALESCE: Duration = Duration::from_millis(100);
 /// The longest path that fits into a socket's address, with its closing zero.
 const SUN_PATH: usize = 108;
 
-/// A bound socket; dropping it removes it.
+/// A bound socket; dropping it removes it, so it has to go before the daemon's lock does.
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,
@@ -72,7 +72,8 @@ impl Listener {
         &self.path
     }
 
-    /// Serves until `stop`, then until the requests in hand are done.
+    /// Serves until `stop`, then until the requests in hand are done. Is not to be dropped before it resolves:
+    /// requests would be cut short.
     pub async fn serve(self, hands: Arc<Hands>, stop: CancellationToken) -> io::Result<()> {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let subscribers = Arc::new(Semaphore::new(SUBSCRIBERS));
@@ -108,6 +109,8 @@ impl Listener {
                 }
             }
         }
+        // Whoever comes now finds nobody, rather than a connection that is never answered.
+        let _ = fs::remove_file(&self.path);
         while connections.join_next().await.is_some() {}
         Ok(())
     }
