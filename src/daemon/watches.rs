@@ -207,7 +207,8 @@ impl Watches {
                 entry.paused = paused;
             } else {
                 self.store.put_watch(&name, watch.path.clone(), None).await?;
-                self.start(name, watch, paused, &config);
+                let adopt = self.store.kv_get(&adopt_key(&name)).await?.is_some();
+                self.start(name, watch, paused, adopt, &config);
             }
         }
         self.move_gates();
@@ -240,12 +241,13 @@ impl Watches {
         wanted
     }
 
-    fn start(&mut self, name: String, watch: config::Watch, paused: bool, config: &Config) {
+    fn start(&mut self, name: String, watch: config::Watch, paused: bool, adopt_existing: bool, config: &Config) {
         let settings = WatchSettings {
             name: name.clone(),
             watch,
             state_directory: config.state_directory(),
             digest: config.queue.digest,
+            adopt_existing,
         };
         let (gate, intake_open) = watch::channel(!paused && self.gate.reasons().is_empty());
         let stations = WatchStations {
@@ -260,7 +262,15 @@ impl Watches {
         match WatchTask::new(settings.clone(), stations, stop.clone()) {
             Ok((task, handle)) => {
                 self.tasks.spawn(task.run());
-                self.tasks.spawn(tell(handle.status.clone(), self.moved.clone(), stop.clone(), self.warnings.clone(), name.clone()));
+                let herald = Herald {
+                    status: handle.status.clone(),
+                    moved: self.moved.clone(),
+                    stop: stop.clone(),
+                    warnings: self.warnings.clone(),
+                    name: name.clone(),
+                    adopting: adopt_existing.then(|| self.store.clone()),
+                };
+                self.tasks.spawn(herald.tell());
                 self.entries.insert(name, Entry { settings, handle, gate, paused, stop });
             }
             // The configuration's check has refused such globs before.
@@ -296,28 +306,44 @@ fn accept(
     }
 }
 
-/// Passes on what a watch tells: that it changed, and what a person should know.
-async fn tell(
-    mut status: watch::Receiver<WatchStatus>,
+/// The entry that says that a watch was added with `--existing skip` and has not been scanned yet.
+pub fn adopt_key(watch: &str) -> String {
+    format!("ingestd.watch.{watch}.adopt")
+}
+
+/// Passes on what a watch tells: that it changed, what a person should know, that its first scan is over.
+struct Herald {
+    status: watch::Receiver<WatchStatus>,
     moved: Arc<Notify>,
     stop: CancellationToken,
     warnings: Warnings,
     name: String,
-) -> Result<(), StoreError> {
-    let key = format!("watch.{name}");
-    loop {
-        let words = status.borrow_and_update().warnings.join("; ");
-        if words.is_empty() {
-            warnings.clear(&key);
-        } else {
-            warnings.set(&key, Severity::Warning, format!("watch `{name}`: {words}"));
+    adopting: Option<Arc<SqliteStore>>,
+}
+
+impl Herald {
+    async fn tell(mut self) -> Result<(), StoreError> {
+        let key = format!("watch.{}", self.name);
+        loop {
+            let status = self.status.borrow_and_update().clone();
+            let words = status.warnings.join("; ");
+            if words.is_empty() {
+                self.warnings.clear(&key);
+            } else {
+                self.warnings.set(&key, Severity::Warning, format!("watch `{}`: {words}", self.name));
+            }
+            if status.last_scan.is_some() && status.idle
+                && let Some(store) = self.adopting.take()
+            {
+                store.kv_delete(&adopt_key(&self.name)).await?;
+            }
+            self.moved.notify_waiters();
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = self.status.changed() => if changed.is_err() { break },
+            }
         }
-        moved.notify_waiters();
-        tokio::select! {
-            () = stop.cancelled() => break,
-            changed = status.changed() => if changed.is_err() { break },
-        }
+        self.warnings.clear(&key);
+        Ok(())
     }
-    warnings.clear(&key);
-    Ok(())
 }
