@@ -7,7 +7,9 @@ use tokio::sync::{oneshot, watch};
 use super::House;
 use super::watches;
 use crate::clock::Timestamp;
-use crate::control::{Duty, Live, LiveStatus, LiveWarning, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath};
+use crate::control::{
+    Duty, Live, LiveStatus, LiveWarning, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath,
+};
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
 use crate::warnings::{Severity, Warning, Warnings};
@@ -25,12 +27,7 @@ pub struct LiveDaemon {
 }
 
 impl LiveDaemon {
-    pub fn new(
-        house: &House,
-        dispatcher: Handles,
-        watches: watches::Handle,
-        maintenance: MaintenanceHandle,
-    ) -> Self {
+    pub fn new(house: &House, dispatcher: Handles, watches: watches::Handle, maintenance: MaintenanceHandle) -> Self {
         Self {
             dispatcher,
             watches,
@@ -84,7 +81,9 @@ impl Live for LiveDaemon {
         match self.watches.scan(watch, force).await {
             Some(Ok(scan)) => Ok(Scanned { files: scan.files, enqueued: scan.changed }),
             Some(Err(why)) => Err(Refusal::failed(format!("watch `{watch}` was not scanned: {why}"))),
-            None => Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do"))),
+            None => {
+                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
+            }
         }
     }
 

@@ -15,10 +15,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::Gate;
 use crate::lifecycle::{Pulse, Pulses};
-use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::warnings::{Severity, Warnings};
 use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+use crate::worker::WorkerSettings;
 
 /// Digests that may be taken at a time, over all watches.
 const DIGESTS: usize = 2;
@@ -108,10 +109,11 @@ pub struct Watches {
     tasks: JoinSet<Result<(), StoreError>>,
     entries: BTreeMap<String, Entry>,
     moved: Arc<Notify>,
+    workers: watch::Sender<Arc<WorkerSettings>>,
 }
 
 impl Watches {
-    pub fn new(house: &House) -> (Self, Handle) {
+    pub fn new(house: &House, workers: watch::Sender<Arc<WorkerSettings>>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(16);
         let moved = Arc::new(Notify::new());
         let keeper = Self {
@@ -128,8 +130,26 @@ impl Watches {
             tasks: JoinSet::new(),
             entries: BTreeMap::new(),
             moved: moved.clone(),
+            workers,
         };
         (keeper, Handle { requests: sender, moved })
+    }
+
+    /// Tells the workers what happens to processed files. Has to come before they begin.
+    pub async fn instruct_workers(&self) -> Result<(), StoreError> {
+        let (config, rows) = (self.config.borrow().clone(), self.store.watches().await?);
+        self.instruct(&self.wanted(&config, &rows));
+        Ok(())
+    }
+
+    fn instruct(&self, wanted: &BTreeMap<String, config::Watch>) {
+        self.workers.send_modify(|settings| {
+            let settings = Arc::make_mut(settings);
+            let disposal = |watch: &config::Watch| (watch.on_success.clone(), watch.on_failure.clone());
+            settings.disposals = wanted.iter().map(|(name, watch)| (name.clone(), disposal(watch))).collect();
+            let following = wanted.iter().filter(|(_, watch)| watch.follow_symlinks);
+            settings.follows = following.map(|(name, _)| name.clone()).collect();
+        });
     }
 
     /// Keeps the watches until told to stop.
@@ -189,11 +209,14 @@ impl Watches {
         let config = self.config.borrow().clone();
         let rows = self.store.watches().await?;
         let wanted = self.wanted(&config, &rows);
+        self.instruct(&wanted);
         let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
         let gone: Vec<String> = self
             .entries
             .iter()
-            .filter(|(name, entry)| wanted.get(*name) != Some(&entry.settings.watch) || entry.settings.digest != config.queue.digest)
+            .filter(|(name, entry)| {
+                wanted.get(*name) != Some(&entry.settings.watch) || entry.settings.digest != config.queue.digest
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
@@ -223,7 +246,8 @@ impl Watches {
             let Some(definition) = &row.definition else { continue };
             let key = format!("watch.{}.definition", row.name);
             if config.watches.contains_key(&row.name) {
-                let words = format!("watch `{}` is in the configuration file too, which wins; remove one of them", row.name);
+                let words =
+                    format!("watch `{}` is in the configuration file too, which wins; remove one of them", row.name);
                 self.warnings.set(&key, Severity::Warning, words);
                 continue;
             }
@@ -332,7 +356,8 @@ impl Herald {
             } else {
                 self.warnings.set(&key, Severity::Warning, format!("watch `{}`: {words}", self.name));
             }
-            if status.last_scan.is_some() && status.idle
+            if status.last_scan.is_some()
+                && status.idle
                 && let Some(store) = self.adopting.take()
             {
                 store.kv_delete(&adopt_key(&self.name)).await?;
