@@ -1,9 +1,42 @@
 //! ingestd: every file that arrives in a folder is processed, once, whatever crashes.
+//!
+//! > A folder is noticed, a file arrives, a job is written down, a worker borrows it, a processor does it, a verdict
+//! > is recorded, time cleans up.
+//!
+//! Every verb of that sentence is a module, in that order, between the nouns that they speak of and the edges at
+//! which people and the machine meet them:
+//!
+//! - nouns, pure: [`job`], [`clock`]
+//! - stations, one loop each: [`watch`], [`intake`], [`store`], [`worker`], [`processor`], [`maintenance`]
+//! - edges: [`cli`], [`config`], [`control`], [`daemon`], [`lifecycle`], [`telemetry`], and [`warnings`] and
+//!   [`gate`], by which stations tell people, and intake, how things stand
+//!
+//! Stations meet in the database and not in each other; the exceptions are watch → intake and worker → processor.
 
-pub mod cli;
+// ── nouns ──
 pub mod clock;
+pub mod job;
+
+// ── stations, in the order a file travels ──
+pub mod watch;
+
+pub mod intake;
+
+pub mod store;
+
+pub mod worker;
+
+pub mod processor;
+
+pub mod maintenance;
+
+// ── edges ──
+pub mod cli;
 pub mod config;
 pub mod control;
-pub mod job;
-pub mod processor;
-pub mod store;
+pub mod daemon;
+pub mod gate;
+pub mod lifecycle;
+pub mod os;
+pub mod telemetry;
+pub mod warnings;

@@ -64,8 +64,8 @@ CREATE INDEX sources_gone ON sources (gone_at) WHERE gone_at IS NOT NULL;
 
 CREATE TABLE jobs (
     id               INTEGER PRIMARY KEY AUTOINCREMENT,
-    source           INTEGER NOT NULL REFERENCES sources (id),
-    pipeline         INTEGER NOT NULL REFERENCES pipelines (id),
+    source           INTEGER NOT NULL,
+    pipeline         INTEGER NOT NULL,
     version          INTEGER NOT NULL CHECK (version >= 1),
     op               TEXT NOT NULL CHECK (op IN ('add', 'modify', 'delete')),
     priority         INTEGER NOT NULL CHECK (priority BETWEEN 1 AND 4),
@@ -82,13 +82,14 @@ CREATE TABLE jobs (
     crashes          INTEGER NOT NULL DEFAULT 0 CHECK (crashes >= 0),       -- in a row
     crashes_alone    INTEGER NOT NULL DEFAULT 0 CHECK (crashes_alone BETWEEN 0 AND crashes),
     fence            INTEGER NOT NULL DEFAULT 0 CHECK (fence >= 0),
-    boot             INTEGER REFERENCES boots (id),
+    boot             INTEGER,
     lease_deadline   INTEGER,            -- CLOCK_BOOTTIME of that boot, milliseconds
     blocked_by       INTEGER,            -- the running job of an older version of the same source
     reason           TEXT CHECK (reason IN ('superseded', 'unchanged', 'duplicate', 'vanished')),
     superseded_by    INTEGER,
     size             INTEGER,
     digest           BLOB,
+    baseline         BLOB,               -- the digest with which the version before completed while this one waited for it
     metadata         TEXT CHECK (metadata IS NULL OR json_valid(metadata)),
     error_kind       TEXT,
     error_message    TEXT,
@@ -109,17 +110,21 @@ CREATE INDEX jobs_suspect ON jobs (pipeline, run_at, id)
     WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2;
 -- No two executions of one source and pipeline at once; also what recovery and renewal read.
 CREATE UNIQUE INDEX jobs_running ON jobs (source, pipeline) WHERE state = 'running';
-CREATE INDEX jobs_leased ON jobs (boot, lease_deadline) WHERE state = 'running';
+-- `boot IS NOT NULL` says the same as `state = 'running'`.
+CREATE INDEX jobs_leased ON jobs (boot, lease_deadline) WHERE boot IS NOT NULL;
 CREATE INDEX jobs_blocked ON jobs (blocked_by) WHERE blocked_by IS NOT NULL;
+-- Every job of a source, so that a source is forgotten only when none is left.
+CREATE INDEX jobs_source ON jobs (source);
 -- Pruning, lists by state, and failures.
 CREATE INDEX jobs_final ON jobs (state, finished_at)
     WHERE state IN ('completed', 'failed', 'cancelled', 'skipped');
+CREATE INDEX jobs_retrying ON jobs (state) WHERE state = 'retrying';
 
 -- The newest version of each source that each pipeline was given, and the job that it became. It outlives the
 -- job, so that pruning never makes a file look new.
 CREATE TABLE taken (
-    source   INTEGER NOT NULL REFERENCES sources (id),
-    pipeline INTEGER NOT NULL REFERENCES pipelines (id),
+    source   INTEGER NOT NULL,
+    pipeline INTEGER NOT NULL,
     version  INTEGER NOT NULL,
     job      INTEGER NOT NULL,
     started  INTEGER NOT NULL DEFAULT 0 CHECK (started IN (0, 1)),   -- some version was ever started
@@ -131,7 +136,7 @@ CREATE TABLE taken (
 CREATE TABLE attempts (
     id            INTEGER PRIMARY KEY,
     job           INTEGER NOT NULL,
-    seq           INTEGER NOT NULL CHECK (seq >= 1),
+    seq           INTEGER NOT NULL CHECK (seq >= 0),
     source        INTEGER NOT NULL,
     pipeline      INTEGER NOT NULL,
     priority      INTEGER NOT NULL,
@@ -145,9 +150,9 @@ CREATE TABLE attempts (
     duration_ms   INTEGER NOT NULL,
     code          INTEGER,               -- exit code or HTTP status
     error_kind    TEXT,
-    error_message TEXT,
-    UNIQUE (job, seq, outcome)
+    error_message TEXT
 );
+CREATE INDEX attempts_job ON attempts (job, seq);
 
 -- The tail of what an execution printed or was answered.
 CREATE TABLE outputs (
@@ -160,7 +165,7 @@ CREATE TABLE outputs (
 -- A processed file on its way to where `on_success` or `on_failure` send it. The intent is committed before the
 -- first rename, so that a crash in between tells where to go on.
 CREATE TABLE dispositions (
-    job      INTEGER PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+    job      INTEGER PRIMARY KEY,
     path     BLOB NOT NULL,              -- where the file was
     private  BLOB NOT NULL,              -- the name beside it that it has on the way
     target   BLOB,                       -- where it goes; NULL: away

@@ -1,11 +1,42 @@
 //! The configuration, as the program means it: one section for each station, with its defaults.
 //!
-//! `layers` merges what the user wrote (files, environment, flags), each value with its origin; `read` walks the
-//! merged tree, turns it into the types here, and reports everything that is wrong at once.
+//! 1. `layers` merges what the user wrote (files, environment, flags), each value with its origin.
+//! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` by
+//!    the forms in `values`, and put in `secrets`.
+//! 3. `check` looks at how watches, pipelines and folders stand to each other.
+//! 4. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
 
+mod check;
+mod database;
+mod layers;
+mod pipeline;
+mod placeholders;
+mod quick;
+mod read;
+mod report;
+mod secrets;
+mod section;
 mod sections;
+mod values;
+mod watch;
 
+#[cfg(test)]
+mod tests;
+
+pub use check::check_watches;
+pub use layers::Sources;
+pub use placeholders::PLACEHOLDERS;
+pub use quick::quick;
+pub use read::{Loaded, load, load_without_secrets};
+pub use report::{Origin, Problem, Report};
+pub use section::Setting;
 pub use sections::{
     Backup, Body, Config, Database, Disposal, Durability, ExecPipeline, HttpPipeline, Log, LogFormat, Maintenance,
     Pipeline, ProcessorKind, Queue, Retention, Shutdown, Watch, WatchEvents, WatchMode,
 };
+pub use watch::watch_from_json;
+
+/// The annotated configuration file, with every key and its default, for `config init`.
+pub const fn reference() -> &'static str {
+    include_str!("../../config/ingestd.toml")
+}

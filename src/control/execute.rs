@@ -78,7 +78,7 @@ async fn pause(names: Vec<String>, now: bool, hands: &Hands) -> Result<Value, Re
     let names = pipelines(names, hands).await?;
     hands.stores.settings.pause_pipelines(names.clone(), true).await?;
     if let Some(live) = hands.live.as_ref().filter(|_| now) {
-        live.interrupt(&names);
+        live.interrupt(&names).await;
     }
     Ok(json!(names))
 }

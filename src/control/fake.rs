@@ -146,13 +146,13 @@ pub(crate) fn job(id: JobId, state: StateName) -> Job {
 
 #[async_trait]
 impl Live for Fake {
-    fn cancel_running(&self, jobs: &[JobId]) {
+    async fn cancel_running(&self, jobs: &[JobId]) {
         for id in jobs {
             self.put(*id, StateName::Cancelled);
         }
     }
 
-    fn interrupt(&self, pipelines: &[String]) {
+    async fn interrupt(&self, pipelines: &[String]) {
         self.note(format!("interrupt {}", pipelines.join(" ")));
     }
 

@@ -51,9 +51,9 @@ impl Hands {
 #[async_trait]
 pub trait Live: Send + Sync {
     /// Tells the attempts of these jobs to stop, for good. Does not wait for their end.
-    fn cancel_running(&self, jobs: &[JobId]);
+    async fn cancel_running(&self, jobs: &[JobId]);
     /// Tells the attempts of these pipelines to stop and be put back unspent. Does not wait for their end.
-    fn interrupt(&self, pipelines: &[String]);
+    async fn interrupt(&self, pipelines: &[String]);
     /// Reads the watches of the database again and starts, changes and stops what follows from them.
     async fn reload_watches(&self) -> Result<(), Refusal>;
     /// Scans a watch that it runs; resolves when the scan is over.

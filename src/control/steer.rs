@@ -67,7 +67,7 @@ async fn cancel_with(ids: Vec<JobId>, hands: &Hands, live: &dyn Live) -> Result<
         if running.is_empty() {
             break;
         }
-        live.cancel_running(&running);
+        live.cancel_running(&running).await;
         told.extend(running.iter().copied());
         left = running;
         if Instant::now() >= deadline {

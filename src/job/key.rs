@@ -66,3 +66,47 @@ impl fmt::Debug for IdempotencyKey {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_watched_file_is_the_documented_one() {
+        let incarnation = Incarnation(std::array::from_fn(|i| u8::try_from(i).unwrap()));
+        let source = SourceKey::Watched { watch: "inbox".to_owned(), relative: PathBuf::from("2026/a.pdf") };
+        let key = IdempotencyKey::derive(&incarnation, "documents", &source, 1, Op::Add);
+        assert_eq!(key.to_string(), "8131ecd4ede5d4414bf7ffc72b55012546b8dee394c2a83f9339d99359299761");
+    }
+
+    #[test]
+    fn the_key_of_a_path_of_any_bytes_is_the_documented_one() {
+        let path = PathBuf::from(OsStr::from_bytes(b"/srv/in/caf\xe9 \xff\n.txt"));
+        let key = IdempotencyKey::derive(&Incarnation([0xff; 16]), "hook", &SourceKey::Path(path), 12, Op::Delete);
+        assert_eq!(key.to_string(), "4fa57bee8b5ad7eb0a45ad1d5e5ffd67117ab1f5855f470bc08916aecf372bf1");
+    }
+
+    #[test]
+    fn the_key_of_a_callers_identity_depends_on_that_and_not_on_the_path() {
+        let derive = |path: &str| {
+            let source = SourceKey::Keyed { key: "order-42".to_owned(), path: PathBuf::from(path) };
+            IdempotencyKey::derive(&Incarnation([0; 16]), "hook", &source, 3, Op::Modify)
+        };
+        assert_eq!(derive("/a").to_string(), "99a38d144c8f51c716076d81efae133d7247877f2f782d5b0f541d95cc4322d2");
+        assert_eq!(derive("/a"), derive("/b"));
+    }
+
+    #[test]
+    fn bytes_that_move_from_one_field_to_the_next_make_another_key() {
+        let derive = |pipeline: &str, watch: &str, relative: &str| {
+            let source = SourceKey::Watched { watch: watch.to_owned(), relative: PathBuf::from(relative) };
+            IdempotencyKey::derive(&Incarnation([0; 16]), pipeline, &source, 1, Op::Add)
+        };
+        let keys = [derive("p", "w", "a"), derive("pw", "", "a"), derive("p", "wa", ""), derive("", "pw", "a")];
+        let distinct: std::collections::HashSet<_> = keys.into_iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+    }
+}

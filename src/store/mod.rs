@@ -27,7 +27,8 @@ pub use disposition::{Disposition, Dispositions};
 pub use error::{Result, StoreError};
 pub use lease::{Claim, Lease};
 pub use queue::{
-    Appetite, Content, Enqueued, Gone, Leased, NewJob, Queue, Recovery, Settled, Settlement, Vanished, Want, Work,
+    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Settled, Settlement, Vanished,
+    Want, Work,
 };
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, Sources};

@@ -30,6 +30,8 @@ pub struct NewJob {
     pub metadata: Option<String>,
     /// Process it again although nothing changed.
     pub force: bool,
+    /// Of a source that nobody has heard of, only take note: it is known from then on, and its changes are seen.
+    pub note_only: bool,
 }
 
 /// What became of a [`NewJob`].
@@ -224,4 +226,25 @@ pub trait Queue: Send + Sync {
     async fn reclaim(&self) -> Result<u64>;
     /// Resolves when jobs may have become leasable since the future was made: make it, enable it, then query.
     fn changed(&self) -> tokio::sync::futures::OwnedNotified;
+}
+
+/// What is left to do, for a daemon that ends when everything found is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Jobs that run.
+    pub running: u64,
+    /// Whether jobs wait that will run by themselves: due, to be retried, deferred, or behind another.
+    pub waiting: bool,
+    /// Jobs that failed for good since the asked time.
+    pub failed: u64,
+    /// Where a pipeline's program is missing: what was said about it.
+    pub missing_program: Option<String>,
+}
+
+/// Tells what is left.
+#[async_trait]
+pub trait Backlog: Send + Sync {
+    /// What is left of these pipelines, but for the paused ones and for jobs that a person put into the future;
+    /// failures are counted from `since` on.
+    async fn left(&self, pipelines: Vec<String>, since: Timestamp) -> Result<Left>;
 }

@@ -1,0 +1,77 @@
+//! The placeholders of `command`, `env`, `url` and `headers`: which exist, and whether a text uses only those.
+
+use super::report::nearest;
+
+/// What a job fills in, written `{path}`. `{{` and `}}` are literal braces.
+pub const PLACEHOLDERS: [&str; 14] = [
+    "path",
+    "name",
+    "stem",
+    "ext",
+    "dir",
+    "relative",
+    "op",
+    "digest",
+    "size",
+    "job",
+    "attempt",
+    "idempotency_key",
+    "pipeline",
+    "watch",
+];
+
+/// The text with every placeholder replaced by `0`, or what is wrong with one of them.
+pub(super) fn fill(text: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("{{") {
+            out.push('{');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("}}") {
+            out.push('}');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('{') {
+            let (name, after) = after.split_once('}').ok_or("a { has no closing }; a literal one is written {{")?;
+            known(name)?;
+            out.push('0');
+            rest = after;
+        } else {
+            return Err("a } has no opening {; a literal one is written }}".to_owned());
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn known(name: &str) -> Result<(), String> {
+    if PLACEHOLDERS.contains(&name) {
+        return Ok(());
+    }
+    let name: String = name.chars().take(40).collect();
+    Err(match nearest(&name, PLACEHOLDERS) {
+        Some(near) => format!("there is no placeholder {{{name}}}; did you mean {{{near}}}?"),
+        None => format!("there is no placeholder {{{name}}} among {}; literal braces are written {{{{ and }}}}", all()),
+    })
+}
+
+fn all() -> String {
+    PLACEHOLDERS.map(|name| format!("{{{name}}}")).join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_placeholders_pass_and_others_are_named() {
+        assert_eq!(fill(&all()).as_deref(), Ok("0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
+        assert_eq!(fill("{{\"a\": 1}} é").as_deref(), Ok("{\"a\": 1} é"));
+        assert!(fill("{pth}").is_err_and(|error| error.contains("did you mean {path}?")));
+        for wrong in ["{", "}", "{path", "a}b", "{}", "{ path }", "{{path}"] {
+            assert!(fill(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What is refused, and how it is told.
+
+use super::{MINIMAL, Written, keys_of, refused};
+
+#[test]
+fn a_report_names_every_problem_at_once() {
+    let report = refused(
+        r#"
+[queue]
+leese = "60s"
+concurrency = "4"
+lease = "0s"
+[databse]
+url = "x"
+[pipeline.documents]
+kind = "exec"
+command = []
+url = "http://h"
+timeout = 5
+[pipeline.broken]
+kind = "exce"
+[watch.inbox]
+path = "inbox"
+pipeline = "document"
+on_failure = "delete"
+"#,
+    );
+    let keys = [
+        "databse",
+        "queue.lease",
+        "queue.concurrency",
+        "queue.leese",
+        "pipeline.broken.kind",
+        "pipeline.documents.timeout",
+        "pipeline.documents.command",
+        "pipeline.documents.url",
+        "watch.inbox.on_failure",
+        "watch.inbox.path",
+        "watch.inbox.pipeline",
+    ];
+    assert_eq!(keys_of(&report), keys);
+    assert!(report.problems.iter().all(|problem| problem.origin.is_some()), "{report}");
+    let text = report.to_string();
+    for line in ["did you mean lease?", "did you mean database?", "did you mean documents?", "kind \"http\""] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(text.lines().filter(|line| !line.contains(" in /")).all(|line| line.chars().count() <= 80), "{text}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["problems"][3]["nearest"], "lease");
+    assert_eq!(json["problems"][1]["found"], "\"0s\"");
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    let cases = [
+        ("queue", "lease = '999ms'"),
+        ("queue", "concurrency = -1"),
+        ("queue", "max_crashes = 0"),
+        ("queue", "digest = 'md5'"),
+        ("queue", "priority_aging = '1ms'"),
+        ("log", "level = 'loud'"),
+        ("log", "level = ''"),
+        ("log", "format = 'xml'"),
+        ("database", "readers = 0"),
+        ("database", "readers = 65"),
+        ("database", "mode = '0777'"),
+        ("database", "mode = 600"),
+        ("database", "cache = '1'"),
+        ("database", "url = 'postgres://h/d'"),
+        ("database", "url = 5"),
+        ("maintenance.backup", "keep = 0"),
+        ("maintenance.backup", "directory = 'relative'"),
+        ("maintenance", "prune_interval = '1ms'"),
+        ("maintenance", "retention = '7d'"),
+        ("pipeline.documents", "concurrency = 0"),
+        ("pipeline.documents", "timeout = '0s'"),
+        ("pipeline.documents", "output = '17MiB'"),
+        ("pipeline.documents", "cwd = 'relative'"),
+        ("pipeline.documents", "permanent_exit_codes = [0]"),
+        ("pipeline.documents", "permanent_exit_codes = [256]"),
+        ("pipeline.documents", "retry = { factor = 0.9 }"),
+        ("pipeline.documents", "retry = { factor = inf }"),
+        ("pipeline.documents", "retry = { max_attempts = 0 }"),
+        ("pipeline.documents", "retry = { attempts = 3 }"),
+        ("pipeline.documents", "env = { A = 1 }"),
+        ("pipeline.documents", "env = { 'A=B' = '1' }"),
+        ("pipeline.documents", "env = { A = '{pth}' }"),
+        ("pipeline.documents", "headers = {}"),
+        ("pipeline.hook", "method = 'PO ST'"),
+        ("pipeline.hook", "redirects = 21"),
+        ("pipeline.hook", "body = 'xml'"),
+        ("pipeline.hook", "headers = { 'X Y' = 'a' }"),
+        ("pipeline.hook", "headers = { X = \"a\\nb\" }"),
+        ("pipeline.hook", "headers = { X = '1', x = '2' }"),
+        ("pipeline.hook", "command = ['x']"),
+        ("pipeline.nothing", "cwd = '/'"),
+        ("watch.inbox", "settle = '61m'"),
+        ("watch.inbox", "poll_interval = '99ms'"),
+        ("watch.inbox", "rescan_interval = '999ms'"),
+        ("watch.inbox", "ready_suffix = '/done'"),
+        ("watch.inbox", "events = []"),
+        ("watch.inbox", "events = ['create']"),
+        ("watch.inbox", "priority = 3"),
+        ("watch.inbox", "recursive = 'yes'"),
+        ("watch.inbox", "on_success = 'move'"),
+        ("watch.inbox", "on_success = { move = '' }"),
+        ("watch.inbox", "on_success = { move = '/a', copy = true }"),
+        ("watch.inbox", "on_failure = 'delete'"),
+    ];
+    for (table, line) in cases {
+        let header = format!("[{table}]\n");
+        let text = match MINIMAL.contains(&header) {
+            true => MINIMAL.replace(&header, &format!("{header}{line}\n")),
+            false => format!("{MINIMAL}{header}{line}\n"),
+        };
+        let report = refused(&text);
+        assert_eq!(report.problems.len(), 1, "{line}: {report}");
+        let key = line.split(" = ").next().unwrap();
+        assert!(report.problems[0].key.starts_with(&format!("{table}.{key}")), "{line}: {report}");
+    }
+}
+
+#[test]
+fn commands_and_urls_are_looked_at_closely() {
+    for command in ["[]", "['']", "'wc {path}'", "['wc', '{pth}']", "['wc', '{']", "['wc', 1]", "['a\\u0000']"] {
+        let command = if command.contains("\\u") { "[\"a\\u0000\"]" } else { command };
+        let report = refused(&format!("[pipeline.p]\nkind = 'exec'\ncommand = {command}"));
+        assert_eq!(keys_of(&report), ["pipeline.p.command"], "{command}");
+    }
+    for url in
+        ["", "example.org", "ftp://h/", "{path}://h/", "http://", "http://h/{pth}", "http://h:port/", "file:///x"]
+    {
+        let report = refused(&format!("[pipeline.p]\nkind = 'http'\nurl = '{url}'"));
+        assert_eq!(keys_of(&report), ["pipeline.p.url"], "{url}");
+    }
+}
+
+#[test]
+fn what_has_no_default_has_to_be_there() {
+    let report = refused("[pipeline.a]\n[pipeline.b]\nkind = 'exec'\n[pipeline.c]\nkind = 'http'\n[watch.d]");
+    let keys = ["pipeline.a.kind", "pipeline.b.command", "pipeline.c.url", "watch.d.path", "watch.d.pipeline"];
+    assert_eq!(keys_of(&report), keys);
+    assert!(report.problems.iter().all(|problem| problem.origin.is_some()), "{report}");
+}
+
+#[test]
+fn names_are_short_and_plain() {
+    let long = "x".repeat(65);
+    for name in ["'a b'", "'a/b'", "''", "'é'", &long] {
+        let report = refused(&format!("[pipeline.{name}]\nkind = 'noop'"));
+        assert_eq!(report.problems.len(), 1, "{name}: {report}");
+    }
+    let fine = format!("[pipeline.'a.B-c_1']\nkind = 'noop'\n[pipeline.{}]\nkind = 'noop'", "x".repeat(64));
+    assert!(Written::new(&fine).load().is_ok());
+}
+
+#[test]
+fn scalars_where_tables_belong_are_refused() {
+    let report = refused("queue = 5\npipeline = { a = 'exec' }\nwatch = []");
+    assert_eq!(keys_of(&report), ["queue", "pipeline.a", "watch"]);
+}
+
+#[test]
+fn the_database_needs_a_place() {
+    let mut written = Written::new("");
+    written.sources.environment.clear();
+    let report = written.load().unwrap_err();
+    assert_eq!(keys_of(&report), ["database.url"]);
+}
+
+#[test]
+fn a_database_in_a_file_stands_beside_the_rest() {
+    let url = "[database]\nurl = 'sqlite:///srv/q/ingestd.db'";
+    assert_eq!(super::loaded(url).config.state_directory(), std::path::Path::new("/srv/q"));
+}

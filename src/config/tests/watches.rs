@@ -1,0 +1,180 @@
+//! How watches stand to each other, and definitions from the database.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::super::*;
+use super::{Written, keys_of};
+
+struct Case {
+    watches: BTreeMap<String, Watch>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self { watches: BTreeMap::new() }
+    }
+
+    fn watch(self, name: &str, path: &str) -> Self {
+        self.with(name, path, |_| {})
+    }
+
+    fn with(mut self, name: &str, path: &str, change: impl FnOnce(&mut Watch)) -> Self {
+        let mut watch = Watch::of(path.into(), "documents".to_owned());
+        change(&mut watch);
+        self.watches.insert(name.to_owned(), watch);
+        self
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let noop = || Pipeline::of(ProcessorKind::Noop);
+        let pipelines = BTreeMap::from([("documents".to_owned(), noop()), ("other".to_owned(), noop())]);
+        let problems = check_watches(&self.watches, &pipelines, Path::new("/var/lib/state"));
+        problems.into_iter().map(|problem| problem.key).collect()
+    }
+}
+
+fn move_to(target: &str) -> Disposal {
+    Disposal::Move(target.into())
+}
+
+#[test]
+fn two_watches_on_one_tree_need_two_pipelines() {
+    let same = Case::new().watch("a", "/s/in").watch("b", "/s/in/");
+    assert_eq!(same.problems(), ["watch.b.path"]);
+    assert_eq!(Case::new().watch("a", "/s/in").watch("b", "/s/in/deep").problems(), ["watch.b.path"]);
+    assert_eq!(Case::new().watch("a", "/s/in/deep").watch("b", "/s/in").problems(), ["watch.b.path"]);
+    let flat = |watch: &mut Watch| watch.recursive = false;
+    assert!(Case::new().with("a", "/s/in", flat).watch("b", "/s/in/deep").problems().is_empty());
+    assert_eq!(Case::new().with("a", "/s/in", flat).with("b", "/s/in", flat).problems(), ["watch.b.path"]);
+    let other = |watch: &mut Watch| watch.pipeline = "other".to_owned();
+    assert!(Case::new().watch("a", "/s/in").with("b", "/s/in", other).problems().is_empty());
+    assert!(Case::new().watch("a", "/s/in").watch("b", "/s/inner").problems().is_empty(), "a name is no folder");
+    let left_out = |watch: &mut Watch| watch.exclude.push("deep/**".to_owned());
+    assert!(Case::new().with("a", "/s/in", left_out).watch("b", "/s/in/deep").problems().is_empty());
+}
+
+#[test]
+fn links_do_not_hide_that_two_trees_are_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let case = Case::new().watch("a", real.to_str().unwrap()).watch("b", link.join("x/../deep").to_str().unwrap());
+    assert_eq!(case.problems(), ["watch.b.path"]);
+}
+
+#[test]
+fn a_move_must_not_come_back() {
+    let case = |target: &str, change: fn(&mut Watch)| {
+        let target = target.to_owned();
+        let case = Case::new().with("in", "/s/in", |watch| {
+            watch.on_success = move_to(&target);
+            change(watch);
+        });
+        case.problems()
+    };
+    let refused = ["watch.in.on_success"];
+    assert_eq!(case("/s/in/done", |_| {}), refused);
+    assert_eq!(case("/s/in", |_| {}), refused);
+    assert_eq!(case("/s/in", |watch| watch.recursive = false), refused);
+    assert_eq!(case("done", |_| {}), refused);
+    assert!(case("/s/done", |_| {}).is_empty());
+    assert!(case("/s/in/done", |watch| watch.recursive = false).is_empty());
+    assert!(case("/s/in/.done", |_| {}).is_empty(), "hidden folders are excluded anyway");
+    assert!(case("/s/in/.done/deep", |_| {}).is_empty());
+    for exclude in ["done", "done/**", "**/done", "do*"] {
+        let target = "/s/in/done";
+        let case = Case::new().with("in", "/s/in", |watch| {
+            watch.on_success = move_to(target);
+            watch.exclude = vec![exclude.to_owned()];
+        });
+        assert!(case.problems().is_empty(), "{exclude}");
+    }
+    assert_eq!(case("/s/in/done", |watch| watch.exclude = vec!["done/*.pdf".to_owned()]), refused);
+    assert!(case("/s/in/done", |watch| watch.include = vec!["*.pdf".to_owned()]).is_empty());
+    assert!(case("/s/in/done", |watch| watch.include = vec!["new/**/*.pdf".to_owned()]).is_empty());
+    assert_eq!(case("/s/in/done", |watch| watch.include = vec!["**/*.pdf".to_owned()]), refused);
+    assert_eq!(case("/s/in/done", |watch| watch.include = vec!["d*/*.pdf".to_owned()]), refused);
+    assert_eq!(case("/s/in/done", |watch| watch.include = vec!["{a,done}/*".to_owned()]), refused);
+    let second = Case::new().watch("a", "/s/a").with("b", "/s/b", |watch| watch.on_failure = move_to("/s/a/failed"));
+    assert_eq!(second.problems(), ["watch.b.on_failure"], "another watch's tree counts too");
+}
+
+#[test]
+fn the_state_directory_is_never_watched_but_may_lie_inside() {
+    assert_eq!(Case::new().watch("a", "/var/lib/state").problems(), ["watch.a.path"]);
+    assert_eq!(Case::new().watch("a", "/var/lib/state/work").problems(), ["watch.a.path"]);
+    assert_eq!(Case::new().watch("a", "/var/../var/lib/state").problems(), ["watch.a.path"]);
+    assert!(Case::new().watch("a", "/var/lib").problems().is_empty());
+    assert!(Case::new().watch("a", "/var/lib/stately").problems().is_empty());
+}
+
+#[test]
+fn roots_are_absolute_folders_that_may_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(Case::new().watch("a", file.to_str().unwrap()).problems(), ["watch.a.path"]);
+    assert_eq!(Case::new().watch("a", "relative").problems(), ["watch.a.path"]);
+    assert!(Case::new().watch("a", folder.path().join("gone").to_str().unwrap()).problems().is_empty());
+}
+
+#[test]
+fn a_pipeline_has_to_exist() {
+    let watch = Watch::of("/s".into(), "documets".to_owned());
+    let pipelines = BTreeMap::from([("documents".to_owned(), Pipeline::of(ProcessorKind::Noop))]);
+    let problems = check_watches(&BTreeMap::from([("a".to_owned(), watch)]), &pipelines, Path::new("/v"));
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].nearest.as_deref(), Some("documents"));
+}
+
+#[test]
+fn globs_that_do_not_parse_are_placed() {
+    let written = Written::new(
+        "[pipeline.p]\nkind = 'noop'\n[watch.w]\npath = '/s'\npipeline = 'p'\n\
+         include = ['**/*.pdf', 'é[a', 'a{b', 'a}', '[z-a]', 'a\\', '/abs', '']",
+    );
+    let report = written.load().unwrap_err();
+    let keys: Vec<String> = (1..8).map(|index| format!("watch.w.include[{index}]")).collect();
+    assert_eq!(keys_of(&report), keys);
+    let columns = [2, 2, 2, 2, 2];
+    for (problem, column) in report.problems.iter().zip(columns) {
+        let message = problem.message.as_deref().unwrap();
+        assert!(message.contains(&format!("(column {column})")), "{problem}");
+        assert!(problem.origin.is_some());
+    }
+}
+
+#[test]
+fn definitions_in_the_database_have_the_keys_of_the_file() {
+    let definition = json!({"path": "/s/in", "pipeline": "p", "settle": "0s", "events": ["add", "delete"],
+        "recursive": false, "ready_suffix": null, "on_success": {"move": "/s/done"}, "priority": "high"});
+    let watch = watch_from_json("inbox", &definition).unwrap();
+    let expected = Watch {
+        settle: std::time::Duration::ZERO,
+        events: WatchEvents { add: true, modify: false, delete: true },
+        recursive: false,
+        on_success: move_to("/s/done"),
+        priority: crate::job::Priority::High,
+        ..Watch::of("/s/in".into(), "p".to_owned())
+    };
+    assert_eq!(watch, expected);
+}
+
+#[test]
+fn broken_definitions_are_reported_as_such() {
+    let report = watch_from_json("in box", &json!({"path": 1, "setle": "1s", "recursive": "true"})).unwrap_err();
+    let keys = [
+        "watch.\"in box\"",
+        "watch.\"in box\".path",
+        "watch.\"in box\".pipeline",
+        "watch.\"in box\".recursive",
+        "watch.\"in box\".setle",
+    ];
+    assert_eq!(keys_of(&report), keys);
+    assert!(report.problems.iter().all(|problem| problem.origin == Some(Origin::Definition)));
+    assert!(watch_from_json("a", &json!([1])).is_err());
+}

@@ -1,0 +1,131 @@
+//! What commands reach of the running daemon.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+
+use super::House;
+use super::watches;
+use crate::clock::Timestamp;
+use crate::control::{Duty, Live, LiveStatus, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath};
+use crate::job::JobId;
+use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
+use crate::warnings::Warnings;
+use crate::watch::{Mode, Root};
+use crate::worker::{Command, Handles};
+
+/// The running daemon's hands.
+pub struct LiveDaemon {
+    dispatcher: Handles,
+    watches: watches::Handle,
+    maintenance: MaintenanceHandle,
+    warnings: Warnings,
+    activity: watch::Receiver<u64>,
+    started_at: Timestamp,
+}
+
+impl LiveDaemon {
+    pub fn new(house: &House, dispatcher: Handles, watches: watches::Handle, maintenance: MaintenanceHandle) -> Self {
+        Self {
+            dispatcher,
+            watches,
+            maintenance,
+            warnings: house.warnings.clone(),
+            activity: house.store.activity(),
+            started_at: house.clock.now(),
+        }
+    }
+
+    async fn tell(&self, command: impl FnOnce(oneshot::Sender<usize>) -> Command) {
+        let (reply, answer) = oneshot::channel();
+        // A dispatcher that is gone runs nothing.
+        if self.dispatcher.commands.send(command(reply)).await.is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    async fn running(&self) -> Vec<RunningJob> {
+        let (reply, answer) = oneshot::channel();
+        if self.dispatcher.commands.send(Command::List { reply }).await.is_err() {
+            return Vec::new();
+        }
+        let running = answer.await.unwrap_or_default();
+        let shown = running.into_iter().map(|job| RunningJob {
+            id: job.id,
+            pipeline: job.pipeline,
+            path: WirePath(job.path.into()),
+            started_at_ms: job.started_at.as_millis(),
+        });
+        shown.collect()
+    }
+}
+
+#[async_trait]
+impl Live for LiveDaemon {
+    async fn cancel_running(&self, jobs: &[JobId]) {
+        self.tell(|reply| Command::Cancel { jobs: jobs.to_vec(), reply }).await;
+    }
+
+    async fn interrupt(&self, pipelines: &[String]) {
+        self.tell(|reply| Command::Interrupt { pipelines: pipelines.to_vec(), reply }).await;
+    }
+
+    async fn reload_watches(&self) -> Result<(), Refusal> {
+        self.watches.reload().await;
+        Ok(())
+    }
+
+    async fn scan(&self, watch: &str, force: bool) -> Result<Scanned, Refusal> {
+        match self.watches.scan(watch, force).await {
+            Some(Ok(scan)) => Ok(Scanned { files: scan.files, enqueued: scan.changed }),
+            Some(Err(why)) => Err(Refusal::failed(format!("watch `{watch}` was not scanned: {why}"))),
+            None => {
+                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
+            }
+        }
+    }
+
+    async fn maintenance(&self, duty: Duty) -> Result<Value, Refusal> {
+        let command = match duty {
+            Duty::Checkpoint => MaintenanceCommand::Checkpoint,
+            Duty::Vacuum => MaintenanceCommand::Vacuum,
+            Duty::Prune { dry_run } => MaintenanceCommand::Prune { dry_run },
+            Duty::Backup { target } => MaintenanceCommand::Backup { target: target.map(|path| path.0) },
+            Duty::Check => MaintenanceCommand::Check,
+        };
+        self.maintenance.ask(command).await.map_err(|failure| Refusal::failed(failure.to_string()))
+    }
+
+    async fn status(&self) -> LiveStatus {
+        LiveStatus {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at_ms: self.started_at.as_millis(),
+            watches: self.watches.status().await.into_iter().map(shown).collect(),
+            warnings: self.warnings.list(),
+            running: self.running().await,
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.activity.clone()
+    }
+}
+
+fn shown(watch: watches::WatchShown) -> LiveWatch {
+    let status = watch.status;
+    let condition = match (watch.paused, &status.root, &status.mode) {
+        (true, _, _) => WatchCondition::Paused,
+        (_, Root::Missing(_), _) => WatchCondition::Missing,
+        (_, _, _) if status.last_scan.is_none() => WatchCondition::Scanning,
+        (_, _, Mode::Poll(_)) => WatchCondition::Poll,
+        _ => WatchCondition::Native,
+    };
+    LiveWatch {
+        name: watch.name,
+        condition,
+        settling: u64::try_from(status.settling).unwrap_or(u64::MAX),
+        last_scan_at_ms: status.last_scan.map(|scan| scan.at.as_millis()),
+        warning: (!status.warnings.is_empty()).then(|| status.warnings.join("; ")),
+    }
+}

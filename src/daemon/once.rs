@@ -1,0 +1,46 @@
+//! The end of a run that is to end by itself: everything that was found has been handed over, and everything
+//! handed over is done.
+
+use std::time::Duration;
+
+use super::watches::Handle;
+use super::{EXIT_DONE, EXIT_FAILED, House};
+use crate::store::Backlog as _;
+
+/// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// Without a sign of change, how often the question is asked: only paused work could change without one.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Resolves with the exit status when nothing is left to do.
+pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result<u8> {
+    let begun = house.clock.now();
+    let mut activity = house.store.activity();
+    let mut quiet = 0;
+    loop {
+        activity.mark_unchanged();
+        let watches = watching.status().await;
+        let idle = watches.iter().all(|watch| watch.status.idle || watch.paused);
+        let pipelines = house.config.borrow().pipelines.keys().cloned().collect();
+        let left = house.store.left(pipelines, begun).await?;
+        if let Some(missing) = left.missing_program {
+            tracing::error!("{missing}");
+            return Ok(EXIT_FAILED);
+        }
+        quiet = if idle && !left.waiting && left.running == 0 { quiet + 1 } else { 0 };
+        if quiet == 2 {
+            for watch in &watches {
+                for file in &watch.status.still_open_files {
+                    tracing::warn!(watch = watch.name, file, "still being written; it was not processed");
+                }
+            }
+            return Ok(if left.failed == 0 { EXIT_DONE } else { EXIT_FAILED });
+        }
+        let pause = if quiet == 1 { ASK_AGAIN } else { LONGEST_WAIT };
+        tokio::select! {
+            changed = activity.changed(), if quiet == 0 => if changed.is_err() { return Ok(EXIT_FAILED) },
+            () = watching.changed(), if quiet == 0 => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

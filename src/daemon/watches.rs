@@ -1,0 +1,332 @@
+//! The keeper of the watches: which there are (of the file and of the database), which run, and their gates.
+//!
+//! Names are unique over both; where both have one, the file wins and the row sleeps, with a warning. A row never
+//! keeps the daemon from starting.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::House;
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::gate::Gate;
+use crate::lifecycle::{Pulse, Pulses};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Settings as _, StoreError, WatchRow};
+use crate::warnings::{Severity, Warnings};
+use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+
+/// Digests that may be taken at a time, over all watches.
+const DIGESTS: usize = 2;
+
+/// A watch at a glance.
+#[derive(Clone, Debug)]
+pub struct WatchShown {
+    /// Its name.
+    pub name: String,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// What its task tells.
+    pub status: WatchStatus,
+}
+
+enum Request {
+    Reload { reply: oneshot::Sender<()> },
+    Scan { name: String, force: bool, reply: oneshot::Sender<Option<oneshot::Receiver<Result<LastScan, String>>>> },
+    Status { reply: oneshot::Sender<Vec<WatchShown>> },
+}
+
+/// The other end of the keeper.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    moved: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Request")
+    }
+}
+
+impl Handle {
+    /// Starts, changes and stops watches by what file and database say now.
+    pub async fn reload(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Reload { reply }).await.is_ok() {
+            // The keeper is stopping, if it does not answer.
+            let _ = answer.await;
+        }
+    }
+
+    /// Scans a watch; `None`: it does not run.
+    pub async fn scan(&self, name: &str, force: bool) -> Option<Result<LastScan, String>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Scan { name: name.to_owned(), force, reply }).await.ok()?;
+        answer.await.ok()??.await.ok()
+    }
+
+    /// Every watch that runs.
+    pub async fn status(&self) -> Vec<WatchShown> {
+        let (reply, answer) = oneshot::channel();
+        if self.requests.send(Request::Status { reply }).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Resolves when a watch tells something new.
+    pub async fn changed(&self) {
+        self.moved.notified().await;
+    }
+}
+
+struct Entry {
+    settings: WatchSettings,
+    handle: WatchHandle,
+    gate: watch::Sender<bool>,
+    paused: bool,
+    stop: CancellationToken,
+}
+
+/// The keeper.
+pub struct Watches {
+    requests: mpsc::Receiver<Request>,
+    store: Arc<SqliteStore>,
+    clock: Arc<dyn Clock>,
+    config: watch::Receiver<Arc<Config>>,
+    gate: Gate,
+    warnings: Warnings,
+    pulse: Pulse,
+    pulses: Pulses,
+    stop: CancellationToken,
+    digests: Arc<Semaphore>,
+    tasks: JoinSet<Result<(), StoreError>>,
+    entries: BTreeMap<String, Entry>,
+    moved: Arc<Notify>,
+}
+
+impl Watches {
+    pub fn new(house: &House) -> (Self, Handle) {
+        let (sender, requests) = mpsc::channel(16);
+        let moved = Arc::new(Notify::new());
+        let keeper = Self {
+            requests,
+            store: house.store.clone(),
+            clock: house.clock.clone(),
+            config: house.config.subscribe(),
+            gate: house.gate.clone(),
+            warnings: house.warnings.clone(),
+            pulse: house.pulses.register("watches"),
+            pulses: house.pulses.clone(),
+            stop: house.lifecycle.draining(),
+            digests: Arc::new(Semaphore::new(DIGESTS)),
+            tasks: JoinSet::new(),
+            entries: BTreeMap::new(),
+            moved: moved.clone(),
+        };
+        (keeper, Handle { requests: sender, moved })
+    }
+
+    /// Keeps the watches until told to stop.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut gate = self.gate.changes();
+        self.reconcile().await?;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(request) = self.requests.recv() => self.answer(request).await?,
+                Ok(()) = gate.changed() => self.move_gates(),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(error.into()),
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => return Err(error.into()),
+                },
+                () = self.pulse.asked() => self.pulse.beat(),
+            }
+        }
+        while self.tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: Request) -> anyhow::Result<()> {
+        // Whoever asked may have gone away.
+        match request {
+            Request::Reload { reply } => {
+                self.reconcile().await?;
+                let _ = reply.send(());
+            }
+            Request::Scan { name, force, reply } => {
+                let scanning = match self.entries.get(&name) {
+                    None => None,
+                    Some(entry) => {
+                        let (sender, answer) = oneshot::channel();
+                        let command = WatchCommand::Scan { force, reply: sender };
+                        entry.handle.commands.send(command).await.is_ok().then_some(answer)
+                    }
+                };
+                let _ = reply.send(scanning);
+            }
+            Request::Status { reply } => {
+                let shown = self.entries.iter().map(|(name, entry)| WatchShown {
+                    name: name.clone(),
+                    paused: entry.paused,
+                    status: entry.handle.status.borrow().clone(),
+                });
+                let _ = reply.send(shown.collect());
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what runs be what file and database say.
+    async fn reconcile(&mut self) -> Result<(), StoreError> {
+        let config = self.config.borrow().clone();
+        let rows = self.store.watches().await?;
+        let wanted = self.wanted(&config, &rows);
+        let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
+        let gone: Vec<String> = self
+            .entries
+            .iter()
+            .filter(|(name, entry)| {
+                wanted.get(*name) != Some(&entry.settings.watch) || entry.settings.digest != config.queue.digest
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some(entry) = self.entries.remove(&name) {
+                entry.stop.cancel();
+            }
+        }
+        for (name, watch) in wanted {
+            let paused = paused.get(name.as_str()).copied().unwrap_or(false);
+            if let Some(entry) = self.entries.get_mut(&name) {
+                entry.paused = paused;
+            } else {
+                self.store.put_watch(&name, watch.path.clone(), None).await?;
+                self.start(name, watch, paused, &config);
+            }
+        }
+        self.move_gates();
+        self.moved.notify_waiters();
+        Ok(())
+    }
+
+    /// The watches of the file, and those of the database that fit beside them.
+    fn wanted(&self, config: &Config, rows: &[WatchRow]) -> BTreeMap<String, config::Watch> {
+        let mut wanted = config.watches.clone();
+        for row in rows {
+            let Some(definition) = &row.definition else { continue };
+            let key = format!("watch.{}.definition", row.name);
+            if config.watches.contains_key(&row.name) {
+                let words =
+                    format!("watch `{}` is in the configuration file too, which wins; remove one of them", row.name);
+                self.warnings.set(&key, Severity::Warning, words);
+                continue;
+            }
+            match accept(config, &wanted, row, definition) {
+                Ok(watch) => {
+                    self.warnings.clear(&key);
+                    wanted.insert(row.name.clone(), watch);
+                }
+                Err(why) => {
+                    let words = format!("watch `{}` of the database can't run: {why}", row.name);
+                    self.warnings.set(&key, Severity::Warning, words);
+                }
+            }
+        }
+        wanted
+    }
+
+    fn start(&mut self, name: String, watch: config::Watch, paused: bool, config: &Config) {
+        let settings = WatchSettings {
+            name: name.clone(),
+            watch,
+            state_directory: config.state_directory(),
+            digest: config.queue.digest,
+        };
+        let (gate, intake_open) = watch::channel(!paused && self.gate.reasons().is_empty());
+        let stations = WatchStations {
+            queue: self.store.clone(),
+            sources: self.store.clone(),
+            clock: self.clock.clone(),
+            digests: self.digests.clone(),
+            intake_open,
+            pulse: self.pulses.register("watch"),
+        };
+        let stop = self.stop.child_token();
+        match WatchTask::new(settings.clone(), stations, stop.clone()) {
+            Ok((task, handle)) => {
+                self.tasks.spawn(task.run());
+                self.tasks.spawn(tell(
+                    handle.status.clone(),
+                    self.moved.clone(),
+                    stop.clone(),
+                    self.warnings.clone(),
+                    name.clone(),
+                ));
+                self.entries.insert(name, Entry { settings, handle, gate, paused, stop });
+            }
+            // The configuration's check has refused such globs before.
+            Err(error) => tracing::error!(watch = name, %error, "the watch can't run"),
+        }
+    }
+
+    fn move_gates(&self) {
+        let open = self.gate.reasons().is_empty();
+        for entry in self.entries.values() {
+            entry.gate.send_if_modified(|gate| {
+                let new = open && !entry.paused;
+                std::mem::replace(gate, new) != new
+            });
+        }
+    }
+}
+
+/// A watch of the database, where it fits beside the others.
+fn accept(
+    config: &Config,
+    others: &BTreeMap<String, config::Watch>,
+    row: &WatchRow,
+    definition: &str,
+) -> Result<config::Watch, String> {
+    let value = serde_json::from_str(definition).map_err(|error| error.to_string())?;
+    let watch = config::watch_from_json(&row.name, &value).map_err(|report| report.to_string())?;
+    let mut all = others.clone();
+    all.insert(row.name.clone(), watch.clone());
+    match config::check_watches(&all, &config.pipelines, &config.state_directory()).first() {
+        None => Ok(watch),
+        Some(problem) => Err(problem.to_string()),
+    }
+}
+
+/// Passes on what a watch tells: that it changed, and what a person should know.
+async fn tell(
+    mut status: watch::Receiver<WatchStatus>,
+    moved: Arc<Notify>,
+    stop: CancellationToken,
+    warnings: Warnings,
+    name: String,
+) -> Result<(), StoreError> {
+    let key = format!("watch.{name}");
+    loop {
+        let words = status.borrow_and_update().warnings.join("; ");
+        if words.is_empty() {
+            warnings.clear(&key);
+        } else {
+            warnings.set(&key, Severity::Warning, format!("watch `{name}`: {words}"));
+        }
+        moved.notify_waiters();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            changed = status.changed() => if changed.is_err() { break },
+        }
+    }
+    warnings.clear(&key);
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! From the configuration to what the stations are given.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::lifecycle::Pulse;
+use crate::processor::{self, ChildEnvironment};
+use crate::store::sqlite::{SqliteStore, verify};
+use crate::worker::{PipelineSettings, WorkerSettings};
+
+/// The folder of live output and of the children's records.
+pub fn spool(config: &Config) -> PathBuf {
+    config.state_directory().join("spool")
+}
+
+/// Makes a folder that only this user may enter; whether it worked shows when it is used.
+pub fn make_folder(folder: &Path) {
+    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+        tracing::debug!(path = %folder.display(), %error, "the folder could not be made");
+    }
+}
+
+/// Makes the folders in the state directory that processors need.
+pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
+    for folder in [spool(config), config.state_directory().join("work")] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("{} can't be made", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The pool's settings. Fails where a processor can't be built, with the words of the configuration.
+pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
+    let children =
+        ChildEnvironment { state_directory: config.state_directory(), removed: config.secret_variables.clone() };
+    let mut pipelines = BTreeMap::new();
+    for (name, pipeline) in &config.pipelines {
+        let processor =
+            processor::build(name, pipeline, &children).with_context(|| format!("pipeline `{name}` can't be built"))?;
+        let settings = PipelineSettings {
+            processor,
+            concurrency: pipeline.concurrency,
+            timeout: pipeline.timeout,
+            retry: pipeline.retry.clone(),
+        };
+        pipelines.insert(name.clone(), settings);
+    }
+    let disposals =
+        config.watches.iter().map(|(name, watch)| (name.clone(), (watch.on_success.clone(), watch.on_failure.clone())));
+    Ok(WorkerSettings {
+        concurrency: config.queue.concurrency,
+        lease: config.queue.lease,
+        digest: config.queue.digest,
+        spool: spool(config),
+        pipelines,
+        disposals: disposals.collect(),
+    })
+}
+
+/// Checks a copy of the database.
+pub fn verify_copy(path: PathBuf) -> Pin<Box<dyn Future<Output = crate::store::Result<()>> + Send>> {
+    Box::pin(async move { verify(&path).await })
+}
+
+/// Shows the watchdog that writes are committed.
+pub async fn writer_pulse(store: Arc<SqliteStore>, mut pulse: Pulse) {
+    loop {
+        pulse.asked().await;
+        if store.ping().await.is_ok() {
+            pulse.beat();
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! From an arrival to a job: a file that is whole is handed to the queue.
+//!
+//! 1. **A new source costs no reading.** Its version is enqueued with what `stat` said.
+//! 2. **A known source whose identity changed is read once.** The queue answers *needs digest*; the digest is taken
+//!    on a thread of its own, a few at a time, and the version is handed over again with it. Whether that is a new
+//!    version or only a `touch` is decided by the queue, in the transaction that writes.
+//! 3. **One version of a source is in hand at a time.** A newer one waits until the older one was handed over:
+//!    two digests that overtake each other would look like a file that went back to its old content.
+//!
+//! [`Intake`] serves a watch; [`add`] does the same for paths that a person named.
+
+mod add;
+mod digest;
+mod patience;
+
+pub use add::{AddError, AddRequest, Added, add};
+pub use digest::{digest_file, digest_file_while, open_regular};
+pub use patience::patiently;
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::job::DigestAlgorithm;
+use crate::store::{Content, Enqueued, NewJob, Queue, StoreError};
+
+/// How many digests one intake takes at a time; all of them share the permits that they are given.
+const DIGESTS: usize = 2;
+/// How many versions go into one call.
+const BATCH: usize = 1_000;
+
+/// A version of a source, on its way to the queue.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// What is handed over.
+    pub job: NewJob,
+    /// The file to read, should its digest be needed.
+    pub path: PathBuf,
+    /// Whether `path` may be a symbolic link, which is then resolved before it is read.
+    pub follow: bool,
+}
+
+/// What became of arrivals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Jobs that were made.
+    pub new: u64,
+    /// Versions that were jobs before, or unchanged.
+    pub known: u64,
+    /// Files whose digest is taken now.
+    pub reading: u64,
+}
+
+/// A digest that was asked for.
+#[derive(Debug)]
+pub struct Digested {
+    /// What was read.
+    pub arrival: Arrival,
+    /// What came of it.
+    pub result: io::Result<Content>,
+}
+
+/// Hands a watch's files to the queue.
+pub struct Intake {
+    queue: Arc<dyn Queue>,
+    algorithm: DigestAlgorithm,
+    /// Shared by all intakes of the daemon, so that a storm in many folders does not read them all at once.
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    waiting: VecDeque<Arrival>,
+    reading: JoinSet<Digested>,
+    in_hand: HashSet<PathBuf>,
+}
+
+impl Intake {
+    /// An intake with nothing in hand. It stops reading when `stop` is cancelled.
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        algorithm: DigestAlgorithm,
+        permits: Arc<Semaphore>,
+        stop: CancellationToken,
+    ) -> Self {
+        let (waiting, reading, in_hand) = (VecDeque::new(), JoinSet::new(), HashSet::new());
+        Self { queue, algorithm, permits, stop, waiting, reading, in_hand }
+    }
+
+    /// Hands versions over. Returns when the queue has them, or knows that it needs their digests.
+    pub async fn take(&mut self, mut arrivals: Vec<Arrival>) -> Result<Tally, StoreError> {
+        let mut tally = Tally::default();
+        while !arrivals.is_empty() {
+            let rest = arrivals.split_off(arrivals.len().min(BATCH));
+            let batch = std::mem::replace(&mut arrivals, rest);
+            let jobs: Vec<NewJob> = batch.iter().map(|arrival| arrival.job.clone()).collect();
+            let call = || self.queue.enqueue(jobs.clone());
+            let Some(answers) = patiently(&self.stop, "handing files to the queue", call).await? else { break };
+            for (arrival, answer) in batch.into_iter().zip(answers) {
+                self.note(&mut tally, arrival, answer);
+            }
+        }
+        self.read_more();
+        Ok(tally)
+    }
+
+    fn note(&mut self, tally: &mut Tally, arrival: Arrival, answer: Enqueued) {
+        match answer {
+            Enqueued::New { id, version } => {
+                tracing::debug!(job.id = %id, job.version = version, path = %arrival.path.display(), "enqueued");
+                tally.new += 1;
+            }
+            Enqueued::Known { .. } | Enqueued::Unchanged => tally.known += 1,
+            Enqueued::NeedsDigest if arrival.job.digest.is_none() => {
+                tally.reading += 1;
+                self.in_hand.insert(arrival.path.clone());
+                self.waiting.push_back(arrival);
+            }
+            // A digest was given and another one is asked for: nothing that reading again would change.
+            Enqueued::NeedsDigest => {
+                tracing::error!(path = %arrival.path.display(), "the queue refused the digest that it asked for");
+            }
+        }
+    }
+
+    fn read_more(&mut self) {
+        while self.reading.len() < DIGESTS
+            && let Some(arrival) = self.waiting.pop_front()
+        {
+            let (algorithm, stop, permits) = (self.algorithm, self.stop.clone(), self.permits.clone());
+            self.reading.spawn(async move {
+                let result = digest_aside(&arrival.path, arrival.follow, algorithm, &permits, stop).await;
+                Digested { arrival, result }
+            });
+        }
+    }
+
+    /// The next digest that was taken, with its version completed by it; waits for ever while none is. Loses none
+    /// when dropped. Hand the version over with [`Self::take`], or settle the file anew if it changed meanwhile.
+    pub async fn digested(&mut self) -> Digested {
+        loop {
+            match self.reading.join_next().await {
+                Some(Ok(mut done)) => {
+                    self.in_hand.remove(&done.arrival.path);
+                    self.read_more();
+                    if let Ok(content) = &done.result {
+                        done.arrival.job.digest = Some(content.digest);
+                    }
+                    return done;
+                }
+                Some(Err(error)) => tracing::error!(%error, "a digest's thread died"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether a version of this file is being read.
+    pub fn holds(&self, path: &Path) -> bool {
+        self.in_hand.contains(path)
+    }
+
+    /// How many versions wait for their digests.
+    pub fn len(&self) -> usize {
+        self.in_hand.len()
+    }
+
+    /// Whether nothing is in hand.
+    pub fn is_empty(&self) -> bool {
+        self.in_hand.is_empty()
+    }
+
+    /// Forgets the versions that nobody reads yet: a scan will find them again.
+    pub fn clear(&mut self) {
+        for arrival in self.waiting.drain(..) {
+            self.in_hand.remove(&arrival.path);
+        }
+    }
+}
+
+/// Takes a digest on a thread where blocking is allowed.
+async fn digest_aside(
+    path: &Path,
+    follow: bool,
+    algorithm: DigestAlgorithm,
+    permits: &Semaphore,
+    stop: CancellationToken,
+) -> io::Result<Content> {
+    let _permit = permits.acquire().await.map_err(io::Error::other)?;
+    let path = path.to_owned();
+    let read = move || {
+        let path = if follow { std::fs::canonicalize(path)? } else { path };
+        digest_file_while(&path, algorithm, || !stop.is_cancelled())
+    };
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+}

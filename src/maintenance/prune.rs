@@ -1,0 +1,153 @@
+//! Removes rows by age: only final jobs, history, sources that vanished long ago, old rates and starts. A batch
+//! is one short write, so that the queue's own writes get in between.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::duty::{Context, Duty, Failure};
+use super::spool;
+use crate::clock::Timestamp;
+use crate::config::{self, Retention};
+use crate::job::StateName;
+use crate::store::{Prunable, Upkeep};
+
+/// Rows removed in one write.
+const BATCH: u32 = 500;
+/// The rates that people see look back a quarter of an hour; the rest serves a look at the last hour.
+const RATES: Duration = Duration::from_secs(3_600);
+/// Starts of the daemon, for looking into an incident of the last months.
+const BOOTS: Duration = Duration::from_secs(90 * 86_400);
+
+pub(super) struct Prune;
+
+#[async_trait]
+impl Duty for Prune {
+    fn name(&self) -> &'static str {
+        "prune"
+    }
+
+    fn period(&self, _: &Context, settings: &config::Maintenance) -> Duration {
+        settings.prune_interval
+    }
+
+    async fn run(&self, context: &Context, settings: &config::Maintenance) -> Result<Option<Value>, Failure> {
+        let figures = prune_now(context.upkeep.as_ref(), &settings.retention, context.clock.now(), false).await?;
+        let spool_files = spool::sweep(&context.spool, context.browse.as_ref(), context.clock.wall()).await?;
+        if figures.total() + spool_files > 0 {
+            tracing::info!(rows = figures.total(), spool_files, "pruned what was older than its retention");
+        }
+        let mut value = json!(figures);
+        value["spool_files"] = json!(spool_files);
+        Ok(Some(value))
+    }
+}
+
+/// Rows removed, or, in a dry run, that would be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PruneFigures {
+    /// Completed jobs.
+    pub completed: u64,
+    /// Skipped jobs.
+    pub skipped: u64,
+    /// Cancelled jobs.
+    pub cancelled: u64,
+    /// Failed jobs.
+    pub failed: u64,
+    /// Rows of the history.
+    pub attempts: u64,
+    /// Sources that vanished.
+    pub sources: u64,
+    /// Slots of the rates.
+    pub rates: u64,
+    /// Starts of daemons.
+    pub boots: u64,
+}
+
+impl PruneFigures {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        let jobs = self.completed + self.skipped + self.cancelled + self.failed;
+        jobs + self.attempts + self.sources + self.rates + self.boots
+    }
+}
+
+/// Removes what ended before `now` less its retention, or only counts it.
+///
+/// # Errors
+/// The store's; what was removed until then stays removed.
+pub async fn prune_now(
+    upkeep: &dyn Upkeep,
+    retention: &Retention,
+    now: Timestamp,
+    dry_run: bool,
+) -> Result<PruneFigures, Failure> {
+    let mut figures = PruneFigures::default();
+    // Jobs come before sources, which go only when no job of theirs is left.
+    let kinds = [
+        (Prunable::Jobs(StateName::Completed), retention.completed, &mut figures.completed),
+        (Prunable::Jobs(StateName::Skipped), retention.skipped, &mut figures.skipped),
+        (Prunable::Jobs(StateName::Cancelled), retention.cancelled, &mut figures.cancelled),
+        (Prunable::Jobs(StateName::Failed), retention.failed, &mut figures.failed),
+        (Prunable::Attempts, retention.attempts, &mut figures.attempts),
+        (Prunable::Sources, retention.sources, &mut figures.sources),
+        (Prunable::Rates, RATES, &mut figures.rates),
+        (Prunable::Boots, BOOTS, &mut figures.boots),
+    ];
+    for (what, keep, count) in kinds {
+        let cutoff = now.minus(keep);
+        *count = if dry_run { upkeep.prunable(what, cutoff).await? } else { remove(upkeep, what, cutoff).await? };
+    }
+    Ok(figures)
+}
+
+async fn remove(upkeep: &dyn Upkeep, what: Prunable, cutoff: Timestamp) -> Result<u64, Failure> {
+    let mut removed = 0;
+    loop {
+        let batch = upkeep.prune(what, cutoff, BATCH).await?;
+        removed += batch;
+        if batch < u64::from(BATCH) {
+            return Ok(removed);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake;
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[tokio::test]
+    async fn rows_go_in_batches_by_the_retention_of_their_kind() {
+        let (context, store, clock) = fake::context();
+        clock.advance(DAY * 8);
+        let now = context.clock.now();
+        store.fill(Prunable::Jobs(StateName::Completed), now.minus(DAY * 7 + DAY / 24), 1_200);
+        store.fill(Prunable::Jobs(StateName::Completed), now.minus(DAY * 6), 3);
+        store.fill(Prunable::Jobs(StateName::Failed), now.minus(DAY * 30), 5);
+        store.fill(Prunable::Rates, now.minus(DAY), 7);
+        let retention = Retention { failed: DAY * 20, ..config::Maintenance::default().retention };
+
+        let dry = prune_now(&*store, &retention, now, true).await.unwrap();
+        let done = prune_now(&*store, &retention, now, false).await.unwrap();
+        assert_eq!(dry, done);
+        assert_eq!((done.completed, done.failed, done.rates, done.total()), (1_200, 5, 7, 1_212));
+        assert_eq!(store.rows(Prunable::Jobs(StateName::Completed)), 3);
+        assert!(store.state().largest_batch <= BATCH);
+        assert_eq!(prune_now(&*store, &retention, now, false).await.unwrap().total(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_step_of_the_wall_clock_prunes_nothing() {
+        let (context, store, clock) = fake::context();
+        store.fill(Prunable::Jobs(StateName::Completed), context.clock.now(), 4);
+        clock.step_wall(context.clock.now().plus(DAY * 3_650));
+        Prune.run(&context, &config::Maintenance::default()).await.unwrap();
+        assert_eq!(store.rows(Prunable::Jobs(StateName::Completed)), 4);
+    }
+}

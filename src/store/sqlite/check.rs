@@ -1,0 +1,118 @@
+//! What is wrong with the database, in sentences: SQLite's own check, and the queue's promises.
+
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+
+use super::super::error::{Result, StoreError};
+
+/// The promises that no CHECK can hold, each as a statement that yields one sentence for each breach.
+const PROMISES: &str = include_str!("sql/promises.sql");
+
+/// Breaches that are reported at most of each kind.
+const MOST: i64 = 100;
+
+/// Everything that is wrong; empty: nothing.
+pub(super) async fn run(readers: &SqlitePool, full: bool) -> Result<Vec<String>> {
+    // One snapshot, so that counters and rows are of one moment.
+    let mut snapshot = readers.begin().await?;
+    let mut found = match structure(&mut snapshot, full).await {
+        // What SQLite refuses to read is a finding, and the rest can't be trusted then.
+        Err(StoreError::Corrupt(why)) => return Ok(vec![why]),
+        found => found?,
+    };
+    found.extend(sqlx::query_scalar::<_, String>(PROMISES).bind(MOST).fetch_all(&mut *snapshot).await?);
+    snapshot.commit().await?;
+    Ok(found)
+}
+
+/// What SQLite finds in its own structure; `full` also compares indexes with their tables.
+pub(super) async fn structure(reader: &mut SqliteConnection, full: bool) -> Result<Vec<String>> {
+    let sql = if full { "PRAGMA integrity_check(100)" } else { "PRAGMA quick_check(100)" };
+    let lines: Vec<String> = sqlx::query_scalar(sql).fetch_all(reader).await?;
+    Ok(lines.into_iter().filter(|line| line != "ok").map(|line| format!("the file is damaged: {line}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::super::fixture;
+    use crate::store::Upkeep as _;
+
+    #[tokio::test]
+    async fn each_broken_promise_is_told_in_a_sentence() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(
+            &store,
+            "INSERT INTO boots VALUES (1, zeroblob(16), 1, 'v', 0, NULL), (2, CAST(printf('%016d', 2) AS BLOB), 1, 'v', 0, 9)",
+        )
+        .await;
+        fixture::jobs(&store, 1, 3, "state", "'pending'").await;
+        fixture::jobs(&store, 4, 1, "state, boot, lease_deadline, started_at", "'running', 1, 5, 6").await;
+        fixture::jobs(&store, 5, 1, "state, finished_at", "'completed', 7").await;
+        assert_eq!(store.check(false).await.unwrap(), Vec::<String>::new());
+        for (damage, sentence, repair) in [
+            (
+                "UPDATE counters SET n = 5 WHERE state = 'pending'",
+                "the counters say 5 jobs of pipeline \"documents\" are pending at level 2; there are 3",
+                "UPDATE counters SET n = 3 WHERE state = 'pending'",
+            ),
+            (
+                "DELETE FROM counters WHERE state = 'running'",
+                "the counters say 0 jobs of pipeline \"documents\" are running at level 2; there are 1",
+                "INSERT INTO counters VALUES (1, 'running', 2, 1)",
+            ),
+            (
+                "UPDATE jobs SET blocked_by = 4 WHERE id = 1",
+                "job 1 waits for job 4, which is not a running job of the same source: it would wait for ever",
+                "UPDATE jobs SET blocked_by = NULL WHERE id = 1",
+            ),
+            (
+                "UPDATE jobs SET blocked_by = 77 WHERE id = 1",
+                "job 1 waits for job 77, which is not a running job of the same source: it would wait for ever",
+                "UPDATE jobs SET blocked_by = NULL WHERE id = 1",
+            ),
+            (
+                "UPDATE jobs SET source = 2 WHERE id = 3",
+                "jobs 2 and 3 wait side by side, though they are versions of one source",
+                "UPDATE jobs SET source = 3 WHERE id = 3",
+            ),
+            (
+                "UPDATE jobs SET boot = 2 WHERE id = 4",
+                "job 4 runs, though the daemon that leased it stopped",
+                "UPDATE jobs SET boot = 1 WHERE id = 4",
+            ),
+            (
+                "DELETE FROM taken WHERE job = 5",
+                "job 5 is version 1 of its source, which is not known to have been taken",
+                "INSERT INTO taken VALUES (5, 1, 1, 5, 1)",
+            ),
+            (
+                "UPDATE taken SET version = 2 WHERE job = 5",
+                "version 2 of source 5 was taken, and the source is at version 1",
+                "UPDATE taken SET version = 1 WHERE job = 5",
+            ),
+            (
+                "INSERT INTO dispositions VALUES (5, x'61', x'62', NULL, 'completed', NULL, NULL, 1, 1, 1, 1, 1)",
+                "job 5 is completed, and its file is still noted as on its way",
+                "DELETE FROM dispositions",
+            ),
+        ] {
+            fixture::sql(&store, damage).await;
+            assert_eq!(store.check(true).await.unwrap(), [sentence]);
+            fixture::sql(&store, repair).await;
+        }
+        assert_eq!(store.check(false).await.unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_reference_into_nothing_is_told() {
+        let dir = TempDir::new().unwrap();
+        let store = fixture::store(&dir).await;
+        fixture::sql(&store, "INSERT INTO taken VALUES (9, 1, 1, 5, 1)").await;
+        assert_eq!(
+            store.check(false).await.unwrap(),
+            ["what was taken of source 9 is noted, and the source does not exist"]
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! The intents of files on their way. They are written under the attempt's fence.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+
+use super::super::disposition::{Disposition, Dispositions};
+use super::super::error::Result;
+use super::super::lease::Claim;
+use super::{SqliteStore, wire};
+use crate::clock::Timestamp;
+
+#[async_trait]
+impl Dispositions for SqliteStore {
+    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<bool> {
+        let clock = self.clock.clone();
+        self.write(move |tx| {
+            let (disposition, now) = (disposition.clone(), clock.now());
+            Box::pin(async move { intend(tx, claim, &disposition, now).await })
+        })
+        .await
+    }
+
+    async fn withdraw(&self, claim: Claim) -> Result<bool> {
+        self.write(move |tx| Box::pin(withdraw(tx, claim))).await
+    }
+}
+
+/// Whether the claim's lease still stands.
+async fn stands(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
+    let row = sqlx::query("SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND state = 'running'")
+        .bind(claim.job.0)
+        .bind(claim.fence.0)
+        .fetch_optional(tx)
+        .await?;
+    Ok(row.is_some())
+}
+
+async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: Timestamp) -> Result<bool> {
+    if !stands(tx, claim).await? {
+        return Ok(false);
+    }
+    let [dev, inode, size, mtime, ctime] = wire::identity_columns(&to.identity);
+    sqlx::query(
+        "INSERT INTO dispositions (job, path, private, target, verdict, error_kind, error_message, dev, inode, size, mtime_ns, ctime_ns)
+         VALUES (?1, ?2, ?3, ?4, iif(?5 IS NULL, 'completed', 'failed'), ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (job) DO NOTHING",
+    )
+    .bind(claim.job.0)
+    .bind(wire::path_bytes(&to.path))
+    .bind(wire::path_bytes(&to.private))
+    .bind(to.target.as_deref().map(wire::path_bytes))
+    .bind(to.error.as_ref().map(|error| error.kind.as_str()))
+    .bind(to.error.as_ref().map(|error| error.message.as_str()))
+    .bind(dev)
+    .bind(inode)
+    .bind(size)
+    .bind(mtime)
+    .bind(ctime)
+    .execute(&mut *tx)
+    .await?;
+    // From here on its absence is our doing and no delete; unless a newer version is known already.
+    sqlx::query(
+        "UPDATE sources SET presence = 'consumed', gone_at = ?2 FROM jobs AS j
+         WHERE j.id = ?1 AND sources.id = j.source AND sources.version = j.version",
+    )
+    .bind(claim.job.0)
+    .bind(now.as_millis())
+    .execute(tx)
+    .await?;
+    Ok(true)
+}
+
+async fn withdraw(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
+    if !stands(tx, claim).await? {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM dispositions WHERE job = ?").bind(claim.job.0).execute(&mut *tx).await?;
+    // The mark stays: what is under the name now arrived anew, whatever its content.
+    Ok(true)
+}

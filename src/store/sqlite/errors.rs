@@ -1,0 +1,51 @@
+//! SQLite's result codes as what the caller does about them.
+
+use super::super::error::StoreError;
+
+/// SQLite's primary result codes (<https://www.sqlite.org/rescode.html>).
+mod code {
+    pub const PERM: i32 = 3;
+    pub const BUSY: i32 = 5;
+    pub const READONLY: i32 = 8;
+    pub const IOERR: i32 = 10;
+    pub const CORRUPT: i32 = 11;
+    pub const FULL: i32 = 13;
+    pub const CANTOPEN: i32 = 14;
+    pub const NOTADB: i32 = 26;
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(inner) => {
+                let number = inner.code().and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
+                from_code(number & 0xff, inner.message())
+            }
+            sqlx::Error::Io(io) => Self::Disk(io.to_string()),
+            sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+fn from_code(primary: i32, message: &str) -> StoreError {
+    match primary {
+        code::BUSY => StoreError::Busy,
+        code::FULL => StoreError::Full,
+        code::IOERR => StoreError::Disk(message.to_owned()),
+        code::CORRUPT => StoreError::Corrupt(format!(
+            "the database is damaged ({message}); `ingestd db check` says how, `ingestd db restore` brings back a backup"
+        )),
+        code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
+        code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),
+        code::CANTOPEN | code::PERM => StoreError::Permission(format!("the database may not be opened ({message})")),
+        _ => StoreError::Other(message.to_owned()),
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Other(format!("rows could not be encoded: {error}"))
+    }
+}

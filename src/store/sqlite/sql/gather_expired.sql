@@ -1,0 +1,12 @@
+-- Leases of this boot (?1) whose deadline (CLOCK_BOOTTIME, ?2) has passed; what follows is as for dead boots.
+INSERT INTO temp.crashed (id, pipeline, priority, next_state, successor, moving, suspect)
+SELECT j.id, j.pipeline, j.priority,
+       CASE WHEN d.job IS NOT NULL THEN 'pending'
+            WHEN j.crashes >= 2 AND j.crashes_alone + 1 >= ?3 THEN 'failed'
+            WHEN b.id IS NOT NULL THEN 'skipped'
+            ELSE 'pending' END,
+       b.id, d.job IS NOT NULL, j.crashes + 1 >= 2
+FROM jobs AS j INDEXED BY jobs_leased
+LEFT JOIN jobs AS b ON b.blocked_by = j.id
+LEFT JOIN dispositions AS d ON d.job = j.id
+WHERE j.state = 'running' AND j.boot = ?1 AND j.lease_deadline <= ?2

@@ -1,0 +1,161 @@
+//! A person's hand on the queue. Rows are few, so they are decided one by one, in one transaction.
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::super::error::Result;
+use super::super::steer::{Steered, Steering};
+use super::SqliteStore;
+use super::enqueue::parse;
+use super::tally::Tally;
+use crate::clock::Timestamp;
+use crate::job::{JobId, Priority, StateName};
+
+#[async_trait]
+impl Steering for SqliteStore {
+    async fn retry(&self, jobs: Vec<JobId>) -> Result<Vec<Steered>> {
+        self.steer(jobs, Hand::Retry).await
+    }
+
+    async fn cancel(&self, jobs: Vec<JobId>) -> Result<Vec<Steered>> {
+        self.steer(jobs, Hand::Cancel).await
+    }
+
+    async fn prioritize(&self, jobs: Vec<JobId>, priority: Priority) -> Result<Vec<Steered>> {
+        self.steer(jobs, Hand::Prioritize(priority)).await
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Hand {
+    Retry,
+    Cancel,
+    Prioritize(Priority),
+}
+
+/// What the table says about a job that a person named.
+struct Named {
+    id: JobId,
+    pipeline: i64,
+    priority: i64,
+    state: StateName,
+    newest: Option<i64>,
+    moving: bool,
+}
+
+impl SqliteStore {
+    async fn steer(&self, jobs: Vec<JobId>, hand: Hand) -> Result<Vec<Steered>> {
+        let clock = self.clock.clone();
+        self.write_counted(move |tx, tally| {
+            let (jobs, now) = (jobs.clone(), clock.now());
+            Box::pin(async move {
+                let mut answers = Vec::with_capacity(jobs.len());
+                for id in jobs {
+                    answers.push(match look_up(tx, id).await? {
+                        None => Steered::Unknown,
+                        Some(job) => apply(tx, &job, hand, now, tally).await?,
+                    });
+                }
+                Ok(answers)
+            })
+        })
+        .await
+    }
+}
+
+async fn look_up(tx: &mut SqliteConnection, id: JobId) -> Result<Option<Named>> {
+    let row = sqlx::query(
+        "SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
+         FROM jobs AS j
+         LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
+         LEFT JOIN dispositions AS d ON d.job = j.id
+         WHERE j.id = ?",
+    )
+    .bind(id.0)
+    .fetch_optional(tx)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Named {
+        id,
+        pipeline: row.try_get("pipeline")?,
+        priority: row.try_get("priority")?,
+        state: parse(&row.try_get::<String, _>("state")?)?,
+        newest: row.try_get("newest")?,
+        moving: row.try_get("moving")?,
+    }))
+}
+
+async fn apply(
+    tx: &mut SqliteConnection,
+    job: &Named,
+    hand: Hand,
+    now: Timestamp,
+    tally: &mut Tally,
+) -> Result<Steered> {
+    match (hand, job.state) {
+        (Hand::Retry, StateName::Failed | StateName::Cancelled) => reopen(tx, job, now, tally).await,
+        (Hand::Retry, StateName::Retrying | StateName::Pending) => {
+            sqlx::query("UPDATE jobs SET run_at = min(run_at, ?2) WHERE id = ?1")
+                .bind(job.id.0)
+                .bind(now.as_millis())
+                .execute(tx)
+                .await?;
+            tally.unblocked();
+            Ok(Steered::Done)
+        }
+        (Hand::Retry | Hand::Cancel, StateName::Running) => Ok(Steered::Running),
+        (Hand::Cancel, StateName::Pending | StateName::Retrying) if job.moving => Ok(Steered::Refused(
+            "its processor is done, and its file is on its way to where `on_success` or `on_failure` send it"
+                .to_owned(),
+        )),
+        (Hand::Cancel, StateName::Pending | StateName::Retrying) => cancel(tx, job, now, tally).await,
+        (Hand::Prioritize(level), StateName::Pending | StateName::Retrying) => {
+            sqlx::query("UPDATE jobs SET priority = ?2 WHERE id = ?1")
+                .bind(job.id.0)
+                .bind(level.number())
+                .execute(tx)
+                .await?;
+            tally.add(job.pipeline, job.state, job.priority, -1);
+            tally.add(job.pipeline, job.state, level.number(), 1);
+            Ok(Steered::Done)
+        }
+        (_, state) => Ok(Steered::Refused(format!("it is {state}"))),
+    }
+}
+
+/// A final job becomes pending with a fresh budget, unless its source has moved on.
+async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
+    if let Some(newer) = job.newest.filter(|newest| *newest != job.id.0) {
+        return Ok(Steered::Refused(format!("a newer version of its source is job {newer}; retry that one")));
+    }
+    sqlx::query(
+        "INSERT INTO attempts (job, seq, source, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms)
+         SELECT id, executions, source, pipeline, priority, 'reopened', 0, ?2, ?2, ?2, 0 FROM jobs WHERE id = ?1",
+    )
+    .bind(job.id.0)
+    .bind(now.as_millis())
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query(
+        "UPDATE jobs SET state = 'pending', run_at = ?2, finished_at = NULL, first_started_at = NULL,
+                attempt = 0, deferrals = 0, crashes = 0, crashes_alone = 0
+         WHERE id = ?1",
+    )
+    .bind(job.id.0)
+    .bind(now.as_millis())
+    .execute(tx)
+    .await?;
+    tally.moved(job.pipeline, job.priority, job.state, StateName::Pending);
+    Ok(Steered::Done)
+}
+
+async fn cancel(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
+    sqlx::query("UPDATE jobs SET state = 'cancelled', finished_at = ?2, blocked_by = NULL WHERE id = ?1")
+        .bind(job.id.0)
+        .bind(now.as_millis())
+        .execute(tx)
+        .await?;
+    tally.moved(job.pipeline, job.priority, job.state, StateName::Cancelled);
+    Ok(Steered::Done)
+}

@@ -1,0 +1,80 @@
+//! How rows travel into a statement: one JSON array of arrays, unrolled by `json_each`. JSON carries no raw
+//! bytes, so paths and digests go as hexadecimal and come back through `unhex`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::super::error::{Result, StoreError};
+use crate::job::{Digest, FileIdentity};
+
+/// The rows as one bound parameter.
+pub(super) fn rows<T: Serialize>(rows: &[T]) -> Result<String> {
+    Ok(serde_json::to_string(rows)?)
+}
+
+/// Bytes for `unhex`.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    out
+}
+
+/// A path for `unhex`.
+pub(super) fn hex_path(path: &Path) -> String {
+    hex(path.as_os_str().as_bytes())
+}
+
+/// A path as a BLOB to bind.
+pub(super) fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// A path from a BLOB.
+pub(super) fn path(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+/// A relative path under a root, both as BLOBs.
+pub(super) fn joined(root: &[u8], relative: &[u8]) -> PathBuf {
+    Path::new(OsStr::from_bytes(root)).join(OsStr::from_bytes(relative))
+}
+
+/// A digest from its column.
+pub(super) fn digest(bytes: Option<Vec<u8>>) -> Result<Option<Digest>> {
+    match bytes {
+        None => Ok(None),
+        Some(bytes) => Digest::from_bytes(&bytes)
+            .map(Some)
+            .ok_or_else(|| StoreError::Corrupt("a digest in the database has an unknown form".to_owned())),
+    }
+}
+
+/// The columns `dev, inode, size, mtime_ns, ctime_ns`. Device, inode and size are unsigned on disk; the table
+/// holds their bits.
+pub(super) fn identity_columns(identity: &FileIdentity) -> [i64; 5] {
+    [
+        identity.dev.cast_signed(),
+        identity.inode.cast_signed(),
+        identity.size.cast_signed(),
+        identity.mtime_ns,
+        identity.ctime_ns,
+    ]
+}
+
+/// Reads [`identity_columns`] back.
+pub(super) fn identity([dev, inode, size, mtime_ns, ctime_ns]: [i64; 5]) -> FileIdentity {
+    FileIdentity {
+        dev: dev.cast_unsigned(),
+        inode: inode.cast_unsigned(),
+        size: size.cast_unsigned(),
+        mtime_ns,
+        ctime_ns,
+    }
+}

@@ -1,0 +1,107 @@
+//! The root: whether it is there, whether it is the one that it was, and how its changes are noticed.
+
+use tokio::time::Instant;
+
+use super::native::Native;
+use super::status::{Mode, Root};
+use super::task::WatchTask;
+use super::tree::{FolderId, is_remote};
+use crate::config::WatchMode;
+
+impl WatchTask {
+    /// Looks at the root, and arms or disarms the watch. A root that is not there is looked for every
+    /// `poll_interval`; one that is another folder than before is armed anew and scanned.
+    pub(super) async fn check_root(&mut self) {
+        self.check_root_at = None;
+        let root = self.tree.root().to_owned();
+        let Some(found) = self.aside(move || FolderId::readable(&root)).await else { return };
+        match found {
+            Ok(id) if self.armed == Some(id) => (),
+            Ok(id) => self.arm(id).await,
+            Err(error) => self.disarm(&error),
+        }
+    }
+
+    async fn arm(&mut self, id: FolderId) {
+        if self.armed.is_some() || matches!(self.status.root, Root::Missing(_)) {
+            tracing::info!(watch = self.settings.name, "the folder is there; watching it");
+        }
+        self.native = None;
+        let root = self.tree.root().to_owned();
+        let Some(remote) = self.aside(move || is_remote(&root)).await else { return };
+        self.remote = remote;
+        self.status.mode = self.choose_mode().await;
+        self.status.root = Root::Present;
+        self.armed = Some(id);
+        self.next_full = None;
+        // The events are on from here, so whatever comes after this scan has one.
+        self.dirty.everything(Instant::now());
+        self.refresh_warnings();
+    }
+
+    async fn choose_mode(&mut self) -> Mode {
+        match self.settings.watch.mode {
+            WatchMode::Poll => return Mode::Poll("as configured".to_owned()),
+            WatchMode::Auto if self.remote => return Mode::Poll("a network filesystem sends no events".to_owned()),
+            WatchMode::Auto | WatchMode::Native => (),
+        }
+        let (root, watch) = (self.tree.root().to_owned(), self.settings.watch.clone());
+        let start = move || Native::start(&root, watch.recursive, watch.follow_symlinks);
+        match self.aside(start).await {
+            Some(Ok(native)) => {
+                self.native = Some(native);
+                Mode::Native
+            }
+            Some(Err(why)) => {
+                tracing::warn!(watch = self.settings.name, "no native events, so the folder is polled: {why}");
+                Mode::Poll(why)
+            }
+            None => Mode::None,
+        }
+    }
+
+    fn disarm(&mut self, error: &std::io::Error) {
+        let why = format!("{}: {error}", self.tree.root().display());
+        if !matches!(self.status.root, Root::Missing(_)) {
+            tracing::warn!(watch = self.settings.name, "the folder is missing or can't be read; waiting for it: {why}");
+        }
+        self.native = None;
+        self.armed = None;
+        self.next_full = None;
+        self.settling.clear();
+        self.status.mode = Mode::None;
+        self.status.root = Root::Missing(why.clone());
+        self.wish.refuse(&why);
+        self.check_root_at = Some(Instant::now() + self.settings.watch.poll_interval);
+        self.refresh_warnings();
+    }
+
+    /// Native events can't cover the whole tree: from now on it is polled.
+    pub(super) fn fall_back(&mut self, why: String) {
+        tracing::warn!(watch = self.settings.name, "not every folder sends events, so the tree is polled: {why}");
+        self.native = None;
+        self.status.mode = Mode::Poll(why);
+        self.next_full = None;
+        self.lost();
+        self.refresh_warnings();
+    }
+
+    pub(super) fn refresh_warnings(&mut self) {
+        let mut warnings = Vec::new();
+        match &self.status.root {
+            Root::Missing(why) => warnings.push(format!("the folder is missing or can't be read: {why}")),
+            Root::Replaced => {
+                let root = self.tree.root().display();
+                warnings.push(format!("{root} is empty and not the folder that it was: nothing counts as deleted"));
+            }
+            Root::Unknown | Root::Present => (),
+        }
+        if let Mode::Poll(why) = &self.status.mode
+            && self.settings.watch.mode != WatchMode::Poll
+            && !self.remote
+        {
+            warnings.push(format!("polled for want of events: {why}"));
+        }
+        self.status.warnings = warnings;
+    }
+}

@@ -1,0 +1,235 @@
+//! From settling to the queue: looks at files whose time has come, hands over those that are whole, and notes those
+//! that are gone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Instant;
+
+use super::compare::is_wanted;
+use super::filter::Rule;
+use super::settle::{Sighting, Sign};
+use super::task::WatchTask;
+use super::tree::{FolderId, Look};
+use crate::intake::{Arrival, Digested, patiently};
+use crate::job::{FileIdentity, SourceKey};
+use crate::store::{Gone, NewJob, StoreError, Vanished};
+
+/// How many files are looked at in one go.
+const LOOKS: usize = 1_000;
+
+/// A file that is whole, as the last look saw it.
+struct Whole {
+    relative: PathBuf,
+    identity: FileIdentity,
+    force: bool,
+}
+
+impl WatchTask {
+    pub(super) async fn look_at_due(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let mut names = Vec::new();
+        for relative in self.settling.due(now, LOOKS) {
+            if self.intake.holds(&self.tree.absolute(&relative)) {
+                self.settling.park(&relative, now);
+            } else {
+                let probe = !self.remote && self.settling.wants_probe(&relative);
+                names.push((relative, probe));
+            }
+        }
+        let Some((root, looks)) = self.look_at(names).await else { return Ok(()) };
+        if Some(root) != self.armed {
+            // Not the tree that these names are of: it is armed and scanned anew.
+            self.look_around_anew();
+            return Ok(());
+        }
+        let (mut whole, mut gone) = (Vec::new(), Vec::new());
+        let now = Instant::now();
+        for (relative, look) in looks {
+            self.judge(relative, look, now, &mut whole, &mut gone);
+        }
+        self.hand_over(whole).await?;
+        self.note_gone(gone, root).await
+    }
+
+    /// Looks at each; `None`: the root is not there, or the watch was stopped.
+    async fn look_at(&mut self, names: Vec<(PathBuf, bool)>) -> Option<(FolderId, Vec<(PathBuf, Look)>)> {
+        let tree = self.tree.clone();
+        let look = move || -> io::Result<_> {
+            let view = tree.view()?;
+            let look = |(relative, probe): (PathBuf, bool)| {
+                let look = view.look(&relative, probe);
+                (relative, look)
+            };
+            let looks: Vec<(PathBuf, Look)> = names.into_iter().map(look).collect();
+            // Asked again: if the root went away in between, every look found nothing.
+            FolderId::at(tree.root()).map(|root| (root, looks))
+        };
+        match self.aside(look).await? {
+            Ok(looked) => Some(looked),
+            Err(_) => {
+                self.look_around_anew();
+                None
+            }
+        }
+    }
+
+    fn look_around_anew(&mut self) {
+        let now = Instant::now();
+        self.check_root_at = Some(now);
+        self.settling.clear();
+        self.dirty.everything(now);
+    }
+
+    fn judge(&mut self, relative: PathBuf, look: Look, now: Instant, whole: &mut Vec<Whole>, gone: &mut Vec<PathBuf>) {
+        match look {
+            Look::File(identity, writers) => {
+                if let Some(Sighting { force, .. }) = self.settling.looked(&relative, identity, writers, now) {
+                    whole.push(Whole { relative, identity, force });
+                }
+                return;
+            }
+            Look::Folder => self.dirty.folder(relative.clone(), now),
+            Look::Gone => gone.push(relative.clone()),
+            Look::Excluded(Rule::NotReady(_)) => (),
+            Look::Excluded(_) => self.status.excluded += 1,
+            Look::Unreadable(error) => drop(self.note_error(&relative, error)),
+        }
+        self.settling.remove(&relative);
+    }
+
+    async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
+        if whole.is_empty() {
+            return Ok(());
+        }
+        let names = whole.iter().map(|file| file.relative.clone()).collect();
+        let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
+        let events = self.settings.watch.events;
+        let wanted = whole
+            .into_iter()
+            .zip(known)
+            .filter(|(file, known)| file.force || is_wanted(events, &file.identity, known.as_ref()));
+        let arrivals: Vec<Arrival> = wanted
+            .map(|(file, known)| {
+                let new = known.is_none_or(|known| !known.present);
+                let note_only = new && !file.force && (!events.add || self.adopting());
+                self.arrival(file, note_only)
+            })
+            .collect();
+        self.status.seen += arrivals.len() as u64;
+        self.give(arrivals).await
+    }
+
+    /// Whether files that are found were there before the watch, and are only noted.
+    fn adopting(&self) -> bool {
+        self.settings.adopt_existing && !self.scanned_once
+    }
+
+    fn arrival(&self, file: Whole, note_only: bool) -> Arrival {
+        let path = self.tree.absolute(&file.relative);
+        let watch = &self.settings.watch;
+        let job = NewJob {
+            source: SourceKey::Watched { watch: self.settings.name.clone(), relative: file.relative },
+            pipeline: watch.pipeline.clone(),
+            priority: watch.priority,
+            run_at: None,
+            identity: file.identity,
+            digest: None,
+            metadata: None,
+            force: file.force,
+            note_only,
+        };
+        Arrival { job, path, follow: watch.follow_symlinks }
+    }
+
+    async fn give(&mut self, arrivals: Vec<Arrival>) -> Result<(), StoreError> {
+        if !arrivals.is_empty() {
+            self.status.taken += self.intake.take(arrivals).await?.new;
+        }
+        Ok(())
+    }
+
+    /// A digest was taken: the version goes to the queue with it, unless the file is another one by now.
+    pub(super) async fn digested(&mut self, done: Digested) -> Result<(), StoreError> {
+        let now = Instant::now();
+        let relative = done.arrival.job.source.display_path().to_owned();
+        self.settling.wake(&relative, now);
+        if !self.status.open {
+            return Ok(());
+        }
+        match done.result {
+            Ok(content) if content.identity == done.arrival.job.identity => self.give(vec![done.arrival]).await,
+            Ok(_) => self.settle_anew(relative, now),
+            Err(error) => match error.kind() {
+                io::ErrorKind::Interrupted => Ok(()),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
+                    self.settle_anew(relative, now)
+                }
+                _ => {
+                    if self.note_error(&relative, error.to_string()) {
+                        let path = done.arrival.path.display();
+                        tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
+                    }
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn settle_anew(&mut self, relative: PathBuf, now: Instant) -> Result<(), StoreError> {
+        self.settle_from(relative, Sign::Changed, now);
+        Ok(())
+    }
+
+    /// Names at which there is nothing: files that are known are gone, others may have been folders.
+    async fn note_gone(&mut self, names: Vec<PathBuf>, root: FolderId) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(known) = self.scanner.known(names.clone()).await? else { return Ok(()) };
+        let (mut gone, mut folders) = (Vec::new(), Vec::new());
+        for (name, known) in names.into_iter().zip(known) {
+            let files = if known.is_some() { &mut gone } else { &mut folders };
+            files.push(name);
+        }
+        for folder in folders {
+            self.note_gone_below(&folder, root, &mut gone).await?;
+        }
+        self.vanish(gone).await
+    }
+
+    async fn note_gone_below(
+        &mut self,
+        folder: &Path,
+        root: FolderId,
+        gone: &mut Vec<PathBuf>,
+    ) -> Result<(), StoreError> {
+        let (below, more) = self.scanner.known_below(folder).await?;
+        let missing = if below.is_empty() { Ok(Vec::new()) } else { self.scanner.missing(below, Some(root)).await };
+        match missing {
+            Ok(missing) if !more => gone.extend(missing),
+            _ => self.dirty.everything(Instant::now()),
+        }
+        Ok(())
+    }
+
+    /// Tells the queue that files are gone. They were looked for, under the root that is armed.
+    pub(super) async fn vanish(&mut self, names: Vec<PathBuf>) -> Result<(), StoreError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let watch = &self.settings.watch;
+        let tell = |relative: PathBuf| Gone {
+            watch: self.settings.name.clone(),
+            relative,
+            pipeline: watch.pipeline.clone(),
+            wants_job: watch.events.delete,
+            priority: watch.priority,
+        };
+        let gone: Vec<Gone> = names.into_iter().map(tell).collect();
+        let call = || self.queue.vanish(gone.clone());
+        let answers = patiently(&self.stop, "noting files that are gone", call).await?.unwrap_or_default();
+        self.status.vanished += answers.iter().filter(|answer| **answer != Vanished::Nothing).count() as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! What a watch tells about itself, for `status` and `watch list`, and for `run --once`.
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+
+/// How changes are noticed right now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "kind", content = "why")]
+pub enum Mode {
+    /// Not yet: the root is not there.
+    #[default]
+    None,
+    /// By native events.
+    Native,
+    /// By walks, and why.
+    Poll(String),
+}
+
+/// Where the root stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "state", content = "why")]
+pub enum Root {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// There.
+    Present,
+    /// Not there, or not to be read: nothing is taken for deleted.
+    Missing(String),
+    /// There, empty, and not the folder that it was: nothing is taken for deleted.
+    Replaced,
+}
+
+/// A file that is not whole yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SettlingFile {
+    /// Relative to the root, with replacement characters where it is not UTF-8 (here and below).
+    pub relative: String,
+    /// What it waits for.
+    pub waits_for: &'static str,
+}
+
+/// The newest full scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LastScan {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How long it took.
+    pub duration_ms: i64,
+    /// Files that it saw.
+    pub files: u64,
+    /// Of them new or changed.
+    pub changed: u64,
+    /// Entries left alone by a rule.
+    pub excluded: u64,
+    /// Files that had vanished.
+    pub vanished: u64,
+    /// Entries that could not be read.
+    pub errors: u64,
+}
+
+/// A watch at a glance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct WatchStatus {
+    /// How changes are noticed.
+    pub mode: Mode,
+    /// Where the root stands.
+    pub root: Root,
+    /// Whether files are handed over (not paused, and room for them).
+    pub open: bool,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// Files that are not whole yet.
+    pub settling: usize,
+    /// Some of them.
+    pub settling_files: Vec<SettlingFile>,
+    /// Files that somebody has open for writing.
+    pub still_open: usize,
+    /// Some of them, relative to the root.
+    pub still_open_files: Vec<String>,
+    /// The newest full scan.
+    pub last_scan: Option<LastScan>,
+    /// The newest native event.
+    pub last_event_at: Option<Timestamp>,
+    /// Times that events were lost and a scan took their place.
+    pub events_lost: u64,
+    /// Files that were looked at because they were new or changed.
+    pub seen: u64,
+    /// Jobs that were made of them.
+    pub taken: u64,
+    /// Files named by events that a rule excludes.
+    pub excluded: u64,
+    /// Files that were noted as gone.
+    pub vanished: u64,
+    /// Files that could not be read.
+    pub errors: u64,
+    /// The newest of these errors, at most a few.
+    pub recent_errors: Vec<(String, String)>,
+    /// Everything that was found has been handed over, except for files that somebody still writes.
+    pub idle: bool,
+}

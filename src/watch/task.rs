@@ -1,0 +1,400 @@
+//! The task of one watch: a loop that waits for whatever comes first, and does one short thing about it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::compare::{Ended, Scanner};
+use super::dirty::Dirty;
+use super::filter::{BadGlob, Ruling};
+use super::native::{Hint, Native};
+use super::rescan::{RunningScan, Wish};
+use super::settle::{Settling, Sign};
+use super::status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
+use super::tree::{FolderId, Tree};
+use crate::clock::Clock;
+use crate::config;
+use crate::intake::Intake;
+use crate::job::DigestAlgorithm;
+use crate::lifecycle::Pulse;
+use crate::store::{Queue, Sources, StoreError};
+
+/// How many files may be settling; a scan waits for room, and an event without room leads to a scan.
+const MAX_SETTLING: usize = 16_384;
+/// How many hints are heard at once.
+const MAX_HINTS: usize = 1_024;
+/// How often the status is told at most, except when it becomes or ceases to be idle.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+/// How many files and errors the status names.
+pub(super) const NAMES: usize = 10;
+/// How soon a scan follows when events were lost.
+const LOST_PAUSE: Duration = Duration::from_millis(100);
+const FAR: Duration = Duration::from_secs(86_400);
+
+/// What a watch is.
+#[derive(Clone, Debug)]
+pub struct WatchSettings {
+    /// Its name.
+    pub name: String,
+    /// Its section of the configuration.
+    pub watch: config::Watch,
+    /// The folder of the database, which is never entered.
+    pub state_directory: PathBuf,
+    /// How contents are digested.
+    pub digest: DigestAlgorithm,
+    /// Whether files that the first scan finds are noted as known, and not processed.
+    pub adopt_existing: bool,
+}
+
+/// What a watch works with.
+pub struct WatchStations {
+    /// Where versions go.
+    pub queue: Arc<dyn Queue>,
+    /// What is known of files.
+    pub sources: Arc<dyn Sources>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How many digests may be taken at a time, over all watches.
+    pub digests: Arc<Semaphore>,
+    /// Whether files may be handed over: `false` while the watch is paused or there is no room for jobs. What
+    /// happens meanwhile is found by a scan afterwards.
+    pub intake_open: watch::Receiver<bool>,
+    /// Shows the watchdog that the loop turns.
+    pub pulse: Pulse,
+}
+
+/// Something that a person asks of a watch.
+#[derive(Debug)]
+pub enum WatchCommand {
+    /// Scan everything now; `force` takes every file again. Answers when the scan is through (files that have to
+    /// settle follow later), or with the reason why there is none.
+    Scan {
+        /// Whether files are taken though nothing changed.
+        force: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<LastScan, String>>,
+    },
+}
+
+/// The other end of a watch's task.
+#[derive(Clone, Debug)]
+pub struct WatchHandle {
+    /// What a person asks goes in here.
+    pub commands: mpsc::Sender<WatchCommand>,
+    /// How it is.
+    pub status: watch::Receiver<WatchStatus>,
+}
+
+/// One watch at work.
+pub struct WatchTask {
+    pub(super) settings: WatchSettings,
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) scanner: Scanner,
+    pub(super) intake: Intake,
+    pub(super) stop: CancellationToken,
+    commands: mpsc::Receiver<WatchCommand>,
+    gate: watch::Receiver<bool>,
+    pulse: Pulse,
+    told: watch::Sender<WatchStatus>,
+    next_telling: Instant,
+
+    pub(super) native: Option<Native>,
+    /// The root that the events come from and that scans are compared with; `None`: it is not there.
+    pub(super) armed: Option<FolderId>,
+    /// The root in which a scan last went through.
+    pub(super) trusted_root: Option<FolderId>,
+    /// When to look whether the root is there, or still the same.
+    pub(super) check_root_at: Option<Instant>,
+    /// Whether other machines write here, so that neither events nor leases nor times can be trusted.
+    pub(super) remote: bool,
+
+    pub(super) settling: Settling,
+    pub(super) dirty: Dirty,
+    pub(super) wish: Wish,
+    pub(super) next_full: Option<Instant>,
+    pub(super) scan: Option<RunningScan>,
+    pub(super) scans: JoinSet<Result<Ended, StoreError>>,
+    pub(super) scanned_once: bool,
+    pub(super) status: WatchStatus,
+}
+
+impl WatchTask {
+    /// A watch, and the other end of it. It ends soon after `stop` is cancelled.
+    pub fn new(
+        settings: WatchSettings,
+        stations: WatchStations,
+        stop: CancellationToken,
+    ) -> Result<(Self, WatchHandle), BadGlob> {
+        let tree = Arc::new(Tree::new(&settings.watch, settings.state_directory.clone())?);
+        let (sender, commands) = mpsc::channel(16);
+        let (told, status) = watch::channel(WatchStatus::default());
+        let WatchStations { queue, sources, clock, digests, intake_open: gate, pulse } = stations;
+        let scanner = Scanner {
+            watch: settings.name.clone(),
+            tree: tree.clone(),
+            sources,
+            events: settings.watch.events,
+            stop: stop.clone(),
+        };
+        let now = Instant::now();
+        let task = Self {
+            intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
+            settling: Settling::new(settings.watch.settle, MAX_SETTLING),
+            settings,
+            queue,
+            clock,
+            tree,
+            scanner,
+            stop,
+            commands,
+            gate,
+            pulse,
+            told,
+            next_telling: now,
+            native: None,
+            armed: None,
+            trusted_root: None,
+            check_root_at: Some(now),
+            remote: false,
+            dirty: Dirty::default(),
+            wish: Wish::default(),
+            next_full: None,
+            scan: None,
+            scans: JoinSet::new(),
+            scanned_once: false,
+            status: WatchStatus::default(),
+        };
+        Ok((task, WatchHandle { commands: sender, status }))
+    }
+
+    /// Watches until it is stopped. An error is one of the store that the daemon has to leave for.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        self.status.open = *self.gate.borrow_and_update();
+        let mut hints = Vec::new();
+        while !self.stop.is_cancelled() {
+            self.do_what_is_due().await?;
+            let tell_at = self.tell();
+            let wake = self.next_due().into_iter().chain(tell_at).min().unwrap_or_else(|| Instant::now() + FAR);
+            let room = self.settling.has_room(super::scan::BATCH) && self.intake.len() < MAX_SETTLING;
+            // Every branch only waits, and may be dropped; what follows runs to its end.
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                () = tokio::time::sleep_until(wake) => (),
+                () = hear(&mut self.native, &mut hints) => self.heed(&mut hints),
+                finding = RunningScan::next(&mut self.scan), if room => self.found(finding).await?,
+                done = self.intake.digested() => self.digested(done).await?,
+                Some(command) = self.commands.recv() => self.obey(command),
+                Ok(()) = self.gate.changed() => self.gate_moved(),
+                () = self.pulse.asked() => self.pulse.beat(),
+            }
+        }
+        self.native = None;
+        self.scan = None;
+        self.scans.shutdown().await;
+        Ok(())
+    }
+
+    async fn do_what_is_due(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if self.check_root_at.is_some_and(|at| at <= now) {
+            self.check_root().await;
+        }
+        if !self.status.open {
+            return Ok(());
+        }
+        if self.settling.next_due().is_some_and(|due| due <= now) {
+            self.look_at_due().await?;
+        }
+        if self.scan.is_none() && self.armed.is_some() {
+            self.start_due_scan(now).await;
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
+        let scan = self.dirty.next_due().into_iter().chain(self.next_full).min().filter(|_| may_scan);
+        let look = self.settling.next_due().filter(|_| self.status.open);
+        self.check_root_at.into_iter().chain(scan).chain(look).min()
+    }
+
+    fn heed(&mut self, hints: &mut Vec<Hint>) {
+        self.status.last_event_at = Some(self.clock.now());
+        let lost = self.native.as_ref().map_or(0, Native::take_lost);
+        if lost > 0 {
+            self.lost();
+        }
+        let now = Instant::now();
+        for hint in hints.drain(..) {
+            match hint {
+                Hint::Root => self.check_root_at = Some(now),
+                Hint::Limit(why) => self.fall_back(why),
+                Hint::Lost => self.lost(),
+                // While the intake is closed, the scan that follows its opening finds everything.
+                _ if !self.status.open => (),
+                Hint::File(relative, sign) => self.notice(relative, sign, now),
+                Hint::Gone(relative) => self.notice_gone(relative, now),
+                Hint::Folder(relative) => {
+                    if is_taken(self.tree.filter().folders_above(&relative))
+                        && is_taken(self.tree.filter().folder(&relative))
+                    {
+                        self.dirty.folder(relative, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn notice(&mut self, relative: PathBuf, sign: Sign, now: Instant) {
+        let relative = self.tree.filter().companion_of(&relative).unwrap_or(relative);
+        if is_taken(self.tree.filter().path(&relative)) {
+            self.settle_from(relative, sign, now);
+        } else {
+            self.status.excluded += 1;
+        }
+    }
+
+    fn notice_gone(&mut self, relative: PathBuf, now: Instant) {
+        let filter = self.tree.filter();
+        let as_file = is_taken(filter.file(&relative));
+        if is_taken(filter.folders_above(&relative)) && (as_file || is_taken(filter.folder(&relative))) {
+            self.settle_from(relative, Sign::Changed, now);
+        }
+    }
+
+    pub(super) fn settle_from(&mut self, relative: PathBuf, sign: Sign, now: Instant) {
+        if !self.settling.noticed(relative, sign, now) {
+            self.dirty.everything(now + LOST_PAUSE);
+        }
+    }
+
+    pub(super) fn lost(&mut self) {
+        self.status.events_lost += 1;
+        self.dirty.everything(Instant::now() + LOST_PAUSE);
+    }
+
+    fn obey(&mut self, command: WatchCommand) {
+        match command {
+            WatchCommand::Scan { reply, .. } if !self.status.open => {
+                drop(reply.send(Err("nothing is taken right now: the watch or the intake is paused".to_owned())));
+            }
+            WatchCommand::Scan { force, reply } => {
+                self.wish.add(force, reply);
+                self.dirty.everything(Instant::now());
+                self.check_root_at = Some(Instant::now());
+            }
+        }
+    }
+
+    fn gate_moved(&mut self) {
+        let open = *self.gate.borrow_and_update();
+        if open != self.status.open {
+            self.status.open = open;
+            self.settling.clear();
+            self.intake.clear();
+            self.scan = None;
+            self.scans.abort_all();
+            self.dirty.everything(Instant::now());
+        }
+    }
+
+    /// Notes what could not be read, and answers whether that is news: every scan meets the same errors again.
+    pub(super) fn note_error(&mut self, relative: &Path, error: String) -> bool {
+        let error = (relative.display().to_string(), error);
+        if self.status.recent_errors.contains(&error) {
+            return false;
+        }
+        self.status.errors += 1;
+        if self.status.recent_errors.len() >= NAMES {
+            self.status.recent_errors.remove(0);
+        }
+        self.status.recent_errors.push(error);
+        true
+    }
+
+    /// Tells the status, unless it was told a moment ago; then answers when to.
+    fn tell(&mut self) -> Option<Instant> {
+        let (now, idle) = (Instant::now(), self.is_idle());
+        self.status.idle = idle;
+        self.status.settling = self.settling.len();
+        self.status.still_open = self.settling.still_open();
+        if now < self.next_telling && self.told.borrow().idle == idle {
+            return Some(self.next_telling).filter(|_| !self.is_told());
+        }
+        self.name_settling();
+        if !self.is_told() {
+            self.told.send_replace(self.status.clone());
+            self.next_telling = now + TELL_EVERY;
+        }
+        None
+    }
+
+    fn is_told(&self) -> bool {
+        *self.told.borrow() == self.status
+    }
+
+    fn name_settling(&mut self) {
+        let zero = self.settings.watch.settle.is_zero();
+        let waits_for = |open: bool| match (open, zero) {
+            (true, _) => "its writer to close it",
+            (false, true) => "a second look",
+            (false, false) => "its quiet time",
+        };
+        let name = |relative: &Path| relative.display().to_string();
+        let some = self.settling.iter().take(NAMES);
+        self.status.settling_files = some
+            .map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: waits_for(file.open) })
+            .collect();
+        let open = self.settling.iter().filter(|(_, file)| file.open).take(NAMES);
+        self.status.still_open_files = open.map(|(relative, _)| name(relative)).collect();
+    }
+
+    fn is_idle(&self) -> bool {
+        if !self.status.open || self.check_root_at.is_some_and(|at| at <= Instant::now()) {
+            return false;
+        }
+        if self.armed.is_none() {
+            return matches!(self.status.root, Root::Missing(_));
+        }
+        let handed_over = self.intake.is_empty() && self.settling.len() == self.settling.still_open();
+        let scanning = self.scan.as_ref().is_some_and(|scan| !scan.periodic);
+        self.scanned_once && !scanning && self.dirty.is_clean() && handed_over
+    }
+
+    /// How long until the next full scan, as things stand.
+    pub(super) const fn scan_interval(&self) -> Duration {
+        match self.status.mode {
+            Mode::Poll(_) => self.settings.watch.poll_interval,
+            Mode::Native | Mode::None => self.settings.watch.rescan_interval,
+        }
+    }
+
+    /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not
+    /// keep the daemon from leaving.
+    pub(super) async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let work = tokio::task::spawn_blocking(work);
+        tokio::select! {
+            () = self.stop.cancelled() => None,
+            done = work => done.ok(),
+        }
+    }
+}
+
+pub(super) fn is_taken(ruling: Ruling) -> bool {
+    ruling == Ruling::Taken
+}
+
+/// Waits for hints; for ever, where there are no native events.
+async fn hear(native: &mut Option<Native>, into: &mut Vec<Hint>) {
+    match native {
+        Some(native) => native.hints(into, MAX_HINTS).await,
+        None => std::future::pending().await,
+    }
+}

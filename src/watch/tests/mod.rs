@@ -1,0 +1,6 @@
+//! The watch on real folders, against a store in memory.
+
+mod fake;
+mod journey;
+mod roots;
+mod walks;

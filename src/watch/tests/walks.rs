@@ -1,0 +1,123 @@
+//! Walks and looks over real trees with everything in them that a name or an inode can be.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::fake::Bench;
+use crate::watch::scan::{Walked, walk};
+use crate::watch::tree::Tree;
+
+fn files(bench: &Bench) -> (BTreeSet<PathBuf>, Walked) {
+    let tree = Tree::new(&bench.config, bench.folder.path().join("state")).unwrap();
+    let mut found = BTreeSet::new();
+    let take = |batch: Vec<crate::watch::scan::Found>| found.extend(batch.into_iter().map(|file| file.relative));
+    let walked = walk(&tree, &[PathBuf::new()], || true, take).unwrap();
+    (found, walked)
+}
+
+fn named(names: &[&str]) -> BTreeSet<PathBuf> {
+    names.iter().map(PathBuf::from).collect()
+}
+
+#[test]
+fn names_of_any_bytes_are_found() {
+    let bench = Bench::new(|_| ());
+    let names: [&[u8]; 4] = [b"-rf", b"line\nbreak", b"not-utf8-\xff\xfe", b" "];
+    for name in names {
+        fs::write(bench.path("").join(OsStr::from_bytes(name)), "x").unwrap();
+    }
+    let expected: BTreeSet<PathBuf> = names.iter().map(|name| PathBuf::from(OsStr::from_bytes(name))).collect();
+    assert_eq!(files(&bench).0, expected);
+}
+
+#[test]
+fn special_files_are_left_alone_and_links_are_not_followed() {
+    let bench = Bench::new(|_| ());
+    let fifo = bench.path("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(bench.path("socket")).unwrap();
+    bench.write("real/a", "x");
+    symlink(bench.path("real"), bench.path("link")).unwrap();
+    let (found, walked) = files(&bench);
+    assert_eq!(found, named(&["real/a"]));
+    assert_eq!((walked.special, walked.excluded, walked.errors), (2, 3, 0));
+}
+
+#[test]
+fn followed_links_end_in_loops_and_never_lead_out() {
+    let bench = Bench::new(|watch| watch.follow_symlinks = true);
+    bench.write("real/a", "x");
+    fs::write(bench.folder.path().join("outside"), "x").unwrap();
+    symlink("real", bench.path("link")).unwrap();
+    symlink("..", bench.path("real/up")).unwrap();
+    symlink(bench.folder.path().join("outside"), bench.path("out")).unwrap();
+    symlink("nowhere", bench.path("dangling")).unwrap();
+    let (found, walked) = files(&bench);
+    assert_eq!(found, named(&["real/a", "link/a"]));
+    assert_eq!(walked.errors, 0);
+}
+
+#[test]
+fn the_state_directory_is_never_entered_whatever_its_name() {
+    let bench = Bench::new(|_| ());
+    bench.write("a", "x");
+    fs::rename(bench.folder.path().join("state"), bench.path("innocent")).unwrap();
+    bench.write("innocent/ingestd.db", "x");
+    symlink(bench.path("innocent"), bench.folder.path().join("state")).unwrap();
+    assert_eq!(files(&bench).0, named(&["a"]));
+}
+
+#[test]
+fn excluded_folders_are_not_descended_into_and_recursion_can_be_off() {
+    let mut bench = Bench::new(|_| ());
+    bench.write("a", "x");
+    bench.write(".git/objects/b", "x");
+    bench.write("d/c", "x");
+    let (found, walked) = files(&bench);
+    assert_eq!((found, walked.folders), (named(&["a", "d/c"]), 2));
+    bench.config.recursive = false;
+    assert_eq!(files(&bench).0, named(&["a"]));
+}
+
+#[test]
+fn ignore_files_are_obeyed_where_asked_and_the_nearer_one_wins() {
+    let mut bench = Bench::new(|watch| watch.exclude.clear());
+    bench.write(".gitignore", "*.log\nbuild/\n");
+    bench.write("d/.ingestdignore", "!kept.log\n");
+    for name in ["a", "a.log", "build/x", "d/kept.log", "d/other.log"] {
+        bench.write(name, "x");
+    }
+    assert_eq!(files(&bench).0.len(), 7);
+    bench.config.ignore_files = true;
+    assert_eq!(files(&bench).0, named(&[".gitignore", "a", "d/.ingestdignore", "d/kept.log"]));
+}
+
+#[test]
+fn a_missing_root_is_an_error_and_an_empty_one_is_not() {
+    let bench = Bench::new(|_| ());
+    assert!(files(&bench).1.empty);
+    fs::remove_dir(bench.path("")).unwrap();
+    let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
+    assert!(walk(&tree, &[PathBuf::new()], || true, drop).is_err());
+}
+
+#[test]
+fn an_unreadable_folder_is_told_and_what_it_holds_is_not_gone() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: root reads every folder, so this needs another user");
+        return;
+    }
+    let bench = Bench::new(|_| ());
+    bench.write("locked/a", "x");
+    fs::set_permissions(bench.path("locked"), fs::Permissions::from_mode(0)).unwrap();
+    let (found, walked) = files(&bench);
+    assert!(found.is_empty());
+    assert_eq!((walked.errors, walked.first_errors[0].0.as_path()), (1, Path::new("locked")));
+    let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
+    assert!(!tree.view().unwrap().is_gone(Path::new("locked/a")));
+    fs::set_permissions(bench.path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
+}

@@ -1,0 +1,333 @@
+//! One execution of a job under one lease: look → process → dispose → verdict.
+//!
+//! 1. *Look*: the file's content is digested unless that is known. Gone, unchanged, or newer than this version:
+//!    the execution ends here.
+//! 2. *Process*, until the processor is done, the pipeline's timeout passes, or somebody stops it.
+//! 3. *Dispose*: the intent to move or delete the file is committed first, then the file goes its way. An
+//!    execution that finds such an intent from before a crash goes on here.
+//! 4. The retry policy makes the verdict, once. Settling it is the dispatcher's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::disposal::{self, Carried};
+use super::running::{Handle, StopReason};
+use super::settings::{PipelineSettings, WorkerSettings};
+use crate::clock::Clock;
+use crate::config::Disposal;
+use crate::intake::digest_file;
+use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
+use crate::processor::{Report, Task};
+use crate::store::{Content, Disposition, Dispositions, Enqueued, Lease, NewJob, Queue, Settlement, StoreError, Work};
+
+/// A lease this close to its end is given up rather than worked on.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
+/// A processor that does not return this long after it was told to stop is left to its fate.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What every attempt shares.
+#[derive(Clone)]
+pub struct Workshop {
+    /// For a newer version that is noticed here.
+    pub queue: Arc<dyn Queue>,
+    /// For the intents.
+    pub dispositions: Arc<dyn Dispositions>,
+    /// Both clocks.
+    pub clock: Arc<dyn Clock>,
+    /// As of now; a reload is seen when the verdict falls.
+    pub settings: watch::Receiver<Arc<WorkerSettings>>,
+}
+
+/// How an execution ended, for the dispatcher to settle.
+#[derive(Debug)]
+pub enum Ended {
+    /// With a verdict.
+    Verdict(Settlement),
+    /// Without the right to write one.
+    LeaseLost(Lease),
+}
+
+/// What an execution knows by its end.
+struct Findings {
+    report: Report,
+    content: Option<Content>,
+    /// The verdict that an intent from before a crash carries.
+    settled: Option<Verdict>,
+}
+
+impl Findings {
+    const fn early(outcome: Outcome, content: Option<Content>) -> Self {
+        Self { report: Report::of(outcome), content, settled: None }
+    }
+}
+
+impl Workshop {
+    /// Executes the job to its end.
+    pub async fn attempt(self, lease: Lease, work: Work, pipeline: PipelineSettings, handle: Handle) -> Ended {
+        let begun = Instant::now();
+        let mut findings = tokio::select! {
+            findings = self.execute(&lease, &work, &pipeline, &handle) => findings,
+            () = self.lease_runs_out(&handle) => {
+                handle.stop(StopReason::LeaseLost);
+                return Ended::LeaseLost(lease);
+            }
+        };
+        if handle.reason() == Some(StopReason::LeaseLost) {
+            return Ended::LeaseLost(lease);
+        }
+        let verdict = match findings.settled.take() {
+            Some(verdict) => verdict,
+            None => self.judge(&lease, &work, &mut findings).await,
+        };
+        Ended::Verdict(Settlement {
+            lease,
+            verdict,
+            code: findings.report.code,
+            output: findings.report.output,
+            content: findings.content,
+            duration: begun.elapsed(),
+        })
+    }
+
+    /// Resolves shortly before the lease can have expired, by the clock that also counts a suspend.
+    async fn lease_runs_out(&self, handle: &Handle) {
+        loop {
+            let left = handle.deadline().since(self.clock.boottime());
+            if left <= LEASE_MARGIN {
+                return;
+            }
+            tokio::time::sleep((left - LEASE_MARGIN).min(Duration::from_secs(30))).await;
+        }
+    }
+
+    async fn execute(&self, lease: &Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Findings {
+        if let Some(disposition) = &work.disposition {
+            return self.resume(lease, disposition.clone()).await;
+        }
+        let content = match self.look(work).await {
+            Ok(content) => content,
+            Err(outcome) => return Findings::early(outcome, None),
+        };
+        if let Some(moot) = self.moot(work, content.as_ref()).await {
+            return Findings::early(moot, None);
+        }
+        let task = self.task(lease, work, content.as_ref());
+        let spool = task.spool.clone();
+        let report = process(pipeline, task, handle).await;
+        remove_spool(&spool);
+        Findings { report, content, settled: None }
+    }
+
+    /// The file's content as it is now; an outcome where there is nothing to process.
+    async fn look(&self, work: &Work) -> Result<Option<Content>, Outcome> {
+        if work.op == Op::Delete {
+            return Ok(None);
+        }
+        let (path, algorithm) = (work.path.clone(), self.settings.borrow().digest);
+        let known = work.digest.map(|digest| (work.identity, digest));
+        let looked = tokio::task::spawn_blocking(move || match known {
+            Some((identity, digest)) if unchanged(&path, &identity) => Ok(Content { identity, digest }),
+            _ => digest_file(&path, algorithm),
+        })
+        .await;
+        match looked {
+            Ok(Ok(content)) => Ok(Some(content)),
+            Ok(Err(error)) => Err(unreadable(work, &error)),
+            Err(error) => Err(Outcome::Failed(JobError::transient(ErrorKind::Io, error.to_string()))),
+        }
+    }
+
+    /// Whether there is nothing left to do, given the content.
+    async fn moot(&self, work: &Work, content: Option<&Content>) -> Option<Outcome> {
+        let content = content?;
+        let newer = match work.digest {
+            Some(before) => before != content.digest,
+            // Nobody recorded what an earlier execution worked on: only an untouched file is surely the same.
+            None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),
+        };
+        if newer {
+            return Some(self.hand_over(work, content).await);
+        }
+        (work.completed_digest == Some(content.digest)).then_some(Outcome::Moot(SkipReason::Unchanged))
+    }
+
+    /// The file has newer content than the version that this job is about: that becomes the next version.
+    async fn hand_over(&self, work: &Work, content: &Content) -> Outcome {
+        let newer = NewJob {
+            source: work.source.clone(),
+            pipeline: work.pipeline.clone(),
+            priority: work.priority,
+            run_at: None,
+            identity: content.identity,
+            digest: Some(content.digest),
+            metadata: work.metadata.clone(),
+            force: false,
+            note_only: false,
+        };
+        match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
+            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
+                Outcome::Moot(SkipReason::Superseded { by: id })
+            }
+            Ok(_) => Outcome::Interrupted,
+            Err(error) => {
+                tracing::warn!(job.id = %work.job, %error, "a newer version of the file could not be enqueued");
+                Outcome::Interrupted
+            }
+        }
+    }
+
+    fn task(&self, lease: &Lease, work: &Work, content: Option<&Content>) -> Task {
+        let (watch, relative) = match &work.source {
+            SourceKey::Watched { watch, relative } => (Some(watch.clone()), relative.clone()),
+            _ => (None, work.path.clone()),
+        };
+        Task {
+            job: work.job,
+            attempt: work.attempt,
+            execution: work.execution,
+            pipeline: work.pipeline.clone(),
+            watch,
+            path: work.path.clone(),
+            relative,
+            op: work.op,
+            size: content.map_or(0, |content| content.identity.size),
+            digest: content.map(|content| content.digest),
+            idempotency_key: work.idempotency_key,
+            metadata: work.metadata.clone(),
+            spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
+        }
+    }
+
+    /// The verdict; where it is final and the file shall go somewhere, the file goes first.
+    async fn judge(&self, lease: &Lease, work: &Work, findings: &mut Findings) -> Verdict {
+        let outcome = std::mem::replace(&mut findings.report.outcome, Outcome::Interrupted);
+        let verdict = self.policy(work, outcome);
+        let (disposal, error) = match &verdict {
+            Verdict::Complete => (self.disposal(work).0, None),
+            Verdict::Fail { error } => (self.disposal(work).1, Some(error.clone())),
+            _ => return verdict,
+        };
+        let Some(content) = findings.content else { return verdict };
+        let relative = match &work.source {
+            SourceKey::Watched { relative, .. } => relative.as_path(),
+            _ => return verdict,
+        };
+        let fence = lease.fence();
+        let Some(mut plan) = disposal::plan(work.job, fence, &work.path, relative, &disposal, content.identity) else {
+            return verdict;
+        };
+        plan.error = error;
+        match self.dispositions.intend(lease.claim(), plan.clone()).await {
+            Ok(true) => match self.carry_out(lease, plan).await {
+                Ok(()) => verdict,
+                Err(error) => self.policy(work, Outcome::Failed(error)),
+            },
+            Ok(false) => Verdict::Release,
+            Err(error) => self.policy(work, Outcome::Failed(not_committed(&error))),
+        }
+    }
+
+    fn policy(&self, work: &Work, outcome: Outcome) -> Verdict {
+        let settings = self.settings.borrow().clone();
+        let retry = settings.pipelines.get(&work.pipeline).map(|pipeline| pipeline.retry.clone()).unwrap_or_default();
+        retry.judge(outcome, work.spent, self.clock.now(), fastrand::f64())
+    }
+
+    fn disposal(&self, work: &Work) -> (Disposal, Disposal) {
+        let keep = || (Disposal::Keep, Disposal::Keep);
+        match &work.source {
+            SourceKey::Watched { watch, .. } if work.op != Op::Delete => {
+                self.settings.borrow().disposals.get(watch).cloned().unwrap_or_else(keep)
+            }
+            _ => keep(),
+        }
+    }
+
+    async fn carry_out(&self, lease: &Lease, disposition: Disposition) -> Result<(), JobError> {
+        let carried = tokio::task::spawn_blocking(move || disposal::carry_out(&disposition))
+            .await
+            .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))??;
+        if let Carried::AnotherFile = carried {
+            self.dispositions.withdraw(lease.claim()).await.map_err(|error| not_committed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The processor was done before a crash; only the file's way is left.
+    async fn resume(&self, lease: &Lease, disposition: Disposition) -> Findings {
+        let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
+        match self.carry_out(lease, disposition).await {
+            Ok(()) => Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) },
+            Err(error) => Findings::early(Outcome::Failed(error), None),
+        }
+    }
+}
+
+/// Runs the processor until it is done, too late, or stopped.
+async fn process(pipeline: &PipelineSettings, task: Task, handle: &Handle) -> Report {
+    let stop = handle.token().child_token();
+    let work = pipeline.processor.process(task, stop.clone());
+    tokio::pin!(work);
+    let timed_out = tokio::select! {
+        report = &mut work => return told(report, handle),
+        () = tokio::time::sleep(pipeline.timeout) => true,
+        () = handle.token().cancelled() => false,
+    };
+    stop.cancel();
+    let mut report = match tokio::time::timeout(STOP_PATIENCE, work).await {
+        Ok(report) => report,
+        Err(_) => Report::of(Outcome::Interrupted),
+    };
+    if timed_out && handle.reason().is_none() {
+        let limit = humantime::format_duration(pipeline.timeout);
+        report.outcome = Outcome::Failed(JobError::transient(ErrorKind::Timeout, format!("no end after {limit}")));
+        return report;
+    }
+    told(report, handle)
+}
+
+/// What a stop from outside means outweighs what the processor made of it.
+fn told(mut report: Report, handle: &Handle) -> Report {
+    match handle.reason() {
+        Some(StopReason::Cancelled) if report.outcome != Outcome::Done => report.outcome = Outcome::Cancelled,
+        Some(StopReason::Interrupted) if report.outcome != Outcome::Done => report.outcome = Outcome::Interrupted,
+        _ => {}
+    }
+    report
+}
+
+fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
+}
+
+fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
+    let message = format!("{}: {error}", work.path.display());
+    match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.execution == 1 => {
+            Outcome::Moot(SkipReason::Vanished)
+        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
+        }
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+            Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
+        }
+        _ => Outcome::Failed(JobError::transient(ErrorKind::Unreadable, message)),
+    }
+}
+
+fn not_committed(error: &StoreError) -> JobError {
+    JobError::transient(ErrorKind::Disposition, format!("the intent could not be committed: {error}"))
+}
+
+/// The tail is kept with the attempt by now; what can't be removed is swept up later.
+fn remove_spool(spool: &Path) {
+    match std::fs::remove_file(spool) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => tracing::debug!(path = %spool.display(), %error, "a spool file stays behind"),
+    }
+}

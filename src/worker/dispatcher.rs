@@ -1,0 +1,354 @@
+//! The dispatcher: one loop that leases, hands out, gathers and settles.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Ended, Workshop};
+use super::running::{Handle, Running, RunningJob, StopReason};
+use super::settings::WorkerSettings;
+use crate::clock::{Clock, Timestamp};
+use crate::job::{JobId, Verdict};
+use crate::lifecycle::Pulse;
+use crate::store::{Appetite, Claim, Lease, Leased, Settled, Settlement, StoreError, Want, Work};
+
+/// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Commands that may wait for the dispatcher.
+const WAITING_COMMANDS: usize = 64;
+
+/// What the rest of the daemon asks of the dispatcher.
+#[derive(Debug)]
+pub enum Command {
+    /// Stop these jobs, because a person cancelled them; answers how many of them run.
+    Cancel {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// The answer.
+        reply: oneshot::Sender<usize>,
+    },
+    /// Stop what runs of these pipelines, spending nothing.
+    Interrupt {
+        /// Which.
+        pipelines: Vec<String>,
+        /// How many run.
+        reply: oneshot::Sender<usize>,
+    },
+    /// Tell what runs.
+    List {
+        /// The answer.
+        reply: oneshot::Sender<Vec<RunningJob>>,
+    },
+}
+
+/// The other stations' end of the dispatcher.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// Bounded.
+    pub commands: mpsc::Sender<Command>,
+}
+
+/// When the pool stops.
+#[derive(Clone, Debug)]
+pub struct Stops {
+    /// No further job is leased.
+    pub draining: CancellationToken,
+    /// What still runs is stopped and released.
+    pub interrupt: CancellationToken,
+}
+
+/// The pool.
+pub struct Dispatcher {
+    workshop: Workshop,
+    commands: mpsc::Receiver<Command>,
+    stops: Stops,
+    pulse: Pulse,
+    attempts: JoinSet<Ended>,
+    by_task: HashMap<Id, Claim>,
+    running: Running,
+    ended: Vec<Settlement>,
+    pause: Option<Duration>,
+    interrupted: bool,
+    /// A suspect is due: nothing further starts until it can run alone.
+    quiesce: bool,
+}
+
+/// What woke the loop.
+enum Woken {
+    /// Something may be leasable.
+    Hungry,
+    /// Leases have to be renewed.
+    Heartbeat,
+    /// Only to look around.
+    Idle,
+}
+
+impl Dispatcher {
+    /// A pool that works until `stops` say otherwise.
+    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse) -> (Self, Handles) {
+        let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
+        let dispatcher = Self {
+            workshop,
+            commands,
+            stops,
+            pulse,
+            attempts: JoinSet::new(),
+            by_task: HashMap::new(),
+            running: Running::default(),
+            ended: Vec::new(),
+            pause: None,
+            interrupted: false,
+            quiesce: false,
+        };
+        (dispatcher, Handles { commands: sender })
+    }
+
+    /// Works until told to stop and everything has ended.
+    ///
+    /// # Errors
+    /// The store failed for good.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut hungry = true;
+        let mut heartbeat = Instant::now() + self.heartbeat_period();
+        let mut next_due: Option<Timestamp> = None;
+        loop {
+            // Interest first, then the question: what changes in between wakes the wait below.
+            let changed = self.workshop.queue.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if hungry || !self.ended.is_empty() {
+                next_due = self.turn().await?;
+            }
+            if self.stops.draining.is_cancelled() && self.running.is_empty() && self.ended.is_empty() {
+                return Ok(());
+            }
+            let woken = tokio::select! {
+                biased;
+                Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
+                () = changed => Woken::Hungry,
+                Some(command) = self.commands.recv() => { self.obey(command); Woken::Idle }
+                () = tokio::time::sleep_until(heartbeat), if !self.running.is_empty() => Woken::Heartbeat,
+                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
+                () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
+                () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
+                Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
+                () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
+            };
+            hungry = matches!(woken, Woken::Hungry);
+            if matches!(woken, Woken::Heartbeat) {
+                self.renew().await?;
+                heartbeat = Instant::now() + self.heartbeat_period();
+            }
+            while let Some(ended) = self.attempts.try_join_next_with_id() {
+                self.gather(ended);
+            }
+        }
+    }
+
+    fn heartbeat_period(&self) -> Duration {
+        self.workshop.settings.borrow().lease / 3
+    }
+
+    fn may_lease(&self) -> bool {
+        !self.stops.draining.is_cancelled()
+    }
+
+    /// Settles what has gathered together with the next lease, and starts what was leased.
+    async fn turn(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let ends = std::mem::take(&mut self.ended);
+        let (wants, limit, appetite) = self.appetite();
+        let queue = self.workshop.queue.clone();
+        let lease = async {
+            if limit == 0 || wants.is_empty() {
+                Ok(Leased::default())
+            } else {
+                queue.lease(wants, limit, appetite).await
+            }
+        };
+        let claims: Vec<_> = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
+        let settle = async { if ends.is_empty() { Ok(Vec::new()) } else { queue.settle(ends).await } };
+        let (settled, leased) = tokio::join!(settle, lease);
+        match settled {
+            Ok(answers) => claims.iter().zip(answers).for_each(|((claim, verdict, took), answer)| {
+                report_end(*claim, verdict, *took, answer);
+            }),
+            Err(error) if error.is_fatal() => return Err(error),
+            // The leases run out, and the jobs are taken back as crashed.
+            Err(error) => tracing::error!(ends = claims.len(), %error, "ends of executions could not be written"),
+        }
+        match leased {
+            Ok(leased) => Ok(self.begin(leased)),
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => Ok(Some(self.back_off(&error))),
+        }
+    }
+
+    /// How many jobs may start, of which pipelines.
+    fn appetite(&self) -> (Vec<Want>, usize, Appetite) {
+        let settings = self.workshop.settings.borrow();
+        let limit = settings.concurrency.unwrap_or(usize::MAX).saturating_sub(self.running.len());
+        let waits_for_quiet = self.quiesce && !self.running.is_empty();
+        if !self.may_lease() || self.running.has_suspect() || waits_for_quiet {
+            return (Vec::new(), 0, Appetite::Regular);
+        }
+        let wants: Vec<Want> = settings
+            .pipelines
+            .iter()
+            .map(|(name, pipeline)| Want {
+                pipeline: name.clone(),
+                permits: pipeline.concurrency.saturating_sub(self.running.of_pipeline(name)),
+            })
+            .filter(|want| want.permits > 0)
+            .collect();
+        let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
+        if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
+    }
+
+    fn begin(&mut self, leased: Leased) -> Option<Timestamp> {
+        self.pause = None;
+        let Leased { work, next_due, suspect_due } = leased;
+        // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
+        self.quiesce = suspect_due && !work.iter().any(|(_, work)| work.suspect);
+        for (lease, work) in work {
+            if work.suspect {
+                tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
+            }
+            self.start(lease, work);
+        }
+        next_due
+    }
+
+    fn start(&mut self, lease: Lease, work: Work) {
+        let Some(pipeline) = self.workshop.settings.borrow().pipelines.get(&work.pipeline).cloned() else {
+            // A reload took the pipeline away between the question and the answer: back to where it was.
+            self.ended.push(release(lease));
+            return;
+        };
+        let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
+        self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
+        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
+        let task = self.attempts.spawn(attempt);
+        self.by_task.insert(task.id(), claim);
+    }
+
+    fn gather(&mut self, ended: Result<(Id, Ended), tokio::task::JoinError>) {
+        let task = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let Some(claim) = self.by_task.remove(&task) else { return };
+        self.running.remove(claim);
+        match ended {
+            Ok((_, Ended::Verdict(end))) => self.ended.push(end),
+            Ok((_, Ended::LeaseLost(lease))) => {
+                tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
+            }
+            // Its lease is gone with it, runs out, and is taken back.
+            Err(error) => tracing::error!(job.id = %claim.job, %error, "an attempt panicked"),
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        let claims = self.running.claims();
+        match self.workshop.queue.renew(claims.clone()).await {
+            Ok(answers) => {
+                for (claim, answer) in claims.into_iter().zip(answers) {
+                    let Some(handle) = self.running.handle(claim) else { continue };
+                    match answer {
+                        Some(deadline) => handle.renewed(deadline),
+                        None => handle.stop(StopReason::LeaseLost),
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => {
+                tracing::warn!(leases = claims.len(), %error, "leases could not be renewed; trying again");
+                Ok(())
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have gone away; the deed is done all the same.
+        match command {
+            Command::Cancel { jobs, reply } => {
+                let n = self.running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
+                drop(reply.send(n));
+            }
+            Command::Interrupt { pipelines, reply } => {
+                let n = self.running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
+                drop(reply.send(n));
+            }
+            Command::List { reply } => drop(reply.send(self.running.shown())),
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.interrupted = true;
+        let n = self.running.stop(StopReason::Interrupted, |_| true);
+        if n > 0 {
+            tracing::info!(attempts = n, "stopping what still runs; nothing is spent");
+        }
+    }
+
+    /// When to ask again after the store refused.
+    fn back_off(&mut self, error: &StoreError) -> Timestamp {
+        if self.pause.is_none() {
+            tracing::warn!(%error, "no jobs can be leased; trying again until they can");
+        }
+        let pause = self.pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+        self.pause = Some(pause);
+        self.workshop.clock.now().plus(pause)
+    }
+}
+
+/// Resolves when the next job is due.
+async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
+    match due {
+        // At most a minute at a time, so that a step of the wall clock is noticed.
+        Some(due) => {
+            let wait = due.since(clock.now()).min(Duration::from_secs(60));
+            tokio::time::sleep(wait + Duration::from_millis(1)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn release(lease: Lease) -> Settlement {
+    Settlement {
+        lease,
+        verdict: Verdict::Release,
+        code: None,
+        output: Vec::new(),
+        content: None,
+        duration: Duration::ZERO,
+    }
+}
+
+/// Says once how an execution ended: failures aloud, the rest for who listens.
+fn report_end(claim: Claim, verdict: &Verdict, took: Duration, answer: Settled) {
+    let (job, duration_ms) = (claim.job, crate::clock::millis(took));
+    match (answer, verdict) {
+        (Settled::LeaseLost, _) => {
+            tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written")
+        }
+        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, %error, duration_ms, "failed"),
+        (_, Verdict::Retry { run_at, error }) => {
+            tracing::info!(job.id = %job, %error, duration_ms, retry_at = %run_at, "will be retried");
+        }
+        (_, Verdict::Defer { run_at, error }) => {
+            tracing::info!(job.id = %job, %error, again_at = %run_at, "deferred");
+        }
+        (_, other) => tracing::debug!(job.id = %job, duration_ms, "{}", other.as_str()),
+    }
+}
+
+/// The settings' channel, for whoever replaces them.
+pub type SettingsSender = watch::Sender<Arc<WorkerSettings>>;

@@ -1,0 +1,20 @@
+//! The worker pool: permit → lease → attempt → settle.
+//!
+//! 1. One [`Dispatcher`] leases as many jobs as there are free permits, in one call: leased means started.
+//! 2. Each job is an [`attempt`]: its content is looked at, its processor works on it, its file goes where
+//!    `on_success` or `on_failure` send it. Nothing here writes a job's state.
+//! 3. Ends gather while a commit syncs, and are settled together with the next lease.
+//! 4. Leases are renewed together, at a third of their length. An attempt whose lease was lost, or can't be
+//!    renewed in time, is stopped before the lease can have expired.
+//! 5. The dispatcher sleeps until something changes or the next job becomes due; interest is registered before
+//!    the queue is asked, so nothing that comes in between is missed.
+
+pub mod attempt;
+pub mod dispatcher;
+pub mod disposal;
+mod running;
+mod settings;
+
+pub use dispatcher::{Command, Dispatcher, Handles};
+pub use running::RunningJob;
+pub use settings::{PipelineSettings, WorkerSettings};

@@ -1,0 +1,39 @@
+//! What the pool goes by: replaced as a whole by a reload, read when it is needed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::Disposal;
+use crate::job::{DigestAlgorithm, RetryPolicy};
+use crate::processor::SharedProcessor;
+
+/// The pool's settings.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    /// Jobs that may run at once over all pipelines; `None`: no further limit.
+    pub concurrency: Option<usize>,
+    /// How long a lease lasts unless renewed.
+    pub lease: Duration,
+    /// How contents are digested.
+    pub digest: DigestAlgorithm,
+    /// Where the live output of attempts goes.
+    pub spool: PathBuf,
+    /// What the pipelines do.
+    pub pipelines: BTreeMap<String, PipelineSettings>,
+    /// By watch: what happens to a file after success, and after failure.
+    pub disposals: BTreeMap<String, (Disposal, Disposal)>,
+}
+
+/// One pipeline's.
+#[derive(Clone)]
+pub struct PipelineSettings {
+    /// What does the work.
+    pub processor: SharedProcessor,
+    /// Jobs that may run at once.
+    pub concurrency: usize,
+    /// An attempt that takes longer is ended and has failed.
+    pub timeout: Duration,
+    /// What follows a failure.
+    pub retry: RetryPolicy,
+}

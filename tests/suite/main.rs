@@ -1,0 +1,3 @@
+//! The integration tests: one binary, named as properties, on real databases and the real program.
+
+mod store;

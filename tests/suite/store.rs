@@ -1,0 +1,377 @@
+//! What the store promises, call by call. Every case runs on every engine; today that is SQLite.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ingestd::clock::{Clock, ManualClock, Timestamp};
+use ingestd::config::Database;
+use ingestd::job::{
+    Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Op, Priority, SkipReason, SourceKey, StateName,
+    Verdict,
+};
+use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
+use ingestd::store::{
+    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Lease, NewJob, Queue, Settings, Settled, Settlement,
+    Sources, Steered, Steering, Vanished, Want, Work,
+};
+
+/// A store in a folder of its own, with a clock that moves when told.
+struct Fixture {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    store: Arc<SqliteStore>,
+}
+
+const RULES: QueueRules =
+    QueueRules { lease: Duration::from_secs(60), priority_aging: Duration::from_secs(600), max_crashes: 2 };
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+        let store = open(&folder, &clock).await;
+        store.begin_boot(1, "test").await.unwrap();
+        Self { folder, clock, store }
+    }
+
+    /// As after kill -9: another daemon opens the same file.
+    async fn restart(&mut self) -> ingestd::store::Recovery {
+        self.store.close().await;
+        self.store = open(&self.folder, &self.clock).await;
+        self.store.begin_boot(2, "test").await.unwrap()
+    }
+
+    async fn enqueue(&self, job: NewJob) -> Enqueued {
+        self.store.enqueue(vec![job]).await.unwrap()[0]
+    }
+
+    async fn lease(&self, n: usize) -> Vec<(Lease, Work)> {
+        let wants = vec![Want { pipeline: "docs".to_owned(), permits: n }];
+        self.store.lease(wants, n, Appetite::Regular).await.unwrap().work
+    }
+
+    async fn lease_one(&self) -> (Lease, Work) {
+        self.lease(1).await.pop().expect("a due job")
+    }
+
+    async fn settle(&self, lease: Lease, verdict: Verdict) -> Settled {
+        self.settle_with(lease, verdict, None).await
+    }
+
+    async fn settle_with(&self, lease: Lease, verdict: Verdict, content: Option<Content>) -> Settled {
+        let end = Settlement {
+            lease,
+            verdict,
+            code: Some(0),
+            output: b"out".to_vec(),
+            content,
+            duration: Duration::from_millis(5),
+        };
+        self.store.settle(vec![end]).await.unwrap()[0]
+    }
+}
+
+async fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<SqliteStore> {
+    let database = Database { path: folder.path().join("state/q.db"), ..Database::default() };
+    let (store, task) = SqliteStore::open(&database, RULES, OpenMode::Daemon, clock.clone()).await.unwrap();
+    tokio::spawn(task.unwrap().run());
+    store
+}
+
+fn file(path: &str, mtime: i64) -> NewJob {
+    NewJob {
+        source: SourceKey::Path(PathBuf::from(path)),
+        pipeline: "docs".to_owned(),
+        priority: Priority::Normal,
+        run_at: None,
+        identity: FileIdentity { dev: 1, inode: 2, size: 3, mtime_ns: mtime, ctime_ns: mtime },
+        digest: None,
+        metadata: None,
+        force: false,
+        note_only: false,
+    }
+}
+
+fn digest(byte: u8) -> Digest {
+    Digest { algorithm: DigestAlgorithm::Blake3, bytes: [byte; 32] }
+}
+
+fn content(mtime: i64, byte: u8) -> Content {
+    Content { identity: file("", mtime).identity, digest: digest(byte) }
+}
+
+fn transient() -> JobError {
+    JobError::transient(ErrorKind::Exit, "exit 1")
+}
+
+fn id(answer: Enqueued) -> JobId {
+    match answer {
+        Enqueued::New { id, .. } | Enqueued::Known { id, .. } => id,
+        other => panic!("{other:?} is no job"),
+    }
+}
+
+#[tokio::test]
+async fn a_version_becomes_one_job_however_often_it_is_seen() {
+    let f = Fixture::new().await;
+    let first = f.enqueue(file("/a", 1)).await;
+    assert!(matches!(first, Enqueued::New { version: 1, .. }));
+    assert_eq!(f.enqueue(file("/a", 1)).await, Enqueued::Known { id: id(first), state: StateName::Pending });
+    let twice = f.store.enqueue(vec![file("/b", 1), file("/b", 1)]).await.unwrap();
+    assert!(matches!(twice[0], Enqueued::New { .. }));
+    assert_eq!(twice[1], Enqueued::Known { id: id(twice[0]), state: StateName::Pending });
+}
+
+#[tokio::test]
+async fn a_changed_identity_is_judged_by_the_digest() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    assert_eq!(f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await, Settled::As(StateName::Completed));
+    assert_eq!(f.enqueue(file("/a", 2)).await, Enqueued::NeedsDigest);
+    let touched = NewJob { digest: Some(digest(7)), ..file("/a", 2) };
+    assert!(matches!(f.enqueue(touched).await, Enqueued::Known { state: StateName::Completed, .. }));
+    assert!(matches!(f.enqueue(file("/a", 2)).await, Enqueued::Known { .. }), "the identity was refreshed");
+    let changed = NewJob { digest: Some(digest(8)), ..file("/a", 3) };
+    assert!(matches!(f.enqueue(changed).await, Enqueued::New { version: 2, .. }));
+}
+
+#[tokio::test]
+async fn a_newer_version_takes_the_place_of_a_waiting_one() {
+    let f = Fixture::new().await;
+    let old = id(f.enqueue(NewJob { priority: Priority::High, ..file("/a", 1) }).await);
+    let new = id(f.enqueue(NewJob { force: true, ..file("/a", 1) }).await);
+    assert_ne!(old, new);
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.priority, work.version, work.op), (new, Priority::High, 2, Op::Modify));
+    assert!(f.lease(1).await.is_empty());
+    f.settle(lease, Verdict::Complete).await;
+}
+
+#[tokio::test]
+async fn a_newer_version_waits_for_a_running_one_which_is_never_tried_again() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let new = id(f.enqueue(file("/a", 2)).await);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+    assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Skipped));
+    let (lease, work) = f.lease_one().await;
+    assert_eq!(work.job, new);
+    f.settle(lease, Verdict::Complete).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_taken_back_settles_nothing() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (stale, _) = f.lease_one().await;
+    f.clock.advance(Duration::from_secs(61));
+    assert_eq!(f.store.reclaim().await.unwrap(), 1);
+    let (fresh, work) = f.lease_one().await;
+    assert_eq!(work.spent.attempts, 0, "a crash spends nothing");
+    assert_eq!(f.store.renew(vec![stale.claim()]).await.unwrap(), vec![None]);
+    assert_eq!(f.settle(stale, Verdict::Complete).await, Settled::LeaseLost);
+    assert_eq!(f.settle(fresh, Verdict::Complete).await, Settled::As(StateName::Completed));
+}
+
+#[tokio::test]
+async fn steps_of_the_wall_clock_expire_no_lease() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    f.clock.step_wall(f.clock.now().plus(Duration::from_secs(400 * 86_400)));
+    assert_eq!(f.store.reclaim().await.unwrap(), 0);
+    assert_eq!(f.settle(lease, Verdict::Complete).await, Settled::As(StateName::Completed));
+}
+
+#[tokio::test]
+async fn two_crashes_make_a_suspect_and_crashes_alone_end_it() {
+    let mut f = Fixture::new().await;
+    let job = id(f.enqueue(file("/a", 1)).await);
+    for _ in 0..2 {
+        f.lease_one().await;
+        assert_eq!(f.restart().await.released, 1);
+    }
+    assert!(f.lease(1).await.is_empty(), "a suspect is not leased among others");
+    for alone in 1..=2 {
+        let wants = vec![Want { pipeline: "docs".to_owned(), permits: 1 }];
+        let leased = f.store.lease(wants, 1, Appetite::OneSuspect).await.unwrap();
+        assert!(leased.suspect_due && leased.work[0].1.suspect && leased.work[0].1.job == job);
+        let recovery = f.restart().await;
+        assert_eq!((recovery.released, recovery.failed), if alone == 1 { (1, 0) } else { (0, 1) });
+    }
+    assert_eq!(f.store.retry(vec![job]).await.unwrap(), vec![Steered::Done]);
+    assert_eq!(f.lease_one().await.1.job, job, "a retry starts with a clean record");
+}
+
+#[tokio::test]
+async fn levels_come_first_then_due_times_and_waiting_lifts_up_to_high() {
+    let f = Fixture::new().await;
+    let low = id(f.enqueue(NewJob { priority: Priority::Low, ..file("/low", 1) }).await);
+    f.clock.advance(Duration::from_secs(601));
+    let normal = id(f.enqueue(file("/normal", 1)).await);
+    let urgent = id(f.enqueue(NewJob { priority: Priority::Urgent, ..file("/urgent", 1) }).await);
+    let high = id(f.enqueue(NewJob { priority: Priority::High, ..file("/high", 1) }).await);
+    let order: Vec<JobId> = f.lease(4).await.iter().map(|(_, work)| work.job).collect();
+    assert_eq!(order, [urgent, high, low, normal]);
+}
+
+#[tokio::test]
+async fn a_job_in_the_future_waits_and_says_until_when() {
+    let f = Fixture::new().await;
+    let due = f.clock.now().plus(Duration::from_secs(10));
+    f.enqueue(NewJob { run_at: Some(due), ..file("/a", 1) }).await;
+    let wants = vec![Want { pipeline: "docs".to_owned(), permits: 1 }];
+    let leased = f.store.lease(wants, 1, Appetite::Regular).await.unwrap();
+    assert!(leased.work.is_empty());
+    assert_eq!(leased.next_due, Some(due));
+    f.clock.advance(Duration::from_secs(10));
+    assert_eq!(f.lease(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn retry_is_refused_where_a_newer_version_exists() {
+    let f = Fixture::new().await;
+    let old = id(f.enqueue(file("/a", 1)).await);
+    let (lease, _) = f.lease_one().await;
+    f.settle(lease, Verdict::Fail { error: transient() }).await;
+    let new = id(f.enqueue(file("/a", 2)).await);
+    let Steered::Refused(why) = f.store.retry(vec![old]).await.unwrap().remove(0) else { panic!("not refused") };
+    assert!(why.contains(&new.to_string()), "{why}");
+}
+
+#[tokio::test]
+async fn a_skipped_verdict_keeps_its_reason() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    assert_eq!(f.settle(lease, Verdict::Skip(SkipReason::Vanished)).await, Settled::As(StateName::Skipped));
+}
+
+fn watched(relative: &str, mtime: i64) -> NewJob {
+    NewJob {
+        source: SourceKey::Watched { watch: "inbox".to_owned(), relative: PathBuf::from(relative) },
+        ..file("", mtime)
+    }
+}
+
+fn gone(relative: &str, wants_job: bool) -> Gone {
+    Gone {
+        watch: "inbox".to_owned(),
+        relative: PathBuf::from(relative),
+        pipeline: "docs".to_owned(),
+        wants_job,
+        priority: Priority::Normal,
+    }
+}
+
+async fn with_watch() -> Fixture {
+    let f = Fixture::new().await;
+    f.store.put_watch("inbox", PathBuf::from("/in"), None).await.unwrap();
+    f
+}
+
+#[tokio::test]
+async fn a_job_whose_file_vanished_before_it_started_is_moot() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Noted]);
+    assert!(f.lease(1).await.is_empty());
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Nothing]);
+    assert!(matches!(f.enqueue(watched("a", 1)).await, Enqueued::New { version: 2, .. }), "it came back");
+}
+
+#[tokio::test]
+async fn a_delete_is_a_version_of_its_own_and_so_is_what_comes_after_it() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let [Vanished::New { id: delete }] = f.store.vanish(vec![gone("a", true)]).await.unwrap()[..] else {
+        panic!("no delete")
+    };
+    assert!(f.lease(1).await.is_empty(), "the delete waits for the running version");
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.op, work.version), (delete, Op::Delete, 2));
+    f.settle(lease, Verdict::Complete).await;
+    let again = NewJob { digest: Some(digest(7)), ..watched("a", 1) };
+    assert!(matches!(f.enqueue(again).await, Enqueued::New { version: 3, .. }));
+}
+
+#[tokio::test]
+async fn a_file_that_we_took_away_ourselves_is_no_delete_and_may_arrive_anew() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, work) = f.lease_one().await;
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: None,
+        identity: work.identity,
+        error: None,
+    };
+    assert!(f.store.intend(lease.claim(), way).await.unwrap());
+    let seen_just_before = f.enqueue(watched("a", 1)).await;
+    assert!(matches!(seen_just_before, Enqueued::Known { .. }), "{seen_just_before:?}");
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
+    assert_eq!(f.store.vanish(vec![gone("a", true)]).await.unwrap(), [Vanished::Nothing]);
+    assert!(f.store.present("inbox", None, 10).await.unwrap().is_empty());
+    let anew = f.enqueue(watched("a", 2)).await;
+    assert!(matches!(anew, Enqueued::New { version: 2, .. }), "the same name and content, arrived anew: {anew:?}");
+}
+
+#[tokio::test]
+async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
+    let mut f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, work) = f.lease_one().await;
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: Some(PathBuf::from("/done/a")),
+        identity: work.identity,
+        error: None,
+    };
+    f.store.intend(lease.claim(), way.clone()).await.unwrap();
+    assert_eq!(f.restart().await.dispositions, 1);
+    let (lease, work) = f.lease_one().await;
+    assert_eq!(work.disposition, Some(way));
+    f.settle(lease, Verdict::Complete).await;
+}
+
+#[tokio::test]
+async fn what_is_known_of_files_is_told_in_the_asked_order() {
+    let f = with_watch().await;
+    f.store.enqueue(vec![watched("b", 1), watched("a", 2)]).await.unwrap();
+    let known = f.store.known("inbox", vec!["a".into(), "x".into(), "b".into()]).await.unwrap();
+    assert_eq!(known[0].unwrap().identity.mtime_ns, 2);
+    assert!(known[1].is_none() && known[2].unwrap().present);
+    let page = f.store.present("inbox", Some("a".into()), 10).await.unwrap();
+    assert_eq!(page, [PathBuf::from("b")]);
+}
+
+#[tokio::test]
+async fn pipelines_take_turns() {
+    let f = Fixture::new().await;
+    for i in 0..10 {
+        f.enqueue(file(&format!("/docs/{i}"), 1)).await;
+    }
+    let other = NewJob { pipeline: "other".to_owned(), ..file("/other", 1) };
+    f.enqueue(other).await;
+    let wants = ["docs", "other"].map(|name| Want { pipeline: name.to_owned(), permits: 10 }).to_vec();
+    let leased = f.store.lease(wants, 4, Appetite::Regular).await.unwrap();
+    let names: Vec<&str> = leased.work.iter().map(|(_, work)| work.pipeline.as_str()).collect();
+    assert_eq!(names, ["docs", "other", "docs", "docs"]);
+}
+
+#[tokio::test]
+async fn a_bad_call_fails_alone() {
+    let f = Fixture::new().await;
+    let bad = NewJob { source: SourceKey::Watched { watch: "nobody".to_owned(), relative: "a".into() }, ..file("", 1) };
+    let (bad, good) = tokio::join!(f.store.enqueue(vec![bad]), f.store.enqueue(vec![file("/good", 1)]));
+    assert!(bad.is_err());
+    assert!(matches!(good.unwrap()[0], Enqueued::New { .. }));
+}
