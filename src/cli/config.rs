@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::Format;
 use super::context::Context;
 use super::failure::{Done, Failure};
 use super::screen::plural;
 use super::table::{Column, Table};
-use super::{Format, connect};
+use crate::config;
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -50,8 +51,7 @@ pub fn run(args: Config, context: &mut Context) -> Done {
 /// What is wrong ends as a failure while reading; what arrives here is right.
 fn check(format: Format, context: &mut Context) -> Done {
     // With the secrets, as the daemon reads it.
-    let global = context.global.clone();
-    let config = connect::load(global.config, global.database, true)?.config;
+    let config = config::load(&context.sources())?.config;
     let (pipelines, watches) = (config.pipelines.len() as u64, config.watches.len() as u64);
     if format.json {
         context.screen.json(&serde_json::json!({ "ok": true, "pipelines": pipelines, "watches": watches }))?;
@@ -81,7 +81,7 @@ fn show(format: Format, context: &mut Context) -> Done {
 
 fn init(file: &Path, context: &mut Context) -> Done {
     if file.as_os_str() == "-" {
-        context.screen.write_all(connect::reference().as_bytes())?;
+        context.screen.write_all(config::reference().as_bytes())?;
         return Ok(0);
     }
     let shown = file.display();
@@ -91,7 +91,7 @@ fn init(file: &Path, context: &mut Context) -> Done {
         }
         _ => Failure::failed(format!("{shown} can't be written: {error}")),
     })?;
-    out.write_all(connect::reference().as_bytes())
+    out.write_all(config::reference().as_bytes())
         .map_err(|error| Failure::failed(format!("{shown} can't be written: {error}")))?;
     if !context.global.quiet {
         writeln!(context.screen, "wrote {shown}; check it with: ingestd config check --config {shown}")?;

@@ -4,9 +4,9 @@
 //! socket, or the database itself under the shared lock. Between the two lies a short time in which a daemon holds
 //! the lock and does not listen yet, or no longer; it is waited out.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::connect::{self, Loaded, OpenMode};
+use super::connect;
 use super::failure::Failure;
 use super::screen::Screen;
 use super::{Global, failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::Config;
+use crate::config::{Config, Loaded, Sources};
 use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};
+use crate::store::sqlite::{OpenMode, SqliteStore};
 
 /// How long a daemon may hold the lock without listening: it recovers, or it drains.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -34,26 +35,30 @@ pub struct Context {
     pub screen: Screen,
     clock: Arc<dyn Clock>,
     loaded: OnceCell<Loaded>,
+    opened: RefCell<Vec<Opened>>,
+}
+
+/// A database that this command opened.
+struct Opened {
+    store: Arc<SqliteStore>,
+    writer: connect::Writer,
+    /// Held until the database is closed.
+    _lock: Option<Lock>,
 }
 
 /// The way to whoever may write.
 pub enum Link {
     /// A daemon runs.
     Daemon(Client),
-    /// None runs: we write ourselves for as long as this lives.
-    Direct {
-        /// What [`execute`] works with.
-        hands: Box<Hands>,
-        /// Keeps a daemon from starting meanwhile.
-        _lock: Lock,
-    },
+    /// None runs: we write ourselves, under the lock that keeps one from starting meanwhile.
+    Direct(Box<Hands>),
 }
 
 impl Context {
     /// A context on standard output and the machine's clock.
     pub fn new(global: Global) -> Self {
         let clock = Arc::new(SystemClock);
-        Self { global, screen: Screen::stdout(clock.now()), clock, loaded: OnceCell::new() }
+        Self { global, screen: Screen::stdout(clock.now()), clock, loaded: OnceCell::new(), opened: RefCell::default() }
     }
 
     /// The wall clock.
@@ -66,12 +71,17 @@ impl Context {
         Arc::clone(&self.clock)
     }
 
+    /// Where the configuration comes from.
+    pub fn sources(&self) -> Sources {
+        connect::sources(self.global.config.as_deref(), self.global.database.as_deref())
+    }
+
     /// The configuration with its origins, read once.
     pub fn loaded(&self) -> Result<&Loaded, Failure> {
         if let Some(loaded) = self.loaded.get() {
             return Ok(loaded);
         }
-        let loaded = connect::load(self.global.config.clone(), self.global.database.clone(), false)?;
+        let loaded = connect::load(&self.sources())?;
         Ok(self.loaded.get_or_init(|| loaded))
     }
 
@@ -82,13 +92,29 @@ impl Context {
 
     /// Opens the database to read it.
     pub async fn read(&self) -> Result<Stores, Failure> {
-        self.open(OpenMode::ReadOnly).await
+        reachable(&self.config()?.database.path)?;
+        self.open(OpenMode::ReadOnly, None).await
     }
 
-    async fn open(&self, mode: OpenMode) -> Result<Stores, Failure> {
-        let database = &self.config()?.database;
-        reachable(&database.path)?;
-        Ok(connect::open(database, mode, self.clock()).await?)
+    /// Makes a new database, under a lock that is ours already.
+    pub async fn create(&self, lock: Lock) -> Result<Stores, Failure> {
+        self.open(OpenMode::ReadWrite, Some(lock)).await
+    }
+
+    async fn open(&self, mode: OpenMode, lock: Option<Lock>) -> Result<Stores, Failure> {
+        let (stores, store, writer) = connect::open(self.config()?, mode, self.clock()).await?;
+        self.opened.borrow_mut().push(Opened { store, writer, _lock: lock });
+        Ok(stores)
+    }
+
+    /// Closes what was opened. Everything that was answered is committed already, so what goes wrong here loses
+    /// nothing.
+    pub async fn close(&self) {
+        let opened = self.opened.take();
+        for mut opened in opened {
+            opened.store.close().await;
+            while opened.writer.join_next().await.is_some() {}
+        }
     }
 
     /// A connection to the daemon; `None` where none runs.
@@ -105,13 +131,17 @@ impl Context {
             if let Some(client) = self.daemon().await? {
                 return Ok(Link::Daemon(client));
             }
-            reachable(&database.path)?;
+            match reachable(&database.path) {
+                // What is written first makes the database: a watch, say, before the first start.
+                Err(Unreachable::Missing(_)) => make_folder(&database.path)?,
+                other => other?,
+            }
             match Lock::shared(&database.path, database.mode) {
                 Ok(lock) => {
-                    let stores = self.open(OpenMode::ReadWrite).await?;
+                    let stores = self.open(OpenMode::ReadWrite, Some(lock)).await?;
                     let config = watch::channel(Arc::new(config.clone())).1;
-                    let hands = Box::new(Hands { config, clock: self.clock(), stores, live: None });
-                    return Ok(Link::Direct { hands, _lock: lock });
+                    let hands = Hands { config, clock: self.clock(), stores, live: None };
+                    return Ok(Link::Direct(Box::new(hands)));
                 }
                 Err(LockError::Held { .. }) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
                 Err(LockError::Held { pid }) => return Err(silent(pid)),
@@ -134,7 +164,7 @@ impl Link {
     pub async fn ask<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, Failure> {
         let value = match self {
             Self::Daemon(client) => client.call(&request).await?,
-            Self::Direct { hands, .. } => match execute(request, hands).await {
+            Self::Direct(hands) => match execute(request, hands).await {
                 Response::Ok(value) => value,
                 Response::Err { code, message } => return Err(Failure { code: code.exit(), message }),
             },
@@ -152,23 +182,49 @@ fn silent(pid: Option<u32>) -> Failure {
 
 /// Says in words why a database can't even be looked at. Only ever `stat`: opening and closing the file itself
 /// would drop SQLite's locks.
-pub fn reachable(database: &Path) -> Result<(), Failure> {
+pub fn reachable(database: &Path) -> Result<(), Unreachable> {
+    let path = database.display();
+    let other = |message: String| Err(Unreachable::Otherwise(Failure::failed(message)));
+    let denied = || Err(Unreachable::Otherwise(not_allowed(database, "read")));
     match std::fs::metadata(database) {
         Ok(meta) if meta.is_file() => match rustix::fs::access(database, rustix::fs::Access::READ_OK) {
             Ok(()) => Ok(()),
-            Err(_) => Err(not_allowed(database, "read")),
+            Err(_) => denied(),
         },
-        Ok(_) => Err(Failure::failed(format!(
-            "{} is not a file; name the database with --database sqlite:///PATH",
-            database.display()
-        ))),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(not_allowed(database, "read")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::failed(format!(
-            "there is no database at {} yet; `ingestd run` creates it (another one is named with --database)",
-            database.display()
-        ))),
-        Err(error) => Err(Failure::failed(format!("{}: {error}", database.display()))),
+        Ok(_) => other(format!("{path} is not a file; name the database with --database sqlite:///PATH")),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unreachable::Missing(Failure::failed(format!(
+            "there is no database at {path} yet; `ingestd run` creates it (another one is named with --database)"
+        )))),
+        Err(error) => other(format!("{path}: {error}")),
     }
+}
+
+/// Why a database can't be opened.
+#[derive(Debug)]
+pub enum Unreachable {
+    /// There is none.
+    Missing(Failure),
+    /// We may not, or it is none.
+    Otherwise(Failure),
+}
+
+impl From<Unreachable> for Failure {
+    fn from(unreachable: Unreachable) -> Self {
+        match unreachable {
+            Unreachable::Missing(failure) | Unreachable::Otherwise(failure) => failure,
+        }
+    }
+}
+
+/// Makes the folder of a database that is not there yet, for its owner alone.
+pub fn make_folder(database: &Path) -> Result<(), Failure> {
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))
 }
 
 /// Says who may, where we may not.
@@ -201,7 +257,7 @@ mod tests {
     #[test]
     fn a_missing_database_tells_what_creates_one() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = reachable(&folder.path().join("none.db")).unwrap_err();
+        let failure = Failure::from(reachable(&folder.path().join("none.db")).unwrap_err());
         assert_eq!(failure.code, 1);
         assert!(failure.message.contains("`ingestd run` creates it"), "{}", failure.message);
     }

@@ -1,18 +1,18 @@
 //! `ingestd db`
 
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::{Context, make_folder, reachable};
 use super::failure::{Done, Failure};
 use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
-use super::{Format, connect, db_files, db_stats, note, time};
+use super::{Format, db_files, db_stats, note, time};
 use crate::control::{Duty, Lock, Request, WirePath};
+use crate::store::sqlite;
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -210,12 +210,7 @@ fn backups(format: Format, context: &mut Context) -> Done {
 /// The lock of what replaces the database; a daemon in the way is named.
 fn lock(context: &Context) -> Result<Lock, Failure> {
     let database = &context.config()?.database;
-    let folder = database.path.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))?;
+    make_folder(&database.path)?;
     Ok(Lock::exclusive(&database.path, database.mode)?)
 }
 
@@ -231,24 +226,23 @@ async fn restore(file: &Path, format: Format, context: &mut Context) -> Done {
             "{file} is no sound backup: {why}; the database was not touched, see `ingestd db backups`"
         ))
     };
-    let problems = connect::verify(file).await.map_err(|error| unsound(&error.to_string()))?;
-    if let Some(problem) = problems.first() {
-        return Err(unsound(problem));
-    }
+    sqlite::verify(file).await.map_err(|error| unsound(&error.to_string()))?;
     let copy = db_files::with_suffix(&database.path, ".restoring");
     db_files::copy_synced(file, &copy, database.mode)?;
-    connect::restore_fixups(&copy).await?;
+    sqlite::after_restore(&copy, context.clock().as_ref()).await?;
     let kept = db_files::replace(&database.path, &copy, "restore", context.now())?;
     replaced("restored", kept, &[], format, context)
 }
 
 async fn repair(format: Format, context: &mut Context) -> Done {
     let database = context.config()?.database.clone();
-    super::context::reachable(&database.path)?;
+    reachable(&database.path)?;
     let _lock = lock(context)?;
     let salvaged = db_files::with_suffix(&database.path, ".salvaged");
     let _ = std::fs::remove_file(&salvaged);
-    let lost = connect::salvage(&database.path, &salvaged).await?;
+    let tables = sqlite::salvage(&database.path, &salvaged).await?;
+    let lost = tables.iter().filter(|table| table.lost > 0);
+    let lost: Vec<String> = lost.map(|table| format!("{} rows of the table {}", table.lost, table.table)).collect();
     let kept = db_files::replace(&database.path, &salvaged, "repair", context.now())?;
     replaced("repaired", kept, &lost, format, context)
 }
@@ -272,8 +266,14 @@ fn replaced(verb: &str, kept: Option<PathBuf>, lost: &[String], format: Format, 
 
 async fn migrate(format: Format, context: &mut Context) -> Done {
     let database = context.config()?.database.clone();
-    let _lock = lock(context)?;
-    let (from, to) = connect::migrate(&database, context.clock()).await?;
+    let lock = lock(context)?;
+    let clock = context.clock();
+    let (from, to) = if database.path.exists() {
+        sqlite::migrate_in_place(&database, clock.as_ref()).await?
+    } else {
+        let stores = context.create(lock).await?;
+        (0, stores.browse.schema_version().await?)
+    };
     if format.json {
         context.screen.json(&serde_json::json!({ "from": from, "to": to }))?;
     } else if from == to {

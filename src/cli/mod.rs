@@ -26,6 +26,7 @@ mod logs;
 mod man;
 mod pause;
 mod pipeline;
+mod preview;
 mod priority;
 mod progress;
 mod resume;
@@ -181,6 +182,7 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
 async fn execute(args: Args) -> u8 {
     let mut context = Context::new(args.global);
     let done = dispatch(args.command, &mut context).await;
+    context.close().await;
     let flushed = context.screen.flush().map_err(Failure::from);
     match done.and_then(|code| flushed.map(|()| code)) {
         Ok(code) => code,

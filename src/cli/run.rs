@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::connect::{self, RunOptions};
 use super::context::Context;
 use super::failure::{Done, Failure};
 use super::progress;
+use crate::config;
+use crate::daemon::{self, RunOptions};
+use crate::telemetry;
 
 /// How to run the daemon.
 #[derive(Args, Debug)]
@@ -25,24 +27,18 @@ pub struct Run {
 }
 
 pub async fn run(args: Run, context: &mut Context) -> Done {
+    let sources = context.sources();
+    let (config, sources) = match &args.watch {
+        Some(folder) => (config::quick(folder, args.exec.as_deref(), context.global.database.as_deref())?, None),
+        None => (config::load(&sources)?.config, Some(sources)),
+    };
+    // The live line has the terminal for itself, but for warnings; whoever asks for more gets the log.
     let global = &context.global;
-    let config = match &args.watch {
-        Some(folder) => {
-            let folder = std::path::absolute(folder)
-                .map_err(|error| Failure::usage(format!("`{}` is not a folder: {error}", folder.display())))?;
-            connect::quick(&folder, args.exec.as_deref(), global.database.as_deref())?
-        }
-        None => connect::load(global.config.clone(), global.database.clone(), true)?.config,
-    };
-    let terminal = std::io::stderr().is_terminal() && global.verbose == 0 && !global.quiet;
-    let verbosity = i8::try_from(global.verbose).unwrap_or(i8::MAX) - i8::from(global.quiet);
-    connect::telemetry(&config.log, verbosity, terminal)?;
-    let options = RunOptions {
-        once: args.once,
-        reload: args.watch.is_none(),
-        file: global.config.clone(),
-        database: global.database.clone(),
-        progress: terminal.then(|| Box::new(progress::show) as connect::Progress),
-    };
-    connect::run(config, options).await
+    let line = std::io::stderr().is_terminal() && global.verbose == 0 && !global.quiet;
+    let less = i8::from(global.quiet) + i8::from(line);
+    let verbosity = i8::try_from(global.verbose).unwrap_or(i8::MAX) - less;
+    let failed = |error: anyhow::Error| Failure::failed(format!("{error:#}"));
+    let telemetry = telemetry::init(&config.log, verbosity).map_err(failed)?;
+    let progress = line.then(|| Box::new(progress::show) as daemon::Progress);
+    daemon::run(config, RunOptions { once: args.once, sources, progress, telemetry }).await.map_err(failed)
 }

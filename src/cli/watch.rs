@@ -7,17 +7,17 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::connect::{self, Previewed};
 use super::context::Context;
 use super::failure::{Done, Failure};
+use super::preview::{Previewed, preview};
 use super::screen::{Style, clean, plural};
 use super::table::{Cell, Column, Table};
 use super::view::{self, json_or_text, lossy};
-use super::watch_definition::Definition;
+use super::watch_definition::NewWatch;
 use super::{Format, note, time};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::control::{LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
+use crate::control::{Definition, LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -29,7 +29,7 @@ pub struct Watch {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a watch in the database; a running daemon takes it up at once.
-    Add(Box<Definition>),
+    Add(Box<NewWatch>),
     /// List the watches of the configuration file and of the database.
     List {
         #[command(flatten)]
@@ -81,7 +81,7 @@ enum Verb {
 
 #[cfg(test)]
 impl Watch {
-    pub fn definition(&self) -> Option<&Definition> {
+    pub fn definition(&self) -> Option<&NewWatch> {
         match &self.verb {
             Verb::Add(definition) => Some(definition),
             _ => None,
@@ -137,7 +137,7 @@ pub async fn known(
     }
     for row in &rows {
         let Some(definition) = row.definition.as_deref() else { continue };
-        let read = connect::watch_from_json(&row.name, &json_or_text(definition));
+        let read = Definition::read(&row.name, &json_or_text(definition)).map(|read| read.watch).map_err(Failure::from);
         if let Some(known) = all.get_mut(&row.name) {
             known.view.warning =
                 Some("the file took this name, so the database's watch of that name sleeps".to_owned());
@@ -188,7 +188,7 @@ pub async fn run(args: Watch, context: &mut Context) -> Done {
     }
 }
 
-async fn add(definition: &Definition, context: &mut Context) -> Done {
+async fn add(definition: &NewWatch, context: &mut Context) -> Done {
     let pipelines: Vec<&String> = context.config()?.pipelines.keys().collect();
     let pipeline = match (&definition.pipeline, pipelines.as_slice()) {
         (Some(name), _) => name.clone(),
@@ -317,7 +317,7 @@ async fn test(name: &str, limit: u64, format: Format, context: &mut Context) -> 
     let state = context.config()?.state_directory();
     let (mut taken, mut excluded) = (0_u64, 0_u64);
     let screen = &mut context.screen;
-    connect::preview(&watch, &state, &mut |file: Previewed| {
+    preview(&watch, &state, &mut |file: Previewed| {
         if limit > 0 && taken + excluded >= limit {
             return Ok(false);
         }

@@ -21,7 +21,7 @@ pub enum Existing {
 
 /// A watch to make. A flag that is left out keeps its key at the default.
 #[derive(Args, Debug)]
-pub struct Definition {
+pub struct NewWatch {
     /// Its name, unique over the configuration file and the database.
     #[arg(value_name = "NAME")]
     pub name: String,
@@ -78,15 +78,9 @@ pub struct Definition {
     on_failure: Option<String>,
 }
 
-impl Definition {
+impl NewWatch {
     /// The definition with the pipeline that is meant. What is wrong with the values is said by whoever reads it.
     pub fn object(&self, pipeline: String) -> Result<Value, Failure> {
-        if self.existing == Existing::Skip {
-            return Err(Failure::usage(
-                "--existing skip is not available: files that are there already are processed; \
-                 to leave them out, move them away, or use --include and --exclude",
-            ));
-        }
         let path = std::path::absolute(&self.path)
             .map_err(|error| Failure::usage(format!("`{}` is not a path: {error}", lossy(&self.path))))?;
         let path = path.to_str().ok_or_else(|| {
@@ -98,6 +92,7 @@ impl Definition {
         };
         put("path", Some(path.into()));
         put("pipeline", Some(pipeline.into()));
+        put("existing", (self.existing == Existing::Skip).then(|| "skip".into()));
         put("recursive", self.recursive.map(Value::from));
         put("include", list(&self.include));
         put("exclude", list(&self.exclude));
@@ -163,8 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn skipping_what_is_there_is_refused_and_not_ignored() {
-        assert_eq!(object("--existing skip").unwrap_err().code, 2);
-        assert!(object("--existing process").is_ok());
+    fn skipping_what_is_there_stands_in_the_definition_and_is_read_back() {
+        let definition = object("--existing skip").unwrap();
+        assert_eq!(definition["existing"], "skip");
+        assert!(crate::control::Definition::read("inbox", &definition).unwrap().skip_existing);
+        let definition = object("--existing process").unwrap();
+        assert!(!crate::control::Definition::read("inbox", &definition).unwrap().skip_existing);
     }
 }

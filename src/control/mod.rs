@@ -32,6 +32,7 @@ pub use request::{
     SteerAnswer, SteerResult, WatchCondition, WirePath,
 };
 pub use server::Listener;
+pub use watches::Definition;
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::execute::answer;
 use super::hands::{Hands, Refusal};
-use crate::config::Config;
+use crate::config::{self, Config, Problem, Report, Watch};
 
 pub(super) async fn add(name: &str, definition: &Value, hands: &Hands) -> Result<Value, Refusal> {
     let config = hands.config();
@@ -88,30 +88,58 @@ fn unknown(name: &str) -> Refusal {
     Refusal::not_found(format!("no watch `{name}`; `ingestd watch list` shows those that are there"))
 }
 
-/// Reads a definition as the configuration reads a `[watch]` section, and checks it against the other watches.
-/// Answers its root.
-///
-/// CONNECT: `config::watch_from_json(name, definition)`, then `config::check_watches` over the file's watches,
-/// `others` and this one. What stands here is the least that keeps the database sane.
+/// A watch as the database keeps it: the keys of a `[watch]` section, and `existing`, which only the first scan
+/// heeds and which therefore has no place in a file.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The watch.
+    pub watch: Watch,
+    /// Whether the files that the first scan finds are noted as known, and not processed.
+    pub skip_existing: bool,
+}
+
+impl Definition {
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it by itself.
+    pub fn read(name: &str, definition: &Value) -> Result<Self, Report> {
+        let mut keys = definition.clone();
+        let existing = keys.as_object_mut().and_then(|keys| keys.remove("existing"));
+        let skip_existing = match existing.as_ref().and_then(Value::as_str) {
+            Some("skip") => true,
+            Some("process") => false,
+            None if existing.is_none() => false,
+            _ => {
+                let problem = Problem::new(format!("watch.{name}.existing"), "is neither process nor skip");
+                return Err(Report { problems: vec![problem] });
+            }
+        };
+        Ok(Self { watch: config::watch_from_json(name, &keys)?, skip_existing })
+    }
+}
+
+/// Checks a definition by itself and against the other watches; answers its root.
 fn validate<'a>(
     name: &str,
     definition: &Value,
-    _others: impl Iterator<Item = (&'a str, &'a str)>,
+    others: impl Iterator<Item = (&'a str, &'a str)>,
     config: &Config,
 ) -> Result<PathBuf, Refusal> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-        return Err(Refusal::usage(format!(
-            "`{name}` can't name a watch: letters, digits, `-`, `_` and `.` are allowed, 64 at most"
-        )));
+    let wrong = |report: Report| Refusal::usage(report.to_string());
+    let watch = Definition::read(name, definition).map_err(wrong)?.watch;
+    let root = watch.path.clone();
+    let mut all = config.watches.clone();
+    for (other, text) in others {
+        // A row that can't be read is its own trouble, and `status` tells of it.
+        let read = serde_json::from_str(text).ok().and_then(|value| Definition::read(other, &value).ok());
+        all.extend(read.map(|definition| (other.to_owned(), definition.watch)));
     }
-    let root = definition.get("path").and_then(Value::as_str).map(PathBuf::from).unwrap_or_default();
-    if !root.is_absolute() {
-        return Err(Refusal::usage(format!("watch `{name}`: `path` has to be an absolute path")));
-    }
-    let pipeline = definition.get("pipeline").and_then(Value::as_str).unwrap_or_default();
-    if !config.pipelines.contains_key(pipeline) {
-        return Err(super::execute::unknown_pipeline(pipeline, config.pipelines.keys()));
-    }
-    Ok(root)
+    let state = config.state_directory();
+    let before = config::check_watches(&all, &config.pipelines, &state);
+    all.insert(name.to_owned(), watch);
+    let mut problems = config::check_watches(&all, &config.pipelines, &state);
+    // Only what this watch brings is its fault.
+    problems.retain(|problem| !before.contains(problem));
+    if problems.is_empty() { Ok(root) } else { Err(wrong(Report { problems })) }
 }
