@@ -175,7 +175,7 @@ impl Link {
 
 fn silent(pid: Option<u32>) -> Failure {
     let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-    failure::Failure::held(format!(
+    Failure::held(format!(
         "{who} holds the database and does not listen; if it is a daemon that starts or stops, try again in a moment"
     ))
 }
