@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::Global;
 use super::connect;
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{Global, failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, Loaded, Sources};
 use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};
@@ -175,7 +175,7 @@ impl Link {
 
 fn silent(pid: Option<u32>) -> Failure {
     let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-    failure::Failure::held(format!(
+    Failure::held(format!(
         "{who} holds the database and does not listen; if it is a daemon that starts or stops, try again in a moment"
     ))
 }

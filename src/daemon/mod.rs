@@ -142,6 +142,8 @@ impl House {
         let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
         let settings = watch::Sender::new(Arc::new(wiring::worker_settings(&config)?));
 
+        let (watches, watching) = watches::Watches::new(self, settings.clone());
+        watches.instruct_workers().await?;
         let workshop = Workshop {
             queue: self.store.clone(),
             dispositions: self.store.clone(),
@@ -151,7 +153,6 @@ impl House {
         let (dispatcher, dispatching) = Dispatcher::new(workshop, stops.clone(), self.pulses.register("dispatcher"));
         parts.spawn("dispatcher", async { Ok(dispatcher.run().await?) });
 
-        let (watches, watching) = watches::Watches::new(self);
         parts.spawn("watches", watches.run());
 
         let (upkeep, requests) = maintenance::channel();
