@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::Global;
 use super::connect;
 use super::failure::Failure;
 use super::screen::Screen;
-use super::{Global, failure};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{Config, Loaded, Sources};
 use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};

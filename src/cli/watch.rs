@@ -17,7 +17,7 @@ use super::watch_definition::NewWatch;
 use super::{Format, note, time};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::control::{Definition, LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
+use crate::control::{LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -137,7 +137,7 @@ pub async fn known(
     }
     for row in &rows {
         let Some(definition) = row.definition.as_deref() else { continue };
-        let read = Definition::read(&row.name, &json_or_text(definition)).map(|read| read.watch).map_err(Failure::from);
+        let read = config::watch_from_json(&row.name, &json_or_text(definition)).map_err(Failure::from);
         if let Some(known) = all.get_mut(&row.name) {
             known.view.warning =
                 Some("the file took this name, so the database's watch of that name sleeps".to_owned());

@@ -158,11 +158,8 @@ mod tests {
     }
 
     #[test]
-    fn skipping_what_is_there_stands_in_the_definition_and_is_read_back() {
-        let definition = object("--existing skip").unwrap();
-        assert_eq!(definition["existing"], "skip");
-        assert!(crate::control::Definition::read("inbox", &definition).unwrap().skip_existing);
-        let definition = object("--existing process").unwrap();
-        assert!(!crate::control::Definition::read("inbox", &definition).unwrap().skip_existing);
+    fn skipping_what_is_there_is_asked_for_and_processing_it_is_the_default() {
+        assert_eq!(object("--existing skip").unwrap()["existing"], "skip");
+        assert!(object("--existing process").unwrap().get("existing").is_none());
     }
 }

@@ -34,7 +34,7 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
         Request::Prioritize { ids, level } => answer(&steer::prioritize(ids, level, hands).await?),
         Request::PausePipelines { names, now } => pause(names, now, hands).await,
         Request::ResumePipelines { names } => resume(names, hands).await,
-        Request::WatchAdd { name, definition } => watches::add(&name, &definition, hands).await,
+        Request::WatchAdd { name, definition } => watches::add(&name, definition, hands).await,
         Request::WatchRemove { name } => watches::remove(&name, hands).await,
         Request::WatchPause { name } => watches::pause(&name, true, hands).await,
         Request::WatchResume { name } => watches::pause(&name, false, hands).await,
@@ -209,7 +209,15 @@ mod tests {
         };
         assert!(matches!(execute(make.clone(), &hands).await, Response::Ok(_)));
         assert_eq!(*fake.asked.lock().unwrap(), ["reload"]);
+        assert!(fake.kv.lock().unwrap().is_empty());
         assert_eq!(code(execute(make, &hands).await), Code::Failed);
+        let skip = Request::WatchAdd {
+            name: "archive".to_owned(),
+            definition: json!({ "path": "/srv/archive", "pipeline": "documents", "existing": "skip" }),
+        };
+        assert!(matches!(execute(skip, &hands).await, Response::Ok(_)));
+        assert!(fake.kv.lock().unwrap().contains_key("ingestd.watch.archive.adopt"));
+        assert!(!fake.watches.lock().unwrap()[1].definition.as_ref().unwrap().contains("existing"));
         let none = Request::WatchRemove { name: "outbox".to_owned() };
         assert_eq!(code(execute(none, &hands).await), Code::NotFound);
     }

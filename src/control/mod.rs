@@ -32,7 +32,7 @@ pub use request::{
     SteerAnswer, SteerResult, WatchCondition, WirePath,
 };
 pub use server::Listener;
-pub use watches::Definition;
+pub use watches::adopt_key;
 
 use std::path::{Path, PathBuf};
 

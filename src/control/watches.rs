@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::execute::answer;
 use super::hands::{Hands, Refusal};
-use crate::config::{self, Config, Problem, Report, Watch};
+use crate::config::{self, Config, Report};
 
-pub(super) async fn add(name: &str, definition: &Value, hands: &Hands) -> Result<Value, Refusal> {
+pub(super) async fn add(name: &str, mut definition: Value, hands: &Hands) -> Result<Value, Refusal> {
     let config = hands.config();
     if config.watches.contains_key(name) {
         return Err(Refusal::failed(format!(
@@ -25,7 +25,14 @@ pub(super) async fn add(name: &str, definition: &Value, hands: &Hands) -> Result
         )));
     }
     let others = rows.iter().filter_map(|row| Some((row.name.as_str(), row.definition.as_deref()?)));
-    let root = validate(name, definition, others, &config)?;
+    let adopt = take_existing(name, &mut definition)?;
+    let root = validate(name, &definition, others, &config)?;
+    // First the note, then the watch: a daemon that starts in between must not process what is to be skipped.
+    if adopt {
+        hands.stores.settings.kv_set(&adopt_key(name), "1").await?;
+    } else {
+        hands.stores.settings.kv_delete(&adopt_key(name)).await?;
+    }
     hands.stores.settings.put_watch(name, root, Some(definition.to_string())).await?;
     told(hands).await?;
     Ok(json!({ "name": name }))
@@ -88,34 +95,19 @@ fn unknown(name: &str) -> Refusal {
     Refusal::not_found(format!("no watch `{name}`; `ingestd watch list` shows those that are there"))
 }
 
-/// A watch as the database keeps it: the keys of a `[watch]` section, and `existing`, which only the first scan
-/// heeds and which therefore has no place in a file.
-#[derive(Clone, Debug)]
-pub struct Definition {
-    /// The watch.
-    pub watch: Watch,
-    /// Whether the files that the first scan finds are noted as known, and not processed.
-    pub skip_existing: bool,
+/// The entry that says that a watch was added with `--existing skip` and has not been scanned yet. It is beside the
+/// definition, because it is over with the first scan.
+pub fn adopt_key(watch: &str) -> String {
+    format!("ingestd.watch.{watch}.adopt")
 }
 
-impl Definition {
-    /// Reads a definition.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it by itself.
-    pub fn read(name: &str, definition: &Value) -> Result<Self, Report> {
-        let mut keys = definition.clone();
-        let existing = keys.as_object_mut().and_then(|keys| keys.remove("existing"));
-        let skip_existing = match existing.as_ref().and_then(Value::as_str) {
-            Some("skip") => true,
-            Some("process") => false,
-            None if existing.is_none() => false,
-            _ => {
-                let problem = Problem::new(format!("watch.{name}.existing"), "is neither process nor skip");
-                return Err(Report { problems: vec![problem] });
-            }
-        };
-        Ok(Self { watch: config::watch_from_json(name, &keys)?, skip_existing })
+/// Takes `existing` out of a definition: whether the files that the first scan finds are noted and not processed.
+fn take_existing(name: &str, definition: &mut Value) -> Result<bool, Refusal> {
+    let existing = definition.as_object_mut().and_then(|keys| keys.remove("existing"));
+    match existing.as_ref().map(|existing| existing.as_str().unwrap_or_default()) {
+        Some("skip") => Ok(true),
+        Some("process") | None => Ok(false),
+        Some(_) => Err(Refusal::usage(format!("watch `{name}`: `existing` is neither process nor skip"))),
     }
 }
 
@@ -127,13 +119,13 @@ fn validate<'a>(
     config: &Config,
 ) -> Result<PathBuf, Refusal> {
     let wrong = |report: Report| Refusal::usage(report.to_string());
-    let watch = Definition::read(name, definition).map_err(wrong)?.watch;
+    let watch = config::watch_from_json(name, definition).map_err(wrong)?;
     let root = watch.path.clone();
     let mut all = config.watches.clone();
     for (other, text) in others {
         // A row that can't be read is its own trouble, and `status` tells of it.
-        let read = serde_json::from_str(text).ok().and_then(|value| Definition::read(other, &value).ok());
-        all.extend(read.map(|definition| (other.to_owned(), definition.watch)));
+        let read = serde_json::from_str(text).ok().and_then(|value| config::watch_from_json(other, &value).ok());
+        all.extend(read.map(|watch| (other.to_owned(), watch)));
     }
     let state = config.state_directory();
     let before = config::check_watches(&all, &config.pipelines, &state);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::House;
 use crate::clock::Clock;
 use crate::config::{self, Config};
+use crate::control::adopt_key;
 use crate::gate::Gate;
 use crate::lifecycle::{Pulse, Pulses};
 use crate::store::sqlite::SqliteStore;
@@ -328,11 +329,6 @@ fn accept(
         None => Ok(watch),
         Some(problem) => Err(problem.to_string()),
     }
-}
-
-/// The entry that says that a watch was added with `--existing skip` and has not been scanned yet.
-pub fn adopt_key(watch: &str) -> String {
-    format!("ingestd.watch.{watch}.adopt")
 }
 
 /// Passes on what a watch tells: that it changed, what a person should know, that its first scan is over.
