@@ -24,7 +24,7 @@ pub mod intake;
 
 pub mod store;
 
-//pub mod worker;
+pub mod worker;
 
 pub mod processor;
 

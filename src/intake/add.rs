@@ -116,6 +116,7 @@ fn check(request: &AddRequest, path: PathBuf) -> Result<NewJob, AddError> {
         digest: None,
         metadata: request.metadata.clone(),
         force: request.force,
+        note_only: false,
     })
 }
 

@@ -1,5 +1,21 @@
 //! What does the work: the trait, and the registry of kinds.
 
+pub mod children;
+mod environment;
+mod exec;
+mod http;
+mod noop;
+mod output;
+mod registry;
+mod template;
+
+pub use environment::ChildEnvironment;
+pub use exec::ExecProcessor;
+pub use http::HttpProcessor;
+pub use noop::NoopProcessor;
+pub use registry::{BuildError, build};
+pub use template::{Template, TemplateError};
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -68,3 +84,27 @@ pub trait Processor: Send + Sync {
 
 /// A processor that many tasks share.
 pub type SharedProcessor = Arc<dyn Processor>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task about a file, as intake would find it in the watch `inbox`.
+    pub(super) fn task(path: &str) -> Task {
+        Task {
+            job: JobId(1),
+            attempt: 1,
+            execution: 1,
+            pipeline: "docs".to_owned(),
+            watch: Some("inbox".to_owned()),
+            path: path.into(),
+            relative: path.trim_start_matches('/').into(),
+            op: Op::Add,
+            size: 0,
+            digest: None,
+            idempotency_key: IdempotencyKey([7; 32]),
+            metadata: None,
+            spool: PathBuf::new(),
+        }
+    }
+}

@@ -30,6 +30,8 @@ pub struct NewJob {
     pub metadata: Option<String>,
     /// Process it again although nothing changed.
     pub force: bool,
+    /// Of a source that nobody has heard of, only take note: it is known from then on, and its changes are seen.
+    pub note_only: bool,
 }
 
 /// What became of a [`NewJob`].

@@ -14,7 +14,7 @@ impl WatchTask {
     pub(super) async fn check_root(&mut self) {
         self.check_root_at = None;
         let root = self.tree.root().to_owned();
-        let Some(found) = self.aside(move || FolderId::at(&root)).await else { return };
+        let Some(found) = self.aside(move || FolderId::readable(&root)).await else { return };
         match found {
             Ok(id) if self.armed == Some(id) => (),
             Ok(id) => self.arm(id).await,
@@ -63,7 +63,7 @@ impl WatchTask {
     fn disarm(&mut self, error: &std::io::Error) {
         let why = format!("{}: {error}", self.tree.root().display());
         if !matches!(self.status.root, Root::Missing(_)) {
-            tracing::warn!(watch = self.settings.name, "the folder is not there; waiting for it: {why}");
+            tracing::warn!(watch = self.settings.name, "the folder is missing or can't be read; waiting for it: {why}");
         }
         self.native = None;
         self.armed = None;
@@ -89,7 +89,7 @@ impl WatchTask {
     pub(super) fn refresh_warnings(&mut self) {
         let mut warnings = Vec::new();
         match &self.status.root {
-            Root::Missing(why) => warnings.push(format!("the folder is not there: {why}")),
+            Root::Missing(why) => warnings.push(format!("the folder is missing or can't be read: {why}")),
             Root::Replaced => {
                 let root = self.tree.root().display();
                 warnings.push(format!("{root} is empty and not the folder that it was: nothing counts as deleted"));

@@ -192,10 +192,8 @@ impl Scanner {
     }
 }
 
-/// Whether a file that looks like this becomes a version: it is new, or it changed, and the watch asks for that.
-///
-/// A file that was never taken stays unknown, so with `events = ["modify"]` it is never new and its changes are not
-/// seen either; a file that vanished and is back counts as new.
+/// Whether a file that looks like this has to be told to the queue: it is new, or it changed and the watch asks for
+/// that. Of new files that the watch does not ask for, a note is taken, so that their changes are seen.
 pub(super) fn is_wanted(
     events: crate::config::WatchEvents,
     identity: &FileIdentity,
@@ -203,6 +201,6 @@ pub(super) fn is_wanted(
 ) -> bool {
     match known {
         Some(known) if known.present => known.identity != *identity && events.modify,
-        _ => events.add,
+        _ => true,
     }
 }

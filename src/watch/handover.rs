@@ -109,12 +109,23 @@ impl WatchTask {
             .into_iter()
             .zip(known)
             .filter(|(file, known)| file.force || is_wanted(events, &file.identity, known.as_ref()));
-        let arrivals: Vec<Arrival> = wanted.map(|(file, _)| self.arrival(file)).collect();
+        let arrivals: Vec<Arrival> = wanted
+            .map(|(file, known)| {
+                let new = known.is_none_or(|known| !known.present);
+                let note_only = new && !file.force && (!events.add || self.adopting());
+                self.arrival(file, note_only)
+            })
+            .collect();
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
 
-    fn arrival(&self, file: Whole) -> Arrival {
+    /// Whether files that are found were there before the watch, and are only noted.
+    fn adopting(&self) -> bool {
+        self.settings.adopt_existing && !self.scanned_once
+    }
+
+    fn arrival(&self, file: Whole, note_only: bool) -> Arrival {
         let path = self.tree.absolute(&file.relative);
         let watch = &self.settings.watch;
         let job = NewJob {
@@ -126,6 +137,7 @@ impl WatchTask {
             digest: None,
             metadata: None,
             force: file.force,
+            note_only,
         };
         Arrival { job, path, follow: watch.follow_symlinks }
     }

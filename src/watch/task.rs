@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::intake::Intake;
 use crate::job::DigestAlgorithm;
+use crate::lifecycle::Pulse;
 use crate::store::{Queue, Sources, StoreError};
 
 /// How many files may be settling; a scan waits for room, and an event without room leads to a scan.
@@ -46,10 +47,11 @@ pub struct WatchSettings {
     pub state_directory: PathBuf,
     /// How contents are digested.
     pub digest: DigestAlgorithm,
+    /// Whether files that the first scan finds are noted as known, and not processed.
+    pub adopt_existing: bool,
 }
 
 /// What a watch works with.
-#[derive(Clone)]
 pub struct WatchStations {
     /// Where versions go.
     pub queue: Arc<dyn Queue>,
@@ -62,6 +64,8 @@ pub struct WatchStations {
     /// Whether files may be handed over: `false` while the watch is paused or there is no room for jobs. What
     /// happens meanwhile is found by a scan afterwards.
     pub intake_open: watch::Receiver<bool>,
+    /// Shows the watchdog that the loop turns.
+    pub pulse: Pulse,
 }
 
 /// Something that a person asks of a watch.
@@ -97,6 +101,7 @@ pub struct WatchTask {
     pub(super) stop: CancellationToken,
     commands: mpsc::Receiver<WatchCommand>,
     gate: watch::Receiver<bool>,
+    pulse: Pulse,
     told: watch::Sender<WatchStatus>,
     next_telling: Instant,
 
@@ -130,7 +135,7 @@ impl WatchTask {
         let tree = Arc::new(Tree::new(&settings.watch, settings.state_directory.clone())?);
         let (sender, commands) = mpsc::channel(16);
         let (told, status) = watch::channel(WatchStatus::default());
-        let WatchStations { queue, sources, clock, digests, intake_open: gate } = stations;
+        let WatchStations { queue, sources, clock, digests, intake_open: gate, pulse } = stations;
         let scanner = Scanner {
             watch: settings.name.clone(),
             tree: tree.clone(),
@@ -150,6 +155,7 @@ impl WatchTask {
             stop,
             commands,
             gate,
+            pulse,
             told,
             next_telling: now,
             native: None,
@@ -186,6 +192,7 @@ impl WatchTask {
                 done = self.intake.digested() => self.digested(done).await?,
                 Some(command) = self.commands.recv() => self.obey(command),
                 Ok(()) = self.gate.changed() => self.gate_moved(),
+                () = self.pulse.asked() => self.pulse.beat(),
             }
         }
         self.native = None;

@@ -41,6 +41,12 @@ impl FolderId {
         if meta.is_dir() { Ok(Self::of(&meta)) } else { Err(io::Error::from(ErrorKind::NotADirectory)) }
     }
 
+    /// The same, for a folder whose names can be listed.
+    pub fn readable(path: &Path) -> io::Result<Self> {
+        let id = Self::at(path)?;
+        fs::read_dir(path).map(|_| id)
+    }
+
     fn of(meta: &Metadata) -> Self {
         Self { dev: meta.dev(), inode: meta.ino() }
     }
@@ -111,9 +117,9 @@ impl Tree {
         Ok(self.view()?.look(relative, true))
     }
 
-    /// Opens the root for a walk or for looks. Blocks; an error says that the root is not there.
+    /// Opens the root for a walk or for looks. Blocks; an error says that the root is missing or can't be read.
     pub(super) fn view(&self) -> io::Result<View<'_>> {
-        let id = FolderId::at(&self.root)?;
+        let id = FolderId::readable(&self.root)?;
         let state = FolderId::at(&self.state_directory).ok();
         let target = if self.follow_symlinks { fs::canonicalize(&self.root)? } else { PathBuf::new() };
         let root = self.enter(None, Path::new(""), id, 0);

@@ -167,6 +167,7 @@ impl Workshop {
             digest: Some(content.digest),
             metadata: work.metadata.clone(),
             force: false,
+            note_only: false,
         };
         match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
             Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {

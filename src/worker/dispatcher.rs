@@ -276,11 +276,11 @@ impl Dispatcher {
         match command {
             Command::Cancel { jobs, reply } => {
                 let n = self.running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
-                drop(reply.send(n));
+                let _ = reply.send(n);
             }
             Command::Interrupt { pipelines, reply } => {
                 let n = self.running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
-                drop(reply.send(n));
+                let _ = reply.send(n);
             }
             Command::List { reply } => drop(reply.send(self.running.shown())),
         }

@@ -89,6 +89,7 @@ fn file(path: &str, mtime: i64) -> NewJob {
         digest: None,
         metadata: None,
         force: false,
+        note_only: false,
     }
 }
 

@@ -209,15 +209,38 @@ async fn ids(tx: &mut SqliteConnection, sql: &'static str, names: &str) -> Resul
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// The next free numbers of sources and jobs.
-pub(super) async fn next_numbers(tx: &mut SqliteConnection) -> Result<(i64, i64)> {
-    let row = sqlx::query(
-        "SELECT (SELECT coalesce(max(id), 0) FROM sources) + 1,
-                coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0) + 1",
-    )
-    .fetch_one(tx)
-    .await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+/// The numbers that a transaction gives out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    /// The next source's.
+    pub source: i64,
+    /// The next job's.
+    pub job: i64,
+    /// The version of a source that nobody has heard of: above all that were ever forgotten.
+    pub first_version: i64,
+}
+
+impl Numbers {
+    pub(super) async fn read(tx: &mut SqliteConnection) -> Result<Self> {
+        let row = sqlx::query(
+            "SELECT (SELECT coalesce(max(id), 0) FROM sources) + 1,
+                    coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0) + 1,
+                    coalesce((SELECT CAST(value AS INTEGER) FROM kv WHERE key = 'ingestd.version_floor'), 0) + 1",
+        )
+        .fetch_one(tx)
+        .await?;
+        Ok(Self { source: row.try_get(0)?, job: row.try_get(1)?, first_version: row.try_get(2)? })
+    }
+
+    pub(super) const fn take_job(&mut self) -> i64 {
+        self.job += 1;
+        self.job - 1
+    }
+
+    const fn take_source(&mut self) -> i64 {
+        self.source += 1;
+        self.source - 1
+    }
 }
 
 async fn write_round(
@@ -228,7 +251,7 @@ async fn write_round(
     answers: &mut [Enqueued],
 ) -> Result<()> {
     let known = look_up(tx, round).await?;
-    let (mut next_source, mut next_job) = next_numbers(tx).await?;
+    let mut numbers = Numbers::read(tx).await?;
     let mut plan = Plan::default();
     for (asked, known) in round.iter().zip(&known) {
         let decision = known.as_ref().map_or(Decision::First, |known| decide(asked.job, known));
@@ -241,25 +264,25 @@ async fn write_round(
                 same(known)
             }
             (Decision::AnotherPipeline, Some(known)) => {
-                let (id, version) = (next_job, known.version);
-                next_job += 1;
+                let (id, version) = (numbers.take_job(), known.version);
                 plan.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
             (Decision::Raise { op }, Some(known)) => {
-                let (id, version) = (next_job, known.version + 1);
-                next_job += 1;
+                let (id, version) = (numbers.take_job(), known.version + 1);
                 plan.touch(known.source, asked, version, asked.job.digest);
                 plan.insert(id, known.source, asked, version, op, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
+            (_, _) if asked.job.note_only => {
+                plan.note(numbers.take_source(), asked, numbers.first_version);
+                Enqueued::Unchanged
+            }
             (_, _) => {
-                let (id, source) = (next_job, next_source);
-                next_job += 1;
-                next_source += 1;
-                plan.first(source, asked);
-                plan.insert(id, source, asked, 1, Op::Add, None, now, tally);
-                Enqueued::New { id: JobId(id), version: 1 }
+                let (id, source, version) = (numbers.take_job(), numbers.take_source(), numbers.first_version);
+                plan.first(source, asked, version);
+                plan.insert(id, source, asked, version, Op::Add, None, now, tally);
+                Enqueued::New { id: JobId(id), version }
             }
         };
     }
@@ -275,6 +298,9 @@ const fn same(known: &Known) -> Enqueued {
 
 /// Compares what was seen with what is known.
 fn decide(new: &NewJob, known: &Known) -> Decision {
+    if new.note_only {
+        return Decision::Same { refresh: !known.present };
+    }
     if known.consumed {
         // We take the old file away ourselves: whatever else is there arrived anew. But the old file may have been
         // seen just before it went.
@@ -389,10 +415,23 @@ where
 /// The rows that a round writes.
 #[derive(Default)]
 struct Plan<'a> {
-    sources: Vec<(i64, i64, &'a str, Option<String>, [i64; 5], Option<String>)>,
+    sources: Vec<(i64, i64, &'a str, Option<String>, [i64; 5], Option<String>, i64)>,
     touched: Vec<(i64, [i64; 5], i64, Option<String>, Option<String>)>,
     jobs: Vec<JobRow<'a>>,
     superseded: Vec<(i64, i64)>,
+    noted: Vec<Noted>,
+}
+
+/// What `taken` holds of a source that was only noted.
+const NO_JOB: i64 = 0;
+
+#[derive(serde::Serialize)]
+struct Noted {
+    source: i64,
+    pipeline: i64,
+    version: i64,
+    id: i64,
+    started: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -412,7 +451,7 @@ struct JobRow<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn first(&mut self, source: i64, asked: &Asked<'a>) {
+    fn first(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
         self.sources.push((
             source,
             asked.key.scope,
@@ -420,7 +459,14 @@ impl<'a> Plan<'a> {
             own_path(&asked.job.source),
             wire::identity_columns(&asked.job.identity),
             asked.job.digest.map(|digest| wire::hex(&digest.to_bytes())),
+            version,
         ));
+    }
+
+    /// Known from now on, without a job.
+    fn note(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
+        self.first(source, asked, version);
+        self.noted.push(Noted { source, pipeline: asked.key.pipeline, version, id: NO_JOB, started: false });
     }
 
     fn touch(&mut self, source: i64, asked: &Asked<'a>, version: i64, digest: Option<Digest>) {
@@ -488,6 +534,9 @@ impl<'a> Plan<'a> {
             .bind(now.as_millis())
             .execute(&mut *tx)
             .await?;
+        }
+        if !self.noted.is_empty() {
+            sqlx::query(include_str!("sql/note_taken.sql")).bind(wire::rows(&self.noted)?).execute(&mut *tx).await?;
         }
         if !self.jobs.is_empty() {
             insert_jobs(tx, &wire::rows(&self.jobs)?, now).await?;

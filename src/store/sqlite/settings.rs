@@ -229,16 +229,16 @@ mod tests {
     async fn values_are_set_replaced_listed_by_prefix_and_deleted() {
         let dir = TempDir::new().unwrap();
         let store = fixture::store(&dir).await;
-        for key in ["a", "ingestd.x", "ingestd.ä", "ingestd", "ingestd/", "b%"] {
+        for key in ["a", "sys.x", "sys.ä", "sys", "sys/", "b%"] {
             store.kv_set(key, key).await.unwrap();
         }
         store.kv_set("a", "2").await.unwrap();
         assert_eq!(store.kv_get("a").await.unwrap().as_deref(), Some("2"));
         assert_eq!(store.kv_get("c").await.unwrap(), None);
-        let keys: Vec<_> = store.kv_list("ingestd.").await.unwrap().into_iter().map(|entry| entry.key).collect();
-        assert_eq!(keys, ["ingestd.x", "ingestd.ä"]);
+        let keys: Vec<_> = store.kv_list("sys.").await.unwrap().into_iter().map(|entry| entry.key).collect();
+        assert_eq!(keys, ["sys.x", "sys.ä"]);
         let all = store.kv_list("").await.unwrap();
-        assert_eq!((all.len(), all[0].updated_at.as_millis()), (6, fixture::NOW));
+        assert_eq!((all.len(), all[0].updated_at.as_millis()), (7, fixture::NOW));
         assert!(store.kv_delete("a").await.unwrap());
         assert!(!store.kv_delete("a").await.unwrap());
     }

@@ -6,7 +6,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
 use super::super::queue::{Gone, Vanished};
-use super::enqueue::{next_numbers, parse, pipeline_ids, watch_ids};
+use super::enqueue::{Numbers, parse, pipeline_ids, watch_ids};
 use super::tally::Tally;
 use super::wire;
 use crate::clock::Timestamp;
@@ -30,7 +30,7 @@ pub(super) async fn vanish(
 ) -> Result<Vec<Vanished>> {
     let pipelines = pipeline_ids(tx, gone.iter().map(|gone| gone.pipeline.as_str()).collect()).await?;
     let watches = watch_ids(tx, gone.iter().map(|gone| gone.watch.as_str()).collect()).await?;
-    let (_, mut next_job) = next_numbers(tx).await?;
+    let mut numbers = Numbers::read(tx).await?;
     let mut answers = Vec::with_capacity(gone.len());
     for gone in gone {
         let (Some(&pipeline), Some(&scope)) = (pipelines.get(&gone.pipeline), watches.get(&gone.watch)) else {
@@ -41,8 +41,7 @@ pub(super) async fn vanish(
             answers.push(Vanished::Nothing);
             continue;
         };
-        let delete = (gone.wants_job && loss.started).then_some(next_job);
-        next_job += i64::from(delete.is_some());
+        let delete = (gone.wants_job && loss.started).then(|| numbers.take_job());
         forget_waiting(tx, &loss, delete, now, tally).await?;
         answers.push(match delete {
             Some(id) => {

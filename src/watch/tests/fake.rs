@@ -183,6 +183,7 @@ impl Bench {
             watch: self.config.clone(),
             state_directory: self.folder.path().join("state"),
             digest: DigestAlgorithm::Blake3,
+            adopt_existing: false,
         }
     }
 
@@ -193,6 +194,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             digests: Arc::new(Semaphore::new(2)),
             intake_open: self.gate.subscribe(),
+            pulse: crate::lifecycle::Pulses::default().register("watch"),
         };
         self.stop = CancellationToken::new();
         let (task, handle) = WatchTask::new(self.settings(), stations, self.stop.clone()).unwrap();

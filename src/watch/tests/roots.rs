@@ -1,6 +1,7 @@
 //! Roots that are missing, come, go, and are replaced.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::fake::Bench;
 use crate::watch::Root;
@@ -16,6 +17,24 @@ async fn a_root_that_does_not_exist_is_a_warning_and_is_picked_up_when_it_appear
     bench.write("a", "content");
     bench.until_versions(&[("a", 1)]).await;
     bench.until("no warning", |bench| bench.status().warnings.is_empty()).await;
+    bench.write("b", "content");
+    bench.until_versions(&[("a", 1), ("b", 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_can_not_be_read_deletes_nothing_and_is_picked_up_when_it_can() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: root reads every folder, so this needs another user");
+        return;
+    }
+    let bench = Bench::started(|_| ()).await;
+    bench.write("a", "content");
+    bench.until_versions(&[("a", 1)]).await;
+    fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0)).unwrap();
+    assert!(bench.scan(false).await.unwrap_err().contains("ermission"));
+    assert_eq!(bench.store.present(), ["a"]);
+    fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o700)).unwrap();
+    bench.until("present", |bench| bench.status().root == Root::Present && bench.status().idle).await;
     bench.write("b", "content");
     bench.until_versions(&[("a", 1), ("b", 1)]).await;
 }

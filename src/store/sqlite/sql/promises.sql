@@ -9,13 +9,14 @@ FROM (SELECT pipeline, state, priority, count(*) AS n FROM jobs GROUP BY pipelin
     LEFT JOIN pipelines AS p ON p.id = coalesce(c.pipeline, j.pipeline)
 WHERE coalesce(c.n, 0) <> coalesce(j.n, 0)
 UNION ALL
--- Who waits for another job will be released by it: it runs, and is of the same source and pipeline.
+-- Who waits for another job will be released by it: it runs (or its file is on its way, which a next lease brings to
+-- its end), and is of the same source and pipeline.
 SELECT printf('job %d waits for job %d, which is not a running job of the same source: it would wait for ever',
               w.id, w.blocked_by)
 FROM jobs AS w INDEXED BY jobs_blocked
     LEFT JOIN jobs AS r ON r.id = w.blocked_by
 WHERE w.blocked_by IS NOT NULL
-    AND (r.state = 'running' AND r.source = w.source AND r.pipeline = w.pipeline) IS NOT TRUE
+    AND ((r.state = 'running' OR r.id IN (SELECT job FROM dispositions)) AND r.source = w.source AND r.pipeline = w.pipeline) IS NOT TRUE
 UNION ALL
 -- Two versions of one source never wait side by side.
 SELECT printf('jobs %d and %d wait side by side, though they are versions of one source', min(id), max(id))
@@ -46,4 +47,14 @@ SELECT printf('job %d is %s, and its file is still noted as on its way', j.id, j
 FROM dispositions AS d
     JOIN jobs AS j ON j.id = d.job
 WHERE j.state IN ('completed', 'failed', 'cancelled', 'skipped')
+UNION ALL
+-- What is referred to exists. (No foreign keys: they would cost every insert, and these rows are never deleted first.)
+SELECT printf('job %d refers to source %d, which does not exist', id, source)
+FROM jobs WHERE source NOT IN (SELECT id FROM sources)
+UNION ALL
+SELECT printf('job %d refers to pipeline %d, which does not exist', id, pipeline)
+FROM jobs WHERE pipeline NOT IN (SELECT id FROM pipelines)
+UNION ALL
+SELECT printf('what was taken of source %d is noted, and the source does not exist', source)
+FROM taken WHERE source NOT IN (SELECT id FROM sources)
 LIMIT ?1

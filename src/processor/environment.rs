@@ -1,0 +1,68 @@
+//! What a command finds in its environment: the daemon's, without what is the daemon's alone, and the task.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::Task;
+
+/// What every command of a daemon shares.
+#[derive(Clone, Debug, Default)]
+pub struct ChildEnvironment {
+    /// The daemon's state directory, absolute; commands work in its `work/` unless their pipeline says otherwise.
+    pub state_directory: PathBuf,
+    /// Variables that no command inherits: those that the configuration reads as `${…}`.
+    pub removed: Vec<String>,
+}
+
+impl ChildEnvironment {
+    /// The daemon's environment without the service manager's variables (`NOTIFY_SOCKET`, `WATCHDOG_*`), the
+    /// daemon's own configuration (`INGESTD__*`) and the removed ones.
+    pub fn inherited(&self) -> Vec<(OsString, OsString)> {
+        std::env::vars_os().filter(|(name, _)| self.hands_on(name)).collect()
+    }
+
+    fn hands_on(&self, name: &OsStr) -> bool {
+        let bytes = name.as_bytes();
+        bytes != b"NOTIFY_SOCKET"
+            && !bytes.starts_with(b"WATCHDOG_")
+            && !bytes.starts_with(b"INGESTD__")
+            && !self.removed.iter().any(|removed| removed.as_bytes() == bytes)
+    }
+}
+
+/// The variable that tells one job's processes from all others, by a value that no other job has.
+pub const KEY_VARIABLE: &str = "INGESTD_IDEMPOTENCY_KEY";
+
+/// The variables that tell a command of its task. All are always set: what the job does not have is empty.
+pub fn task_variables(task: &Task) -> [(&'static str, OsString); 11] {
+    [
+        ("INGESTD_PATH", task.path.clone().into()),
+        ("INGESTD_RELATIVE", task.relative.clone().into()),
+        ("INGESTD_OP", task.op.as_str().into()),
+        ("INGESTD_DIGEST", task.digest.map(|digest| digest.to_string()).unwrap_or_default().into()),
+        ("INGESTD_SIZE", task.size.to_string().into()),
+        ("INGESTD_JOB", task.job.to_string().into()),
+        ("INGESTD_ATTEMPT", task.attempt.to_string().into()),
+        (KEY_VARIABLE, task.idempotency_key.to_string().into()),
+        ("INGESTD_PIPELINE", task.pipeline.clone().into()),
+        ("INGESTD_WATCH", task.watch.clone().unwrap_or_default().into()),
+        ("INGESTD_METADATA", task.metadata.clone().unwrap_or_default().into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_daemons_alone_is_not_handed_on() {
+        let environment = ChildEnvironment { removed: vec!["TOKEN".to_owned()], ..ChildEnvironment::default() };
+        for kept in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "INGESTD__QUEUE__LEASE", "TOKEN"] {
+            assert!(!environment.hands_on(kept.as_ref()), "{kept}");
+        }
+        for handed in ["PATH", "HOME", "TOKENS", "WATCHDOG", "INGESTD_X", "TMPDIR"] {
+            assert!(environment.hands_on(handed.as_ref()), "{handed}");
+        }
+    }
+}

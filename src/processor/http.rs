@@ -1,0 +1,228 @@
+//! `kind = "http"`: makes an HTTP call about each job, with the file streamed from disk as its body.
+//!
+//! 1. URL and headers are rendered; what can't be put there fails at once.
+//! 2. The call is sent, its file opened anew for each hop. Redirects are followed here and not by the client,
+//!    because a body that streams can't be replayed: 307 and 308 repeat the call, 303 (and 301, 302 after a POST)
+//!    turn it into a GET. The pipeline's own headers stay with the origin for which they were written.
+//! 3. The status decides (see `verdict`), the tail of the answer is kept. If the file changed while it was sent,
+//!    nobody knows what arrived, and the attempt has failed.
+//!
+//! The pipeline's timeout arrives as `stop`, which drops the call wherever it is. The client is built with the first
+//! call, so a daemon without HTTP pipelines never loads certificates.
+
+mod body;
+mod client;
+mod verdict;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::{Method, Response, StatusCode, Url};
+use tokio_util::sync::CancellationToken;
+
+use self::body::{OpenFile, description};
+use self::client::Clients;
+use self::verdict::{call_failed, judge};
+use super::output::Tail;
+use super::registry::BuildError;
+use super::template::Template;
+use super::{Processor, Report, Task};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Body, HttpPipeline};
+use crate::job::{ErrorKind, JobError, Op, Outcome};
+
+/// How much of an answer is read, in bytes; the rest is not waited for.
+const ANSWER_LIMIT: usize = 1 << 20;
+
+/// The processor that makes HTTP calls.
+#[derive(Debug)]
+pub struct HttpProcessor {
+    url: Template,
+    method: Method,
+    body: Body,
+    redirects: usize,
+    headers: Vec<(HeaderName, Template)>,
+    clients: Clients,
+    output_limit: usize,
+}
+
+/// A call on its way over redirects.
+struct Call {
+    method: Method,
+    url: Url,
+    body: Body,
+    /// Whether it still goes where the pipeline's headers were meant to go.
+    at_home: bool,
+}
+
+impl HttpProcessor {
+    /// A processor for the pipeline `name`, which keeps at most `output_limit` bytes of each answer.
+    ///
+    /// # Errors
+    /// A URL, method or header that can't be, or a text that is no template: each names its key.
+    pub fn new(name: &str, pipeline: &HttpPipeline, output_limit: usize) -> Result<Self, BuildError> {
+        let wrong = |rest: &str, why: &dyn std::fmt::Display| BuildError::new(format!("pipeline.{name}.{rest}"), why);
+        let url = Template::parse(&pipeline.url).map_err(|why| wrong("url", &why))?;
+        check_url(&url).map_err(|why| wrong("url", &why))?;
+        let method = Method::from_bytes(pipeline.method.as_bytes())
+            .map_err(|_| wrong("method", &format!("`{}` is no HTTP method", pipeline.method)))?;
+        let mut headers = Vec::new();
+        for (header, text) in &pipeline.headers {
+            let key = format!("headers.{header}");
+            let parsed = HeaderName::from_bytes(header.as_bytes())
+                .map_err(|_| wrong(&key, &format!("`{header}` is no header's name")))?;
+            if text.chars().any(char::is_control) {
+                return Err(wrong(&key, &"holds a control character (a line break?), which no header may"));
+            }
+            headers.push((parsed, Template::parse(text).map_err(|why| wrong(&key, &why))?));
+        }
+        let (body, redirects) = (pipeline.body, pipeline.redirects);
+        Ok(Self { url, method, body, redirects, headers, clients: Clients::default(), output_limit })
+    }
+
+    async fn call(&self, task: &Task) -> Result<Report, Outcome> {
+        let configured = self.configured_headers(task).map_err(Outcome::Failed)?;
+        let url = Url::parse(&self.url.render_url(task)).map_err(|error| {
+            Outcome::Failed(JobError::permanent(ErrorKind::Template, format!("the URL becomes invalid: {error}")))
+        })?;
+        // A vanished file has no body to send.
+        let body = if task.op == Op::Delete && self.body == Body::File { Body::None } else { self.body };
+        let mut call = Call { method: self.method.clone(), url, body, at_home: true };
+        let mut redirects_left = self.redirects;
+        loop {
+            let response = self.send(&call, task, &configured).await.map_err(Outcome::Failed)?;
+            match call.after(&response, redirects_left) {
+                Some(next) => call = next,
+                None => return Ok(self.report(response, &call.url).await),
+            }
+            redirects_left -= 1;
+        }
+    }
+
+    /// Sends the call and waits for the answer's head.
+    async fn send(&self, call: &Call, task: &Task, configured: &HeaderMap) -> Result<Response, JobError> {
+        let client = self.clients.for_url(&call.url).map_err(|error| call_failed(&call.url, &error))?;
+        let mut headers = own_headers(task);
+        let mut file = None;
+        let mut request = client.request(call.method.clone(), call.url.clone());
+        match call.body {
+            Body::File => {
+                let opened = OpenFile::open(&task.path).await?;
+                headers.insert(CONTENT_TYPE, content_type(&task.path));
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(opened.length()));
+                request = request.body(opened.stream().await?);
+                file = Some(opened);
+            }
+            Body::Metadata => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                request = request.body(description(task));
+            }
+            Body::None => {}
+        }
+        if call.at_home {
+            headers.extend(configured.clone());
+        }
+        let answer = request.headers(headers).send().await;
+        // Asked first: a file that shrank breaks the connection, and that is not the other side's fault.
+        if let Some(file) = file {
+            file.is_unchanged().await?;
+        }
+        answer.map_err(|error| call_failed(&call.url, &error))
+    }
+
+    async fn report(&self, mut response: Response, url: &Url) -> Report {
+        let status = response.status();
+        let outcome = judge(status, response.headers(), url, SystemClock.now());
+        let mut tail = Tail::new(self.output_limit);
+        let mut read = 0;
+        // A connection that breaks here has already told its status.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            tail.push(&chunk);
+            read += chunk.len();
+            if read >= ANSWER_LIMIT {
+                break;
+            }
+        }
+        Report { outcome, code: Some(i32::from(status.as_u16())), output: tail.into_bytes() }
+    }
+
+    fn configured_headers(&self, task: &Task) -> Result<HeaderMap, JobError> {
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, template) in &self.headers {
+            let value = HeaderValue::from_bytes(&template.render_header(name.as_str(), task)?);
+            let mut value = value.map_err(|_| {
+                JobError::permanent(ErrorKind::Template, format!("the header {name} would hold what no header may"))
+            })?;
+            // Configured headers may hold a secret; this keeps their values out of debug output.
+            value.set_sensitive(true);
+            headers.insert(name.clone(), value);
+        }
+        Ok(headers)
+    }
+}
+
+#[async_trait]
+impl Processor for HttpProcessor {
+    async fn process(&self, task: Task, stop: CancellationToken) -> Report {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Report::of(Outcome::Interrupted),
+            report = self.call(&task) => report.unwrap_or_else(Report::of),
+        }
+    }
+}
+
+impl Call {
+    /// The call that this answer redirects to, if it does and may.
+    fn after(&self, response: &Response, redirects_left: usize) -> Option<Self> {
+        let status = response.status();
+        let turns_into_get = match status {
+            StatusCode::SEE_OTHER => self.method != Method::HEAD,
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method == Method::POST,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => false,
+            _ => return None,
+        };
+        if redirects_left == 0 {
+            return None;
+        }
+        let location = std::str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;
+        let url = self.url.join(location).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+        let at_home = self.at_home && url.origin() == self.url.origin();
+        Some(if turns_into_get {
+            Self { method: Method::GET, url, body: Body::None, at_home }
+        } else {
+            Self { method: self.method.clone(), url, body: self.body, at_home }
+        })
+    }
+}
+
+/// The headers that tell the other side of the job.
+fn own_headers(task: &Task) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Ok(key) = HeaderValue::from_str(&task.idempotency_key.to_string()) {
+        headers.insert("idempotency-key", key);
+    }
+    headers.insert("x-ingestd-job", HeaderValue::from(task.job.0));
+    headers.insert("x-ingestd-attempt", HeaderValue::from(task.attempt));
+    headers
+}
+
+/// What the file's name says of its content.
+fn content_type(path: &Path) -> HeaderValue {
+    let guess = mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream");
+    HeaderValue::from_static(guess)
+}
+
+/// Whether the template makes a URL that can be called, whatever its placeholders become.
+fn check_url(template: &Template) -> Result<(), String> {
+    let sample = template.sample();
+    let url = Url::parse(&sample).map_err(|error| format!("`{sample}` is no URL: {error}"))?;
+    match url.scheme() {
+        "http" | "https" => Ok(()),
+        other => Err(format!("`{other}` is neither http nor https")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

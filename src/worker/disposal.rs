@@ -1,0 +1,359 @@
+//! Takes a processed file away: deletes it, or moves it to another folder, on this filesystem or another.
+//!
+//! The caller commits the intent, a [`Disposition`], before the first rename, and settles the job after the last.
+//! In between the filesystem alone tells how far things are, so that [`carry_out`] may be interrupted anywhere and
+//! called again:
+//!
+//! 1. *Take*: the file is renamed to a private name beside it, and its identity is checked before and after. From
+//!    then on a writer who puts a new file under the old name can't be harmed. If it is another file by now, it
+//!    is put back under its name, or beside it where the name has been taken again.
+//! 2. *Deliver*: the file under the private name is renamed to its target, or removed. Across filesystems it is
+//!    copied to a private name in the target's folder, synced, renamed, and only then removed here.
+//! 3. The folders are synced, so that a settled job's file is where it belongs after a power loss too.
+//!
+//! | found under the old name | under the private name | then |
+//! |---|---|---|
+//! | what was processed | nothing | take, deliver |
+//! | anything | what was processed | deliver |
+//! | another file | nothing | it is another file |
+//! | anything | another file | put that one back; it is another file |
+//! | nothing | nothing | all was done before |
+//!
+//! A target is never overwritten: where its name is taken, the file becomes `name (2).ext`, `name (3).ext` and so
+//! on. A crash between a copy's appearance and the removal of the original is told from a taken name by comparing
+//! the two: same size, same modification time, same bytes is the copy, and no second one is made.
+//!
+//! A symbolic link (in a watch that follows them) stands for the content behind it: the link is taken away, and a
+//! move delivers a copy of the content.
+
+mod copy;
+mod rename;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::io::Errno;
+
+use self::copy::{copy_to, is_copy_of};
+use self::rename::{Renamed, rename_exclusively, sync_folder};
+use crate::config::Disposal;
+use crate::job::{ErrorKind, Fence, FileIdentity, JobError, JobId};
+use crate::store::Disposition;
+
+/// The longest name that filesystems take, in bytes.
+const NAME_MAX: usize = 255;
+
+/// Names tried in a target's folder before giving up.
+const MOST_NAMES: u32 = 10_000;
+
+/// Where a file went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// It is no more under the old name: deleted, or taken away (by an earlier call, or by somebody) to where no
+    /// trace of it is left to see.
+    Gone,
+    /// It was moved.
+    Moved {
+        /// Its new path.
+        to: PathBuf,
+    },
+    /// The file under the old name is not the one that was processed: it was left there.
+    AnotherFile,
+}
+
+/// What is to happen to the file at `path` (`relative` to its watch's root) with this identity, once its processor
+/// is done; `None` when it stays. The caller adds the error that the job ends with, if it does.
+pub fn plan(
+    job: JobId,
+    fence: Fence,
+    path: &Path,
+    relative: &Path,
+    disposal: &Disposal,
+    identity: FileIdentity,
+) -> Option<Disposition> {
+    let target = match disposal {
+        Disposal::Keep => return None,
+        Disposal::Delete => None,
+        Disposal::Move(folder) => Some(folder.join(below(relative, path))),
+    };
+    let private = path.with_file_name(format!(".ingestd-{job}-{fence}"));
+    Some(Disposition { path: path.to_path_buf(), private, target, identity, error: None })
+}
+
+/// `relative` if it leads below the folder that it is joined to, else the bare name.
+fn below(relative: &Path, path: &Path) -> PathBuf {
+    if relative.components().all(|part| matches!(part, Component::Normal(_))) {
+        relative.to_path_buf()
+    } else {
+        path.file_name().map(PathBuf::from).unwrap_or_default()
+    }
+}
+
+/// Brings the disposition to its end, from wherever an earlier call left it. Blocks: a copy takes as long as it
+/// takes.
+///
+/// # Errors
+/// Of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only disk: the
+/// processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
+/// name that the target can never take is permanent. When the job is given up, see [`give_back`].
+pub fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
+    // First of all, so that a target that can't be reached leaves the file under its own name.
+    if let Some(target) = &disposition.target {
+        let folder = parent(target);
+        make_folders(folder).map_err(failed("make the target's folder", folder))?;
+    }
+    match take(disposition).map_err(failed("rename the processed file in its folder:", &disposition.path))? {
+        Taken::Ours => deliver(disposition),
+        Taken::Another => Ok(Carried::AnotherFile),
+        Taken::Nothing => already_done(disposition).map_err(failed("sync the folder of", &disposition.path)),
+    }
+}
+
+/// Puts the file back under its own name, if it has the private one: for a job that is given up while its file
+/// was on its way. Where the name was taken meanwhile, the file goes beside it, and that path is answered.
+///
+/// # Errors
+/// The folder can't be written.
+pub fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
+    match identity_at(&disposition.private)? {
+        None => Ok(None),
+        Some(_) => put_back(disposition).map(Some),
+    }
+}
+
+enum Taken {
+    Ours,
+    Another,
+    Nothing,
+}
+
+fn take(disposition: &Disposition) -> io::Result<Taken> {
+    let Disposition { path, private, identity, .. } = disposition;
+    let is_ours = |found: Option<FileIdentity>| found.is_some_and(|found| found.same_but_for_ctime(identity));
+    if !exists(private)? {
+        if !exists(path)? {
+            return Ok(Taken::Nothing);
+        }
+        // Looked at first, so that a file that is not ours keeps its name without a gap.
+        if !is_ours(identity_at(path)?) {
+            return Ok(Taken::Another);
+        }
+        match fs::rename(path, private) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Taken::Nothing),
+            Err(error) => return Err(error),
+        }
+    }
+    // Looked at again: the file may have been replaced just before the rename, now or in a call that crashed.
+    if is_ours(identity_at(private)?) {
+        return Ok(Taken::Ours);
+    }
+    put_back(disposition)?;
+    Ok(Taken::Another)
+}
+
+/// Gives the file under the private name its own name again, or, where a newer file has it, one beside it.
+fn put_back(disposition: &Disposition) -> io::Result<PathBuf> {
+    let Disposition { path, private, .. } = disposition;
+    let ours = private.file_name().unwrap_or_default();
+    let aside = path.with_file_name(fitting(path.file_name().unwrap_or_default(), ours));
+    for name in std::iter::once(path.clone()).chain(names(&aside)) {
+        if rename_exclusively(private, &name)? == Renamed::Yes {
+            sync_folder(parent(path))?;
+            if name != *path {
+                let (path, aside) = (path.display(), name.display());
+                tracing::warn!(%path, %aside, "a file was replaced twice while it was being moved: the older is kept");
+            }
+            return Ok(name);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+/// Takes the file under the private name to its target, or away.
+fn deliver(disposition: &Disposition) -> Result<Carried, JobError> {
+    let Disposition { private, .. } = disposition;
+    let Some(target) = &disposition.target else {
+        remove(private).map_err(failed("delete", private))?;
+        return Ok(Carried::Gone);
+    };
+    let folder = parent(target);
+    let moved = match is_link(private) {
+        Ok(true) => Err(io::Error::from_raw_os_error(libc::EXDEV)),
+        Ok(false) => move_within(private, target),
+        Err(error) => Err(error),
+    };
+    let to = match moved {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(disposition, target),
+        other => other.and_then(|to| sync_folder(folder).and_then(|()| sync_folder(parent(private))).map(|()| to)),
+    };
+    let to = to.map_err(failed("move the processed file to", target))?;
+    Ok(Carried::Moved { to })
+}
+
+fn move_within(private: &Path, target: &Path) -> io::Result<PathBuf> {
+    for name in names(target) {
+        if rename_exclusively(private, &name)? == Renamed::Yes {
+            return Ok(name);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+fn move_by_copy(disposition: &Disposition, target: &Path) -> io::Result<PathBuf> {
+    let private = &disposition.private;
+    let part = part_of(disposition, target);
+    remove_if_there(&part)?;
+    // A copy that an earlier call finished without coming to remove the original: the names before it are taken.
+    for name in names(target).take_while(|name| name.symlink_metadata().is_ok()) {
+        if is_copy_of(&name, private)? {
+            remove(private)?;
+            return Ok(name);
+        }
+    }
+    if let Err(error) = copy_to(private, &part) {
+        // A full disk should not stay full of halves.
+        let _ = remove_if_there(&part);
+        return Err(error);
+    }
+    for name in names(target) {
+        if rename_exclusively(&part, &name)? == Renamed::Yes {
+            sync_folder(parent(target))?;
+            remove(private)?;
+            return Ok(name);
+        }
+    }
+    remove_if_there(&part)?;
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+/// The file has neither name any more: finds where an earlier call put it, and tidies up behind that call.
+fn already_done(disposition: &Disposition) -> io::Result<Carried> {
+    // That call may have crashed before it synced.
+    absent_is_none(sync_folder(parent(&disposition.path)))?;
+    let Some(target) = &disposition.target else { return Ok(Carried::Gone) };
+    sync_folder(parent(target))?;
+    // Only left where somebody removed the original during the copy.
+    let _ = remove_if_there(&part_of(disposition, target));
+    let wanted = disposition.identity;
+    let delivered = names(target).take_while(|name| name.symlink_metadata().is_ok()).find(|name| {
+        identity_at(name).ok().flatten().is_some_and(|found| {
+            (found.size, found.mtime_ns) == (wanted.size, wanted.mtime_ns)
+                && (found.dev != wanted.dev || found.inode == wanted.inode)
+        })
+    });
+    Ok(delivered.map_or(Carried::Gone, |to| Carried::Moved { to }))
+}
+
+/// Where the copy is made before it gets its name: always the same for one disposition, so that none is forgotten.
+fn part_of(disposition: &Disposition, target: &Path) -> PathBuf {
+    let mut name = disposition.private.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    target.with_file_name(name)
+}
+
+/// The target's name, then those to fall back to.
+fn names(target: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..=MOST_NAMES).map(|n| numbered(target, n))
+}
+
+/// `stem (n).ext`; the path itself for the first. A stem that would make the name too long is cut.
+fn numbered(path: &Path, n: u32) -> PathBuf {
+    if n == 1 {
+        return path.to_path_buf();
+    }
+    let mut ending = OsString::from(format!(" ({n})"));
+    if let Some(extension) = path.extension() {
+        ending.push(".");
+        ending.push(extension);
+    }
+    path.with_file_name(fitting(path.file_stem().unwrap_or_default(), &ending))
+}
+
+/// `stem` with `ending`, the stem cut where that would be too long for a name.
+fn fitting(stem: &OsStr, ending: &OsStr) -> OsString {
+    let room = NAME_MAX.saturating_sub(ending.len());
+    // Where the stem is text, it is not cut within a letter.
+    let cut = match stem.to_str() {
+        Some(text) => text.floor_char_boundary(room),
+        None => room.min(stem.len()),
+    };
+    let mut name = OsStr::from_bytes(&stem.as_bytes()[..cut]).to_owned();
+    name.push(ending);
+    name
+}
+
+/// Makes the folder and those above it, each synced into its parent.
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made?,
+        }
+        sync_folder(parent(folder))?;
+    }
+    Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+fn exists(path: &Path) -> io::Result<bool> {
+    absent_is_none(path.symlink_metadata()).map(|meta| meta.is_some())
+}
+
+fn is_link(path: &Path) -> io::Result<bool> {
+    path.symlink_metadata().map(|meta| meta.is_symlink())
+}
+
+/// The identity of the file at this path, behind a link if it is one; `None` where there is none.
+fn identity_at(path: &Path) -> io::Result<Option<FileIdentity>> {
+    absent_is_none(path.metadata()).map(|meta| meta.as_ref().map(FileIdentity::of))
+}
+
+fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    remove_if_there(path)?;
+    sync_folder(parent(path))
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    absent_is_none(fs::remove_file(path)).map(drop)
+}
+
+/// Turns an error into the job's, with what was being done, where, and what helps.
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JobError {
+    let path = path.to_path_buf();
+    move |error| {
+        let message = |hint: &str| format!("can't {doing} {} ({error}){hint}", path.display());
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            // The same name meets the same answer for ever.
+            Some(Errno::NAMETOOLONG | Errno::ILSEQ | Errno::INVAL) => {
+                JobError::permanent(ErrorKind::Disposition, message("; that filesystem can't take such a name"))
+            }
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => JobError::transient(
+                ErrorKind::Disposition,
+                message("; give the daemon's user the right to write there (under systemd also `ReadWritePaths=`)"),
+            ),
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                JobError::transient(ErrorKind::Disposition, message("; make room there"))
+            }
+            _ => JobError::transient(ErrorKind::Disposition, message("")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
