@@ -31,10 +31,10 @@ pub mod processor;
 pub mod maintenance;
 
 // ── edges ──
-//pub mod cli;
+pub mod cli;
 pub mod config;
-//pub mod control;
-//pub mod daemon;
+pub mod control;
+pub mod daemon;
 pub mod gate;
 pub mod lifecycle;
 pub mod os;

@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::gate::{Gate, Shut};
 use crate::job::StateName;
 use crate::lifecycle::Notifier;
-use crate::store::{Browse as _, Overview};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Browse as _, Overview};
 use crate::warnings::{Severity, Warnings};
 
 const APART: Duration = Duration::from_millis(250);

@@ -7,10 +7,12 @@ use tokio::sync::{oneshot, watch};
 use super::House;
 use super::watches;
 use crate::clock::Timestamp;
-use crate::control::{Duty, Live, LiveStatus, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath};
+use crate::control::{
+    Duty, Live, LiveStatus, LiveWarning, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath,
+};
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
-use crate::warnings::Warnings;
+use crate::warnings::{Severity, Warning, Warnings};
 use crate::watch::{Mode, Root};
 use crate::worker::{Command, Handles};
 
@@ -25,12 +27,7 @@ pub struct LiveDaemon {
 }
 
 impl LiveDaemon {
-    pub fn new(
-        house: &House,
-        dispatcher: Handles,
-        watches: watches::Handle,
-        maintenance: MaintenanceHandle,
-    ) -> Self {
+    pub fn new(house: &House, dispatcher: Handles, watches: watches::Handle, maintenance: MaintenanceHandle) -> Self {
         Self {
             dispatcher,
             watches,
@@ -84,7 +81,9 @@ impl Live for LiveDaemon {
         match self.watches.scan(watch, force).await {
             Some(Ok(scan)) => Ok(Scanned { files: scan.files, enqueued: scan.changed }),
             Some(Err(why)) => Err(Refusal::failed(format!("watch `{watch}` was not scanned: {why}"))),
-            None => Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do"))),
+            None => {
+                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
+            }
         }
     }
 
@@ -105,7 +104,7 @@ impl Live for LiveDaemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at.as_millis(),
             watches: self.watches.status().await.into_iter().map(shown).collect(),
-            warnings: self.warnings.list(),
+            warnings: self.warnings.list().into_iter().map(warning).collect(),
             running: self.running().await,
         }
     }
@@ -131,4 +130,8 @@ fn shown(watch: watches::WatchShown) -> LiveWatch {
         last_scan_at_ms: status.last_scan.map(|scan| scan.at.as_millis()),
         warning: (!status.warnings.is_empty()).then(|| status.warnings.join("; ")),
     }
+}
+
+fn warning(warning: Warning) -> LiveWarning {
+    LiveWarning { critical: warning.severity == Severity::Critical, message: warning.message }
 }

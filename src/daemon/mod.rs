@@ -142,6 +142,8 @@ impl House {
         let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
         let settings = watch::Sender::new(Arc::new(wiring::worker_settings(&config)?));
 
+        let (watches, watching) = watches::Watches::new(self, settings.clone());
+        watches.instruct_workers().await?;
         let workshop = Workshop {
             queue: self.store.clone(),
             dispositions: self.store.clone(),
@@ -151,7 +153,6 @@ impl House {
         let (dispatcher, dispatching) = Dispatcher::new(workshop, stops.clone(), self.pulses.register("dispatcher"));
         parts.spawn("dispatcher", async { Ok(dispatcher.run().await?) });
 
-        let (watches, watching) = watches::Watches::new(self);
         parts.spawn("watches", watches.run());
 
         let (upkeep, requests) = maintenance::channel();
@@ -222,9 +223,8 @@ impl House {
 
     /// Until a signal, the end of a part, or, with `once`, the end of all work.
     async fn wait(&self, parts: &mut Parts, once: bool, watching: &watches::Handle) -> anyhow::Result<u8> {
-        let done = async {
-            if once { once::everything_done(self, watching).await } else { std::future::pending().await }
-        };
+        let done =
+            async { if once { once::everything_done(self, watching).await } else { std::future::pending().await } };
         let draining = self.lifecycle.draining();
         tokio::pin!(done);
         loop {
@@ -341,4 +341,3 @@ async fn dispatcher_end(parts: &mut Parts) -> anyhow::Result<()> {
     }
     Ok(())
 }
-

@@ -86,7 +86,13 @@ impl Reload {
         self.channels.lease.send_replace(new.queue.lease);
         self.warn_of_orphans(&old, &new);
         self.config.send_replace(Arc::new(new));
-        self.channels.settings.send_replace(Arc::new(settings));
+        self.channels.settings.send_modify(|current| {
+            // What the keeper of the watches told the workers stays until it tells them anew.
+            let mut settings = settings;
+            settings.disposals.clone_from(&current.disposals);
+            settings.follows.clone_from(&current.follows);
+            *current = Arc::new(settings);
+        });
         self.channels.watching.reload().await;
         self.store.nudge();
         Ok(())

@@ -15,10 +15,11 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::Gate;
 use crate::lifecycle::{Pulse, Pulses};
-use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::warnings::{Severity, Warnings};
 use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+use crate::worker::WorkerSettings;
 
 /// Digests that may be taken at a time, over all watches.
 const DIGESTS: usize = 2;
@@ -108,10 +109,11 @@ pub struct Watches {
     tasks: JoinSet<Result<(), StoreError>>,
     entries: BTreeMap<String, Entry>,
     moved: Arc<Notify>,
+    workers: watch::Sender<Arc<WorkerSettings>>,
 }
 
 impl Watches {
-    pub fn new(house: &House) -> (Self, Handle) {
+    pub fn new(house: &House, workers: watch::Sender<Arc<WorkerSettings>>) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(16);
         let moved = Arc::new(Notify::new());
         let keeper = Self {
@@ -128,8 +130,26 @@ impl Watches {
             tasks: JoinSet::new(),
             entries: BTreeMap::new(),
             moved: moved.clone(),
+            workers,
         };
         (keeper, Handle { requests: sender, moved })
+    }
+
+    /// Tells the workers what happens to processed files. Has to come before they begin.
+    pub async fn instruct_workers(&self) -> Result<(), StoreError> {
+        let (config, rows) = (self.config.borrow().clone(), self.store.watches().await?);
+        self.instruct(&self.wanted(&config, &rows));
+        Ok(())
+    }
+
+    fn instruct(&self, wanted: &BTreeMap<String, config::Watch>) {
+        self.workers.send_modify(|settings| {
+            let settings = Arc::make_mut(settings);
+            let disposal = |watch: &config::Watch| (watch.on_success.clone(), watch.on_failure.clone());
+            settings.disposals = wanted.iter().map(|(name, watch)| (name.clone(), disposal(watch))).collect();
+            let following = wanted.iter().filter(|(_, watch)| watch.follow_symlinks);
+            settings.follows = following.map(|(name, _)| name.clone()).collect();
+        });
     }
 
     /// Keeps the watches until told to stop.
@@ -189,11 +209,14 @@ impl Watches {
         let config = self.config.borrow().clone();
         let rows = self.store.watches().await?;
         let wanted = self.wanted(&config, &rows);
+        self.instruct(&wanted);
         let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
         let gone: Vec<String> = self
             .entries
             .iter()
-            .filter(|(name, entry)| wanted.get(*name) != Some(&entry.settings.watch) || entry.settings.digest != config.queue.digest)
+            .filter(|(name, entry)| {
+                wanted.get(*name) != Some(&entry.settings.watch) || entry.settings.digest != config.queue.digest
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in gone {
@@ -207,7 +230,8 @@ impl Watches {
                 entry.paused = paused;
             } else {
                 self.store.put_watch(&name, watch.path.clone(), None).await?;
-                self.start(name, watch, paused, &config);
+                let adopt = self.store.kv_get(&adopt_key(&name)).await?.is_some();
+                self.start(name, watch, paused, adopt, &config);
             }
         }
         self.move_gates();
@@ -222,7 +246,8 @@ impl Watches {
             let Some(definition) = &row.definition else { continue };
             let key = format!("watch.{}.definition", row.name);
             if config.watches.contains_key(&row.name) {
-                let words = format!("watch `{}` is in the configuration file too, which wins; remove one of them", row.name);
+                let words =
+                    format!("watch `{}` is in the configuration file too, which wins; remove one of them", row.name);
                 self.warnings.set(&key, Severity::Warning, words);
                 continue;
             }
@@ -240,12 +265,13 @@ impl Watches {
         wanted
     }
 
-    fn start(&mut self, name: String, watch: config::Watch, paused: bool, config: &Config) {
+    fn start(&mut self, name: String, watch: config::Watch, paused: bool, adopt_existing: bool, config: &Config) {
         let settings = WatchSettings {
             name: name.clone(),
             watch,
             state_directory: config.state_directory(),
             digest: config.queue.digest,
+            adopt_existing,
         };
         let (gate, intake_open) = watch::channel(!paused && self.gate.reasons().is_empty());
         let stations = WatchStations {
@@ -260,7 +286,15 @@ impl Watches {
         match WatchTask::new(settings.clone(), stations, stop.clone()) {
             Ok((task, handle)) => {
                 self.tasks.spawn(task.run());
-                self.tasks.spawn(tell(handle.status.clone(), self.moved.clone(), stop.clone(), self.warnings.clone(), name.clone()));
+                let herald = Herald {
+                    status: handle.status.clone(),
+                    moved: self.moved.clone(),
+                    stop: stop.clone(),
+                    warnings: self.warnings.clone(),
+                    name: name.clone(),
+                    adopting: adopt_existing.then(|| self.store.clone()),
+                };
+                self.tasks.spawn(herald.tell());
                 self.entries.insert(name, Entry { settings, handle, gate, paused, stop });
             }
             // The configuration's check has refused such globs before.
@@ -296,28 +330,45 @@ fn accept(
     }
 }
 
-/// Passes on what a watch tells: that it changed, and what a person should know.
-async fn tell(
-    mut status: watch::Receiver<WatchStatus>,
+/// The entry that says that a watch was added with `--existing skip` and has not been scanned yet.
+pub fn adopt_key(watch: &str) -> String {
+    format!("ingestd.watch.{watch}.adopt")
+}
+
+/// Passes on what a watch tells: that it changed, what a person should know, that its first scan is over.
+struct Herald {
+    status: watch::Receiver<WatchStatus>,
     moved: Arc<Notify>,
     stop: CancellationToken,
     warnings: Warnings,
     name: String,
-) -> Result<(), StoreError> {
-    let key = format!("watch.{name}");
-    loop {
-        let words = status.borrow_and_update().warnings.join("; ");
-        if words.is_empty() {
-            warnings.clear(&key);
-        } else {
-            warnings.set(&key, Severity::Warning, format!("watch `{name}`: {words}"));
+    adopting: Option<Arc<SqliteStore>>,
+}
+
+impl Herald {
+    async fn tell(mut self) -> Result<(), StoreError> {
+        let key = format!("watch.{}", self.name);
+        loop {
+            let status = self.status.borrow_and_update().clone();
+            let words = status.warnings.join("; ");
+            if words.is_empty() {
+                self.warnings.clear(&key);
+            } else {
+                self.warnings.set(&key, Severity::Warning, format!("watch `{}`: {words}", self.name));
+            }
+            if status.last_scan.is_some()
+                && status.idle
+                && let Some(store) = self.adopting.take()
+            {
+                store.kv_delete(&adopt_key(&self.name)).await?;
+            }
+            self.moved.notify_waiters();
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = self.status.changed() => if changed.is_err() { break },
+            }
         }
-        moved.notify_waiters();
-        tokio::select! {
-            () = stop.cancelled() => break,
-            changed = status.changed() => if changed.is_err() { break },
-        }
+        self.warnings.clear(&key);
+        Ok(())
     }
-    warnings.clear(&key);
-    Ok(())
 }

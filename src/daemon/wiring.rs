@@ -1,6 +1,6 @@
 //! From the configuration to what the stations are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -38,12 +38,10 @@ pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The pool's settings. Fails where a processor can't be built, with the words of the configuration.
+/// The pool's settings, but for what the keeper of the watches adds. Fails where a processor can't be built, with the words of the configuration.
 pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
-    let children = ChildEnvironment {
-        state_directory: config.state_directory(),
-        removed: config.secret_variables.clone(),
-    };
+    let children =
+        ChildEnvironment { state_directory: config.state_directory(), removed: config.secret_variables.clone() };
     let mut pipelines = BTreeMap::new();
     for (name, pipeline) in &config.pipelines {
         let processor =
@@ -56,15 +54,14 @@ pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
         };
         pipelines.insert(name.clone(), settings);
     }
-    let disposals =
-        config.watches.iter().map(|(name, watch)| (name.clone(), (watch.on_success.clone(), watch.on_failure.clone())));
     Ok(WorkerSettings {
         concurrency: config.queue.concurrency,
         lease: config.queue.lease,
         digest: config.queue.digest,
         spool: spool(config),
         pipelines,
-        disposals: disposals.collect(),
+        disposals: BTreeMap::new(),
+        follows: BTreeSet::new(),
     })
 }
 

@@ -28,7 +28,7 @@ pub struct Disposition {
 pub trait Dispositions: Send + Sync {
     /// Commits the intent and marks the source as taken away by ourselves; `false`: the lease was lost.
     async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<bool>;
-    /// Forgets the intent and the mark, because the file under that name is another one by now; `false`: the
-    /// lease was lost.
-    async fn withdraw(&self, claim: Claim) -> Result<bool>;
+    /// Forgets the intent; `false`: the lease was lost. With `back`, the file is under its name again, as it is now,
+    /// and is ours to watch like any other. Without, what is under the name is another file, which arrived anew.
+    async fn withdraw(&self, claim: Claim, back: Option<FileIdentity>) -> Result<bool>;
 }

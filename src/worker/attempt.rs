@@ -21,9 +21,7 @@ use crate::config::Disposal;
 use crate::intake::digest_file;
 use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
-use crate::store::{
-    Content, Disposition, Dispositions, Enqueued, Lease, NewJob, Queue, Settlement, StoreError, Work,
-};
+use crate::store::{Content, Disposition, Dispositions, Enqueued, Lease, NewJob, Queue, Settlement, StoreError, Work};
 
 /// A lease this close to its end is given up rather than worked on.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
@@ -107,7 +105,7 @@ impl Workshop {
 
     async fn execute(&self, lease: &Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Findings {
         if let Some(disposition) = &work.disposition {
-            return self.resume(lease, disposition.clone()).await;
+            return self.resume(lease, work, disposition.clone()).await;
         }
         let content = match self.look(work).await {
             Ok(content) => content,
@@ -129,9 +127,11 @@ impl Workshop {
             return Ok(None);
         }
         let (path, algorithm) = (work.path.clone(), self.settings.borrow().digest);
+        let follow = self.follows(work);
         let known = work.digest.map(|digest| (work.identity, digest));
         let looked = tokio::task::spawn_blocking(move || match known {
             Some((identity, digest)) if unchanged(&path, &identity) => Ok(Content { identity, digest }),
+            _ if follow => std::fs::canonicalize(&path).and_then(|path| digest_file(&path, algorithm)),
             _ => digest_file(&path, algorithm),
         })
         .await;
@@ -139,6 +139,14 @@ impl Workshop {
             Ok(Ok(content)) => Ok(Some(content)),
             Ok(Err(error)) => Err(unreadable(work, &error)),
             Err(error) => Err(Outcome::Failed(JobError::transient(ErrorKind::Io, error.to_string()))),
+        }
+    }
+
+    /// Whether the file may be a symbolic link to the content.
+    fn follows(&self, work: &Work) -> bool {
+        match &work.source {
+            SourceKey::Watched { watch, .. } => self.settings.borrow().follows.contains(watch),
+            _ => true,
         }
     }
 
@@ -218,16 +226,14 @@ impl Workshop {
             _ => return verdict,
         };
         let fence = lease.fence();
-        let Some(mut plan) =
-            disposal::plan(work.job, fence, &work.path, relative, &disposal, content.identity)
-        else {
+        let Some(mut plan) = disposal::plan(work.job, fence, &work.path, relative, &disposal, content.identity) else {
             return verdict;
         };
         plan.error = error;
         match self.dispositions.intend(lease.claim(), plan.clone()).await {
-            Ok(true) => match self.carry_out(lease, plan).await {
+            Ok(true) => match self.carry_out(lease, plan.clone()).await {
                 Ok(()) => verdict,
-                Err(error) => self.policy(work, Outcome::Failed(error)),
+                Err(error) => self.not_carried(lease, work, plan, error).await,
             },
             Ok(false) => Verdict::Release,
             Err(error) => self.policy(work, Outcome::Failed(not_committed(&error))),
@@ -255,18 +261,42 @@ impl Workshop {
             .await
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))??;
         if let Carried::AnotherFile = carried {
-            self.dispositions.withdraw(lease.claim()).await.map_err(|error| not_committed(&error))?;
+            self.dispositions.withdraw(lease.claim(), None).await.map_err(|error| not_committed(&error))?;
         }
         Ok(())
     }
 
-    /// The processor was done before a crash; only the file's way is left.
-    async fn resume(&self, lease: &Lease, disposition: Disposition) -> Findings {
-        let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
-        match self.carry_out(lease, disposition).await {
-            Ok(()) => Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) },
-            Err(error) => Findings::early(Outcome::Failed(error), None),
+    /// The file could not go its way. The next attempt goes on there; if there is none, the file is given back.
+    async fn not_carried(&self, lease: &Lease, work: &Work, disposition: Disposition, error: JobError) -> Verdict {
+        let verdict = self.policy(work, Outcome::Failed(error));
+        if matches!(verdict, Verdict::Fail { .. }) {
+            let path = disposition.path.clone();
+            let given_back = tokio::task::spawn_blocking(move || {
+                disposal::give_back(&disposition)?;
+                std::fs::symlink_metadata(&disposition.path).map(|meta| FileIdentity::of(&meta))
+            });
+            match given_back.await.map_err(std::io::Error::other).flatten() {
+                Ok(identity) => {
+                    if let Err(error) = self.dispositions.withdraw(lease.claim(), Some(identity)).await {
+                        tracing::warn!(job.id = %work.job, %error, "the intent could not be withdrawn");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(job.id = %work.job, path = %path.display(), %error, "the file could not be put back");
+                }
+            }
         }
+        verdict
+    }
+
+    /// The processor was done before a crash or a failed move; only the file's way is left.
+    async fn resume(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Findings {
+        let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
+        let verdict = match self.carry_out(lease, disposition.clone()).await {
+            Ok(()) => verdict,
+            Err(error) => self.not_carried(lease, work, disposition, error).await,
+        };
+        Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) }
     }
 }
 
@@ -316,6 +346,11 @@ fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
             Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
         }
+        // It is being written: it will be whole soon, and no attempt has begun.
+        std::io::ErrorKind::ResourceBusy => Outcome::Deferred {
+            after: Some(Duration::from_secs(1)),
+            error: JobError::transient(ErrorKind::Unreadable, message),
+        },
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
             Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
         }
@@ -335,4 +370,3 @@ fn remove_spool(spool: &Path) {
         Err(error) => tracing::debug!(path = %spool.display(), %error, "a spool file stays behind"),
     }
 }
-

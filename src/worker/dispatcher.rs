@@ -165,7 +165,11 @@ impl Dispatcher {
         let (wants, limit, appetite) = self.appetite();
         let queue = self.workshop.queue.clone();
         let lease = async {
-            if limit == 0 || wants.is_empty() { Ok(Leased::default()) } else { queue.lease(wants, limit, appetite).await }
+            if limit == 0 || wants.is_empty() {
+                Ok(Leased::default())
+            } else {
+                queue.lease(wants, limit, appetite).await
+            }
         };
         let claims: Vec<_> = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
         let settle = async { if ends.is_empty() { Ok(Vec::new()) } else { queue.settle(ends).await } };
@@ -332,7 +336,9 @@ fn release(lease: Lease) -> Settlement {
 fn report_end(claim: Claim, verdict: &Verdict, took: Duration, answer: Settled) {
     let (job, duration_ms) = (claim.job, crate::clock::millis(took));
     match (answer, verdict) {
-        (Settled::LeaseLost, _) => tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written"),
+        (Settled::LeaseLost, _) => {
+            tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written")
+        }
         (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, %error, duration_ms, "failed"),
         (_, Verdict::Retry { run_at, error }) => {
             tracing::info!(job.id = %job, %error, duration_ms, retry_at = %run_at, "will be retried");

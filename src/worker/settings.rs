@@ -1,6 +1,6 @@
 //! What the pool goes by: replaced as a whole by a reload, read when it is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct WorkerSettings {
     pub pipelines: BTreeMap<String, PipelineSettings>,
     /// By watch: what happens to a file after success, and after failure.
     pub disposals: BTreeMap<String, (Disposal, Disposal)>,
+    /// Watches that follow symbolic links.
+    pub follows: BTreeSet<String>,
 }
 
 /// One pipeline's.

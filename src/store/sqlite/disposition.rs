@@ -8,6 +8,7 @@ use super::super::error::Result;
 use super::super::lease::Claim;
 use super::{SqliteStore, wire};
 use crate::clock::Timestamp;
+use crate::job::FileIdentity;
 
 #[async_trait]
 impl Dispositions for SqliteStore {
@@ -20,8 +21,8 @@ impl Dispositions for SqliteStore {
         .await
     }
 
-    async fn withdraw(&self, claim: Claim) -> Result<bool> {
-        self.write(move |tx| Box::pin(withdraw(tx, claim))).await
+    async fn withdraw(&self, claim: Claim, back: Option<FileIdentity>) -> Result<bool> {
+        self.write(move |tx| Box::pin(withdraw(tx, claim, back))).await
     }
 }
 
@@ -70,11 +71,27 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     Ok(true)
 }
 
-async fn withdraw(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
+async fn withdraw(tx: &mut SqliteConnection, claim: Claim, back: Option<FileIdentity>) -> Result<bool> {
     if !stands(tx, claim).await? {
         return Ok(false);
     }
     sqlx::query("DELETE FROM dispositions WHERE job = ?").bind(claim.job.0).execute(&mut *tx).await?;
-    // The mark stays: what is under the name now arrived anew, whatever its content.
+    // Without the old file the mark stays: what is under the name now arrived anew, whatever its content.
+    if let Some(back) = back {
+        let [dev, inode, size, mtime, ctime] = wire::identity_columns(&back);
+        sqlx::query(
+            "UPDATE sources SET presence = 'present', gone_at = NULL,
+                    dev = ?2, inode = ?3, size = ?4, mtime_ns = ?5, ctime_ns = ?6
+             FROM jobs AS j WHERE j.id = ?1 AND sources.id = j.source AND sources.version = j.version",
+        )
+        .bind(claim.job.0)
+        .bind(dev)
+        .bind(inode)
+        .bind(size)
+        .bind(mtime)
+        .bind(ctime)
+        .execute(tx)
+        .await?;
+    }
     Ok(true)
 }

@@ -1,0 +1,270 @@
+//! What every command works with: its flags, the configuration, the database, and the daemon where one runs.
+//!
+//! Reads open the database read-only, whether a daemon runs or not. Writes go through a [`Link`]: the daemon's
+//! socket, or the database itself under the shared lock. Between the two lies a short time in which a daemon holds
+//! the lock and does not listen yet, or no longer; it is waited out.
+
+use std::cell::{OnceCell, RefCell};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::connect;
+use super::failure::Failure;
+use super::screen::Screen;
+use super::{Global, failure};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::config::{Config, Loaded, Sources};
+use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};
+use crate::store::sqlite::{OpenMode, SqliteStore};
+
+/// How long a daemon may hold the lock without listening: it recovers, or it drains.
+const TRANSITION: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub struct Context {
+    /// The flags that every command takes.
+    pub global: Global,
+    /// Where results go.
+    pub screen: Screen,
+    clock: Arc<dyn Clock>,
+    loaded: OnceCell<Loaded>,
+    opened: RefCell<Vec<Opened>>,
+}
+
+/// A database that this command opened.
+struct Opened {
+    store: Arc<SqliteStore>,
+    writer: connect::Writer,
+    /// Held until the database is closed.
+    _lock: Option<Lock>,
+}
+
+/// The way to whoever may write.
+pub enum Link {
+    /// A daemon runs.
+    Daemon(Client),
+    /// None runs: we write ourselves, under the lock that keeps one from starting meanwhile.
+    Direct(Box<Hands>),
+}
+
+impl Context {
+    /// A context on standard output and the machine's clock.
+    pub fn new(global: Global) -> Self {
+        let clock = Arc::new(SystemClock);
+        Self { global, screen: Screen::stdout(clock.now()), clock, loaded: OnceCell::new(), opened: RefCell::default() }
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Where the configuration comes from.
+    pub fn sources(&self) -> Sources {
+        connect::sources(self.global.config.as_deref(), self.global.database.as_deref())
+    }
+
+    /// The configuration with its origins, read once.
+    pub fn loaded(&self) -> Result<&Loaded, Failure> {
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
+        }
+        let loaded = connect::load(&self.sources())?;
+        Ok(self.loaded.get_or_init(|| loaded))
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> Result<&Config, Failure> {
+        self.loaded().map(|loaded| &loaded.config)
+    }
+
+    /// Opens the database to read it.
+    pub async fn read(&self) -> Result<Stores, Failure> {
+        reachable(&self.config()?.database.path)?;
+        self.open(OpenMode::ReadOnly, None).await
+    }
+
+    /// Makes a new database, under a lock that is ours already.
+    pub async fn create(&self, lock: Lock) -> Result<Stores, Failure> {
+        self.open(OpenMode::ReadWrite, Some(lock)).await
+    }
+
+    async fn open(&self, mode: OpenMode, lock: Option<Lock>) -> Result<Stores, Failure> {
+        let (stores, store, writer) = connect::open(self.config()?, mode, self.clock()).await?;
+        self.opened.borrow_mut().push(Opened { store, writer, _lock: lock });
+        Ok(stores)
+    }
+
+    /// Closes what was opened. Everything that was answered is committed already, so what goes wrong here loses
+    /// nothing.
+    pub async fn close(&self) {
+        let opened = self.opened.take();
+        for mut opened in opened {
+            opened.store.close().await;
+            while opened.writer.join_next().await.is_some() {}
+        }
+    }
+
+    /// A connection to the daemon; `None` where none runs.
+    pub async fn daemon(&self) -> Result<Option<Client>, Failure> {
+        Ok(Client::connect(&self.config()?.database.path).await?)
+    }
+
+    /// The way to whoever may write.
+    pub async fn link(&self) -> Result<Link, Failure> {
+        let config = self.config()?;
+        let database = &config.database;
+        let deadline = Instant::now() + TRANSITION;
+        loop {
+            if let Some(client) = self.daemon().await? {
+                return Ok(Link::Daemon(client));
+            }
+            match reachable(&database.path) {
+                // What is written first makes the database: a watch, say, before the first start.
+                Err(Unreachable::Missing(_)) => make_folder(&database.path)?,
+                other => other?,
+            }
+            match Lock::shared(&database.path, database.mode) {
+                Ok(lock) => {
+                    let stores = self.open(OpenMode::ReadWrite, Some(lock)).await?;
+                    let config = watch::channel(Arc::new(config.clone())).1;
+                    let hands = Hands { config, clock: self.clock(), stores, live: None };
+                    return Ok(Link::Direct(Box::new(hands)));
+                }
+                Err(LockError::Held { .. }) if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
+                Err(LockError::Held { pid }) => return Err(silent(pid)),
+                Err(LockError::Io { error, .. }) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(not_allowed(&database.path, "write"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks once, and reads the answer.
+    pub async fn ask<T: DeserializeOwned>(&self, request: Request) -> Result<T, Failure> {
+        self.link().await?.ask(request).await
+    }
+}
+
+impl Link {
+    /// Asks, and reads the answer.
+    pub async fn ask<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, Failure> {
+        let value = match self {
+            Self::Daemon(client) => client.call(&request).await?,
+            Self::Direct(hands) => match execute(request, hands).await {
+                Response::Ok(value) => value,
+                Response::Err { code, message } => return Err(Failure { code: code.exit(), message }),
+            },
+        };
+        Ok(serde_json::from_value(value)?)
+    }
+}
+
+fn silent(pid: Option<u32>) -> Failure {
+    let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    failure::Failure::held(format!(
+        "{who} holds the database and does not listen; if it is a daemon that starts or stops, try again in a moment"
+    ))
+}
+
+/// Says in words why a database can't even be looked at. Only ever `stat`: opening and closing the file itself
+/// would drop SQLite's locks.
+pub fn reachable(database: &Path) -> Result<(), Unreachable> {
+    let path = database.display();
+    let other = |message: String| Err(Unreachable::Otherwise(Failure::failed(message)));
+    let denied = || Err(Unreachable::Otherwise(not_allowed(database, "read")));
+    match std::fs::metadata(database) {
+        Ok(meta) if meta.is_file() => match rustix::fs::access(database, rustix::fs::Access::READ_OK) {
+            Ok(()) => Ok(()),
+            Err(_) => denied(),
+        },
+        Ok(_) => other(format!("{path} is not a file; name the database with --database sqlite:///PATH")),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unreachable::Missing(Failure::failed(format!(
+            "there is no database at {path} yet; `ingestd run` creates it (another one is named with --database)"
+        )))),
+        Err(error) => other(format!("{path}: {error}")),
+    }
+}
+
+/// Why a database can't be opened.
+#[derive(Debug)]
+pub enum Unreachable {
+    /// There is none.
+    Missing(Failure),
+    /// We may not, or it is none.
+    Otherwise(Failure),
+}
+
+impl From<Unreachable> for Failure {
+    fn from(unreachable: Unreachable) -> Self {
+        match unreachable {
+            Unreachable::Missing(failure) | Unreachable::Otherwise(failure) => failure,
+        }
+    }
+}
+
+/// Makes the folder of a database that is not there yet, for its owner alone.
+pub fn make_folder(database: &Path) -> Result<(), Failure> {
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))
+}
+
+/// Says who may, where we may not.
+fn not_allowed(database: &Path, what: &str) -> Failure {
+    let owner = database
+        .ancestors()
+        .find_map(|path| std::fs::metadata(path).ok())
+        .map_or_else(|| "root".to_owned(), |meta| user_name(meta.uid()));
+    let path = database.display();
+    Failure::failed(format!(
+        "you may not {what} the database {path}, which belongs to {owner}; try: sudo -u {owner} ingestd …"
+    ))
+}
+
+/// A user's name, or the number where there is none.
+fn user_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("#{uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_database_tells_what_creates_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let failure = Failure::from(reachable(&folder.path().join("none.db")).unwrap_err());
+        assert_eq!(failure.code, 1);
+        assert!(failure.message.contains("`ingestd run` creates it"), "{}", failure.message);
+    }
+
+    #[test]
+    fn owners_are_named() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(4_000_000_001), "#4000000001");
+    }
+}

@@ -1,0 +1,322 @@
+//! The command line: one file for each verb, with the verb's name.
+//!
+//! 1. Arguments are parsed ([`Args`]); what is wrong with them exits with 2.
+//! 2. The verb reads the database, or makes a request ([`context`]), and writes its result to the screen: tables
+//!    for people ([`table`]), the promised shapes for programs ([`view`]).
+//! 3. A [`failure`] is one line on stderr that begins with `ingestd: ` and says what to do; the exit code says
+//!    what kind it is: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such thing, 4 held by another.
+
+mod add;
+mod cancel;
+mod completions;
+mod config;
+mod connect;
+mod context;
+mod db;
+mod db_files;
+mod db_stats;
+mod failure;
+mod failures;
+mod filter;
+mod health;
+mod history;
+mod kv;
+mod list;
+mod logs;
+mod man;
+mod pause;
+mod pipeline;
+mod preview;
+mod priority;
+mod progress;
+mod resume;
+mod retry;
+mod run;
+mod screen;
+mod selection;
+mod show;
+mod stats;
+mod status;
+mod status_report;
+mod table;
+mod time;
+mod view;
+mod wait;
+mod watch;
+mod watch_definition;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use context::Context;
+use failure::{Done, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  ingestd run --watch ~/inbox --exec 'sha256sum {path}' --once
+                                   process a folder once, without configuration
+  ingestd status                   what the daemon does, and what waits
+  ingestd list --state failed      jobs that were given up
+  ingestd failures                 the same, grouped by error
+  ingestd show 42; ingestd logs 42 one job, and what it printed
+  ingestd retry --failed --since 1d
+                                   try again what failed since yesterday
+  find . -name '*.pdf' -print0 | ingestd add -0 -
+                                   enqueue files by name
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such job,
+watch or pipeline, 4 another daemon runs on this database.";
+
+/// Processes every file that arrives in a folder: none lost, none half-written, none done again without need.
+#[derive(Debug, Parser)]
+#[command(name = "ingestd", version, after_help = EXAMPLES, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Args {
+    /// The flags that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The flags that every command takes.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Global {
+    /// Read this configuration file instead of the system's.
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
+    pub config: Option<PathBuf>,
+    /// Use this database, for instance sqlite:///srv/queue/ingestd.db.
+    #[arg(long, global = true, value_name = "URL", help_heading = "Options of every command")]
+    pub database: Option<String>,
+    /// Say more; twice for everything.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
+    pub verbose: u8,
+    /// Say less; `list -q` prints ids only.
+    #[arg(short, long, global = true, help_heading = "Options of every command")]
+    pub quiet: bool,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Format {
+    /// Print JSON: one document, or one line for each entry of a list.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground.
+    Run(run::Run),
+    /// Enqueue files.
+    Add(add::Add),
+    /// Look after the watch folders that are kept in the database.
+    Watch(watch::Watch),
+    /// Look at the pipelines.
+    Pipeline(pipeline::Pipeline),
+    /// Stop starting jobs, of some pipelines or of all; survives a restart.
+    Pause(pause::Pause),
+    /// Start jobs again.
+    Resume(resume::Resume),
+    /// The queue and the daemon at a glance.
+    Status(status::Status),
+    /// For monitors: exit 0 fine, 1 warning, 2 critical, and one line that says why.
+    Health(health::Health),
+    /// List jobs, newest first.
+    List(list::List),
+    /// Failed and retrying jobs, grouped by error.
+    Failures(failures::Failures),
+    /// Everything about one job.
+    Show(show::Show),
+    /// What a job printed; live while it runs, with -f.
+    Logs(logs::Logs),
+    /// Wait until jobs are final; exit 1 if any failed.
+    Wait(wait::Wait),
+    /// Try failed or cancelled jobs again with a fresh budget; retrying ones at once.
+    Retry(retry::Retry),
+    /// Cancel jobs: waiting ones at once, running ones are stopped.
+    Cancel(cancel::Cancel),
+    /// Change the level of waiting jobs.
+    Priority(priority::Priority),
+    /// Analytics: durations, throughput, waits, the bottleneck.
+    Stats(stats::Stats),
+    /// Every attempt of every job, in order.
+    History(history::History),
+    /// Look after the database.
+    Db(db::Db),
+    /// The key-value store for system state.
+    Kv(kv::Kv),
+    /// Check, show or write the configuration.
+    Config(config::Config),
+    /// Print completions for a shell.
+    Completions(completions::Completions),
+    /// Print the manual page.
+    Man(man::Man),
+}
+
+/// Does what the command line says; answers the exit code.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return ExitCode::from(explain(&error)),
+    };
+    let code = match runtime(&args.command) {
+        Ok(runtime) => runtime.block_on(execute(args)),
+        Err(error) => complain(&Failure::failed(format!("can't start: {error}"))),
+    };
+    ExitCode::from(code)
+}
+
+/// Only the daemon has work for several threads; a command starts faster without them.
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    match command {
+        Command::Run(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    }
+}
+
+async fn execute(args: Args) -> u8 {
+    let mut context = Context::new(args.global);
+    let done = dispatch(args.command, &mut context).await;
+    context.close().await;
+    let flushed = context.screen.flush().map_err(Failure::from);
+    match done.and_then(|code| flushed.map(|()| code)) {
+        Ok(code) => code,
+        Err(failure) => complain(&failure),
+    }
+}
+
+async fn dispatch(command: Command, context: &mut Context) -> Done {
+    match command {
+        Command::Run(args) => run::run(args, context).await,
+        Command::Add(args) => add::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
+        Command::Pipeline(args) => pipeline::run(args, context).await,
+        Command::Pause(args) => pause::run(args, context).await,
+        Command::Resume(args) => resume::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Health(args) => health::run(args, context).await,
+        Command::List(args) => list::run(args, context).await,
+        Command::Failures(args) => failures::run(args, context).await,
+        Command::Show(args) => show::run(args, context).await,
+        Command::Logs(args) => logs::run(args, context).await,
+        Command::Wait(args) => wait::run(args, context).await,
+        Command::Retry(args) => retry::run(args, context).await,
+        Command::Cancel(args) => cancel::run(args, context).await,
+        Command::Priority(args) => priority::run(args, context).await,
+        Command::Stats(args) => stats::run(args, context).await,
+        Command::History(args) => history::run(args, context).await,
+        Command::Db(args) => db::run(args, context).await,
+        Command::Kv(args) => kv::run(args, context).await,
+        Command::Config(args) => config::run(args, context),
+        Command::Completions(args) => completions::run(args, context),
+        Command::Man(args) => man::run(args, context),
+    }
+}
+
+/// Says on stderr what went wrong; answers the exit code.
+fn complain(failure: &Failure) -> u8 {
+    if !failure.message.is_empty() {
+        note(&failure.message);
+    }
+    failure.code
+}
+
+/// A line on stderr. Where nobody reads stderr there is nothing left to do about it.
+fn note(message: &str) {
+    let _ = writeln!(std::io::stderr(), "ingestd: {message}");
+}
+
+/// Help and versions go to stdout; what is wrong with the arguments to stderr, in this program's voice.
+fn explain(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    let text = error.render().to_string();
+    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    note(message.trim_end());
+    2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_flag_has_a_sentence() {
+        fn visit(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} has no sentence");
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(argument.get_help().is_some() || ["help", "version"].contains(&id), "{path} {id}");
+            }
+            for child in command.get_subcommands() {
+                visit(child, &format!("{path} {}", child.get_name()));
+            }
+        }
+        visit(&Args::command(), "ingestd");
+    }
+
+    #[test]
+    fn lines_of_the_interface_parse() {
+        for line in [
+            "ingestd run --once",
+            "ingestd run --watch /srv/in --exec sha256sum --once",
+            "ingestd add a b --pipeline p --priority high --in 5m --metadata {} --force",
+            "ingestd add -0 -",
+            "ingestd add a --at 2026-01-02T15:04:05Z --idempotency-key k",
+            "ingestd watch add inbox /srv/in --pipeline p --include *.pdf --settle 2s --existing process",
+            "ingestd watch scan inbox --force",
+            "ingestd pause --now documents",
+            "ingestd list --state failed --state retrying --path *.pdf --since 2h --limit 5 -q",
+            "ingestd retry 1 2 3",
+            "ingestd retry -",
+            "ingestd retry --failed --pipeline p --dry-run",
+            "ingestd cancel --state pending --watch inbox",
+            "ingestd priority urgent 1 2",
+            "ingestd logs 1 -f",
+            "ingestd db query select",
+            "ingestd db prune --dry-run --json",
+            "ingestd kv set a b",
+            "ingestd status --watch --config /etc/x.toml",
+            "ingestd completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_comes_later_or_makes_no_sense_is_refused() {
+        for line in [
+            "ingestd sync",
+            "ingestd audit",
+            "ingestd list --run 1",
+            "ingestd list --repo r",
+            "ingestd list --state busy",
+            "ingestd add",
+            "ingestd add a --at 2026-01-02T15:04:05Z --in 5m",
+            "ingestd retry",
+            "ingestd retry 1 --failed",
+            "ingestd cancel",
+            "ingestd priority soon 1",
+            "ingestd wait",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

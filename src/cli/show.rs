@@ -1,0 +1,113 @@
+//! `ingestd show`
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::context::Context;
+use super::failure::{Done, Failure};
+use super::screen::{Style, clean, size};
+use super::table::{Column, Table};
+use super::view::{AttemptView, JobInFull, JobView, lossy};
+use super::{Format, time};
+use crate::job::{Job, JobId, State};
+use crate::store::Attempt;
+
+/// Which job to show.
+#[derive(Args, Debug)]
+pub struct Show {
+    /// The job.
+    #[arg(value_name = "ID")]
+    id: JobId,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub async fn run(args: Show, context: &mut Context) -> Done {
+    let stores = context.read().await?;
+    let job = stores.browse.job(args.id).await?.ok_or_else(|| no_job(args.id))?;
+    let attempts = stores.browse.attempts(args.id).await?;
+    let config = context.config()?.clone();
+    let job_view = JobView::of(&job, &config);
+    if args.format.json {
+        let attempts = attempts.iter().map(AttemptView::of).collect();
+        context.screen.json(&JobInFull { job: job_view, attempts, effects: [] })?;
+        return Ok(0);
+    }
+    let budget = config.pipelines.get(&job.pipeline).map(|pipeline| pipeline.retry.max_attempts);
+    for (name, value) in facts(&job, budget, context) {
+        let name = context.screen.paint(&format!("{name:<12}"), Style::Dim);
+        writeln!(context.screen, "{name} {}", clean(&value))?;
+    }
+    if !attempts.is_empty() {
+        writeln!(context.screen)?;
+        table(&attempts, context)?;
+    }
+    Ok(0)
+}
+
+/// Says that there is no such job.
+pub fn no_job(id: JobId) -> Failure {
+    Failure::not_found(format!("no job {id}; `ingestd list` shows those that are there (old ones are pruned)"))
+}
+
+fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str, String)> {
+    let now = context.screen.now;
+    let at = |time| format!("{time} ({})", time::relative(time, now));
+    let mut facts = vec![("job", job.id.to_string()), ("state", state(job))];
+    facts.push(("pipeline", job.pipeline.clone()));
+    facts.extend(job.watch.clone().map(|watch| ("watch", watch)));
+    facts.push(("path", lossy(&job.path)));
+    facts.push(("operation", format!("{}, version {}", job.op, job.version)));
+    facts.push(("priority", job.priority.to_string()));
+    let budget = budget.map(|budget| format!(" of {budget}")).unwrap_or_default();
+    let crashes = if job.crashes > 0 { format!(", {} crashes in a row", job.crashes) } else { String::new() };
+    facts.push(("attempts", format!("{}{budget} spent, {} executions{crashes}", job.attempt, job.executions)));
+    facts.extend(job.size_bytes.map(|bytes| ("size", size(bytes))));
+    facts.extend(job.digest.map(|digest| ("digest", digest.to_string())));
+    facts.push(("key", job.idempotency_key.to_string()));
+    facts.push(("enqueued", at(job.created_at)));
+    if job.state.name().is_waiting() {
+        facts.push(("due", at(job.run_at)));
+    }
+    facts.extend(job.started_at.map(|time| ("started", at(time))));
+    facts.extend(job.finished_at.map(|time| ("finished", at(time))));
+    facts.extend(job.metadata.clone().map(|metadata| ("metadata", metadata)));
+    facts.extend(
+        job.error
+            .as_ref()
+            .map(|error| ("error", format!("{error}{}", if error.permanent { " (retrying can't help)" } else { "" }))),
+    );
+    facts
+}
+
+fn state(job: &Job) -> String {
+    match &job.state {
+        State::Pending { blocked_by: Some(by), .. } => format!("pending, after job {by} of an older version"),
+        State::Skipped { reason, .. } => format!("skipped: {reason}"),
+        other => other.name().to_string(),
+    }
+}
+
+/// Executions as a table.
+fn table(attempts: &[Attempt], context: &mut Context) -> Result<(), Failure> {
+    let mut table = Table::new([
+        Column::Right("RUN"),
+        Column::Left("OUTCOME"),
+        Column::Left("STARTED"),
+        Column::Right("TOOK"),
+        Column::Right("CODE"),
+        Column::End("ERROR"),
+    ]);
+    for attempt in attempts {
+        table.row([
+            attempt.execution.to_string().into(),
+            attempt.outcome.as_str().into(),
+            time::relative(attempt.started_at, context.screen.now).into(),
+            time::short_ms(attempt.duration_ms).into(),
+            attempt.code.map(|code| code.to_string()).unwrap_or_default().into(),
+            attempt.error.as_ref().map(ToString::to_string).unwrap_or_default().into(),
+        ]);
+    }
+    Ok(table.write(&mut context.screen)?)
+}

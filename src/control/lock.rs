@@ -1,0 +1,230 @@
+//! Who may write to a database: a lock on the file `<database>.lock`.
+//!
+//! 1. A daemon holds it exclusively for as long as it lives, with its process id written inside.
+//! 2. A command that writes by itself holds it shared for the time of the command.
+//! 3. What replaces the database (`db restore`, `db check --repair`, `db migrate`) holds it exclusively.
+//!
+//! The kernel lets go of it when its holder ends, however that happens, so a lock is never stale; a process id
+//! that a dead holder left in the file is only ever read while somebody holds the lock. It is a file of its own
+//! because opening and closing the database itself would drop SQLite's locks in this process.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+/// How long a starting daemon waits for commands that write, which are short.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often it asks meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    exclusive: bool,
+}
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process holds it.
+    #[error("{}", held(*pid))]
+    Held {
+        /// The one that holds it alone; `None` where commands hold it together.
+        pid: Option<u32>,
+    },
+    /// The lock's file can't be opened.
+    #[error("{path}: {error}", path = path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+fn held(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("another daemon runs on this database (process {pid})"),
+        None => "a command is writing to this database right now".to_owned(),
+    }
+}
+
+impl Lock {
+    /// The daemon's: exclusive, with our process id inside. Waits up to three seconds for commands, and not at
+    /// all for another daemon. Blocks the thread.
+    pub fn daemon(database: &Path, mode: u32) -> Result<Self, LockError> {
+        let (path, mut file) = open(database, mode)?;
+        let deadline = Instant::now() + DAEMON_PATIENCE;
+        loop {
+            if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
+                return Self::sign(file, &path);
+            }
+            // Whether it is held alone is seen by asking for a share of it.
+            if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
+                let _ = flock(&file, FlockOperation::Unlock);
+            } else {
+                return Err(LockError::Held { pid: holder(&mut file) });
+            }
+            if Instant::now() >= deadline {
+                return Err(LockError::Held { pid: None });
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+    }
+
+    /// A command's that writes: shared with other commands, refused while a daemon or a replacement holds it.
+    pub fn shared(database: &Path, mode: u32) -> Result<Self, LockError> {
+        let (path, mut file) = open(database, mode)?;
+        if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
+            Ok(Self { file, exclusive: false })
+        } else {
+            Err(LockError::Held { pid: holder(&mut file) })
+        }
+    }
+
+    /// For what replaces the database: exclusive, refused at once while anybody holds it.
+    pub fn exclusive(database: &Path, mode: u32) -> Result<Self, LockError> {
+        let (path, mut file) = open(database, mode)?;
+        if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
+            return Self::sign(file, &path);
+        }
+        let shared = attempt(&path, &file, FlockOperation::NonBlockingLockShared)?;
+        Err(LockError::Held { pid: if shared { None } else { holder(&mut file) } })
+    }
+
+    fn sign(mut file: File, path: &Path) -> Result<Self, LockError> {
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(file, "{}", std::process::id()));
+        match written {
+            Ok(()) => Ok(Self { file, exclusive: true }),
+            Err(error) => Err(LockError::Io { path: path.to_path_buf(), error }),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.exclusive {
+            // Only courtesy: a process id that stays is never read without a holder.
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+fn open(database: &Path, mode: u32) -> Result<(PathBuf, File), LockError> {
+    let mut path = OsString::from(database);
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&path) {
+        Ok(file) => {
+            // The umask may have taken bits that the configuration grants. Only the owner may put them back, and
+            // whoever is not leaves the file as the owner made it.
+            let _ = file.set_permissions(Permissions::from_mode(mode & 0o777));
+            give_to_owner(&file, database);
+            Ok((path, file))
+        }
+        Err(error) => Err(LockError::Io { path, error }),
+    }
+}
+
+/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. As any
+/// other user this does nothing.
+pub fn give_to_owner(file: &File, database: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = database.parent().unwrap_or(Path::new("/"));
+    if let Ok(owner) = std::fs::metadata(database).or_else(|_| std::fs::metadata(folder)) {
+        let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+fn attempt(path: &Path, file: &File, operation: FlockOperation) -> Result<bool, LockError> {
+    loop {
+        match flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(LockError::Io { path: path.to_path_buf(), error: error.into() }),
+        }
+    }
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn database() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ingestd.db");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_daemon_keeps_everyone_out_and_is_named() {
+        let (_folder, path) = database();
+        let _daemon = Lock::daemon(&path, 0o600).unwrap();
+        let own = std::process::id();
+        for refused in [Lock::daemon(&path, 0o600), Lock::shared(&path, 0o600), Lock::exclusive(&path, 0o600)] {
+            assert!(matches!(refused, Err(LockError::Held { pid: Some(pid) }) if pid == own));
+        }
+    }
+
+    #[test]
+    fn commands_share_and_a_replacement_waits_for_none() {
+        let (_folder, path) = database();
+        let first = Lock::shared(&path, 0o600).unwrap();
+        let _second = Lock::shared(&path, 0o600).unwrap();
+        assert!(matches!(Lock::exclusive(&path, 0o600), Err(LockError::Held { pid: None })));
+        drop(first);
+    }
+
+    #[test]
+    fn a_starting_daemon_waits_for_a_command_to_end() {
+        let (_folder, path) = database();
+        let command = Lock::shared(&path, 0o600).unwrap();
+        std::thread::scope(|scope| {
+            let daemon = scope.spawn(|| Lock::daemon(&path, 0o600).is_ok());
+            drop(command);
+            assert!(daemon.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_killed_process_leaves_nothing_behind() {
+        let (_folder, path) = database();
+        let lock_file = path.with_extension("db.lock");
+        // flock(1) says on its output when the lock is its own.
+        let mut child = Command::new("flock")
+            .args(["--exclusive", "--no-fork"])
+            .arg(&lock_file)
+            .args(["sh", "-c", "echo held; exec sleep 60"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut word = [0; 4];
+        child.stdout.take().unwrap().read_exact(&mut word).unwrap();
+        assert!(matches!(Lock::shared(&path, 0o600), Err(LockError::Held { .. })));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(Lock::exclusive(&path, 0o600).is_ok());
+    }
+}

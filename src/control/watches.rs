@@ -1,0 +1,145 @@
+//! The watches that are made by command.
+//!
+//! Names are unique over file and database, and the file wins: what it defines is changed there. A change is
+//! written first and then told to the running daemon, which reads all of them again.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::execute::answer;
+use super::hands::{Hands, Refusal};
+use crate::config::{self, Config, Problem, Report, Watch};
+
+pub(super) async fn add(name: &str, definition: &Value, hands: &Hands) -> Result<Value, Refusal> {
+    let config = hands.config();
+    if config.watches.contains_key(name) {
+        return Err(Refusal::failed(format!(
+            "the configuration file already has a watch `{name}`; change it there, or choose another name"
+        )));
+    }
+    let rows = hands.stores.settings.watches().await?;
+    if rows.iter().any(|row| row.name == name && row.definition.is_some()) {
+        return Err(Refusal::failed(format!(
+            "there is a watch `{name}` already; `ingestd watch remove {name}` forgets it and keeps what is known of its files"
+        )));
+    }
+    let others = rows.iter().filter_map(|row| Some((row.name.as_str(), row.definition.as_deref()?)));
+    let root = validate(name, definition, others, &config)?;
+    hands.stores.settings.put_watch(name, root, Some(definition.to_string())).await?;
+    told(hands).await?;
+    Ok(json!({ "name": name }))
+}
+
+pub(super) async fn remove(name: &str, hands: &Hands) -> Result<Value, Refusal> {
+    if hands.config().watches.contains_key(name) {
+        return Err(Refusal::failed(format!(
+            "the watch `{name}` stands in the configuration file; remove it there and reload"
+        )));
+    }
+    let rows = hands.stores.settings.watches().await?;
+    let made = rows.iter().any(|row| row.name == name && row.definition.is_some());
+    if !made || !hands.stores.settings.remove_watch(name).await? {
+        return Err(unknown(name));
+    }
+    told(hands).await?;
+    Ok(json!({ "name": name }))
+}
+
+pub(super) async fn pause(name: &str, paused: bool, hands: &Hands) -> Result<Value, Refusal> {
+    let rows = hands.stores.settings.watches().await?;
+    let row = rows.iter().find(|row| row.name == name);
+    match (hands.config().watches.get(name), row) {
+        // A watch of the file that no daemon has run yet is not known to the database.
+        (Some(watch), None) => hands.stores.settings.put_watch(name, watch.path.clone(), None).await?,
+        (Some(_), Some(_)) => {}
+        (None, Some(row)) if row.definition.is_some() => {}
+        (None, _) => return Err(unknown(name)),
+    }
+    if !hands.stores.settings.pause_watch(name, paused).await? {
+        return Err(unknown(name));
+    }
+    told(hands).await?;
+    Ok(json!({ "name": name, "paused": paused }))
+}
+
+pub(super) async fn scan(name: &str, force: bool, hands: &Hands) -> Result<Value, Refusal> {
+    let rows = hands.stores.settings.watches().await?;
+    let made = rows.iter().any(|row| row.name == name && row.definition.is_some());
+    if !made && !hands.config().watches.contains_key(name) {
+        return Err(unknown(name));
+    }
+    match &hands.live {
+        Some(live) => answer(&live.scan(name, force).await?),
+        None => Err(Refusal::failed(
+            "no daemon runs on this database, and a scan is its work; its start (`ingestd run`) scans every watch",
+        )),
+    }
+}
+
+async fn told(hands: &Hands) -> Result<(), Refusal> {
+    match &hands.live {
+        Some(live) => live.reload_watches().await,
+        None => Ok(()),
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::not_found(format!("no watch `{name}`; `ingestd watch list` shows those that are there"))
+}
+
+/// A watch as the database keeps it: the keys of a `[watch]` section, and `existing`, which only the first scan
+/// heeds and which therefore has no place in a file.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// The watch.
+    pub watch: Watch,
+    /// Whether the files that the first scan finds are noted as known, and not processed.
+    pub skip_existing: bool,
+}
+
+impl Definition {
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it by itself.
+    pub fn read(name: &str, definition: &Value) -> Result<Self, Report> {
+        let mut keys = definition.clone();
+        let existing = keys.as_object_mut().and_then(|keys| keys.remove("existing"));
+        let skip_existing = match existing.as_ref().and_then(Value::as_str) {
+            Some("skip") => true,
+            Some("process") => false,
+            None if existing.is_none() => false,
+            _ => {
+                let problem = Problem::new(format!("watch.{name}.existing"), "is neither process nor skip");
+                return Err(Report { problems: vec![problem] });
+            }
+        };
+        Ok(Self { watch: config::watch_from_json(name, &keys)?, skip_existing })
+    }
+}
+
+/// Checks a definition by itself and against the other watches; answers its root.
+fn validate<'a>(
+    name: &str,
+    definition: &Value,
+    others: impl Iterator<Item = (&'a str, &'a str)>,
+    config: &Config,
+) -> Result<PathBuf, Refusal> {
+    let wrong = |report: Report| Refusal::usage(report.to_string());
+    let watch = Definition::read(name, definition).map_err(wrong)?.watch;
+    let root = watch.path.clone();
+    let mut all = config.watches.clone();
+    for (other, text) in others {
+        // A row that can't be read is its own trouble, and `status` tells of it.
+        let read = serde_json::from_str(text).ok().and_then(|value| Definition::read(other, &value).ok());
+        all.extend(read.map(|definition| (other.to_owned(), definition.watch)));
+    }
+    let state = config.state_directory();
+    let before = config::check_watches(&all, &config.pipelines, &state);
+    all.insert(name.to_owned(), watch);
+    let mut problems = config::check_watches(&all, &config.pipelines, &state);
+    // Only what this watch brings is its fault.
+    problems.retain(|problem| !before.contains(problem));
+    if problems.is_empty() { Ok(root) } else { Err(wrong(Report { problems })) }
+}
