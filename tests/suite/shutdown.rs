@@ -193,7 +193,7 @@ fn run_once_is_ended_by_a_missing_program() {
 
 #[test]
 fn run_once_does_not_wait_for_what_a_person_holds_back() {
-    let place = Place::with(
+    let place = Place::with_database(
         "[pipeline.p]\nkind = \"noop\"\n[pipeline.held]\nkind = \"noop\"\n\
          [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
     );

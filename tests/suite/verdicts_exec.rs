@@ -12,7 +12,7 @@ const RETRY: &str = "retry = { max_attempts = 3, base = \"200ms\", factor = 2.0,
 
 /// A place with one pipeline that runs `script` in a shell.
 fn shell(script: &str, keys: &str) -> Place {
-    Place::with(&format!(
+    Place::with_database(&format!(
         "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", '''{script}''', \"sh\", \"{{path}}\"]\n{keys}\n"
     ))
 }

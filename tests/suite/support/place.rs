@@ -74,6 +74,14 @@ impl Place {
         place
     }
 
+    /// A place with this configuration and a database, for commands before the first daemon.
+    #[track_caller]
+    pub fn with_database(configuration: &str) -> Self {
+        let place = Self::with(configuration);
+        place.ok(&["db", "migrate"]);
+        place
+    }
+
     /// A path in this place.
     pub fn at(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(name)
