@@ -40,7 +40,10 @@ fn a_job_in_json_has_exactly_the_promised_fields() {
     assert_eq!((text(&job, "op"), &job["version"], text(&job, "priority")), ("add", &Value::from(1), "high"));
     assert_eq!((count(&job, "attempt"), count(&job, "max_attempts"), count(&job, "crashes")), (1, 10, 0));
     assert_eq!((count(&job, "size_bytes"), text(&job, "digest")), (3, blake3_of(&file).as_str()));
-    assert_eq!((&job["metadata"]["from"], &job["error"], &job["reason"]), (&Value::from("test"), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&job["metadata"]["from"], &job["error"], &job["reason"]),
+        (&Value::from("test"), &Value::Null, &Value::Null)
+    );
     assert!(job["duration_ms"].is_i64());
     for field in ["run_at", "created_at", "started_at", "finished_at"] {
         let time = text(&job, field);
@@ -315,9 +318,8 @@ fn wait_blocks_until_all_are_final() {
 
 #[test]
 fn failures_are_grouped_by_error() {
-    let place = Place::with(
-        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"exit $(cat $INGESTD_PATH)\"]\n",
-    );
+    let place =
+        Place::with("[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"exit $(cat $INGESTD_PATH)\"]\n");
     let _daemon = Daemon::start(&place);
     for (name, code) in [("a", "65"), ("b", "65"), ("c", "66")] {
         let id = place.add(&place.file(name, code), &[]);

@@ -82,7 +82,11 @@ fn names_of_watches_are_unique_and_the_definition_is_checked() {
     assert!(matches!(refused.code, 1 | 2), "the file has that name: {refused:?}");
     place.ok(&["watch", "add", "drop", &other]);
     assert_ne!(place.cli(&["watch", "add", "drop", &other]).code, 0);
-    assert_ne!(place.cli(&["watch", "add", "twin", &inbox(&place)]).code, 0, "two watches on one tree with one pipeline");
+    assert_ne!(
+        place.cli(&["watch", "add", "twin", &inbox(&place)]).code,
+        0,
+        "two watches on one tree with one pipeline"
+    );
     let unknown = place.cli(&["watch", "add", "x", &other, "--pipeline", "nobody"]);
     assert!(matches!(unknown.code, 2 | 3), "{unknown:?}");
     place.exits(2, &["watch", "add", "x", &other, "--settle", "soon"]);

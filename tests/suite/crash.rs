@@ -88,9 +88,9 @@ fn contents_done(place: &Place, load: &Load) -> bool {
         let entry = newest.entry(text(job, "relative").to_owned()).or_default();
         *entry = entry.clone().max((count(job, "version"), text(job, "digest").to_owned()));
     }
-    load.files.iter().all(|name| {
-        newest.get(name).is_some_and(|(_, digest)| *digest == blake3_of(&load.place_inbox.join(name)))
-    })
+    load.files
+        .iter()
+        .all(|name| newest.get(name).is_some_and(|(_, digest)| *digest == blake3_of(&load.place_inbox.join(name))))
 }
 
 fn verify(place: &Place, ledger: &Ledger, load: &Load, kills: usize) {

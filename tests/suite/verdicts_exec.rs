@@ -111,10 +111,8 @@ fn exit_75_defers_without_spending_an_attempt() {
 
 #[test]
 fn deferrals_end_at_max_elapsed() {
-    let place = shell(
-        "exit 75",
-        "retry = { base = \"100ms\", max = \"100ms\", jitter = \"none\", max_elapsed = \"600ms\" }",
-    );
+    let place =
+        shell("exit 75", "retry = { base = \"100ms\", max = \"100ms\", jitter = \"none\", max_elapsed = \"600ms\" }");
     let _daemon = Daemon::start(&place);
     let job = run_to(&place, "failed");
     let rows = executions(&place, &job);
@@ -261,7 +259,8 @@ fn a_command_that_writes_without_end_does_not_fill_anything() {
     assert!(logs.contains("last words"), "the tail is kept");
     let rows = &job["attempts"];
     assert!(rows[0]["output"].as_str().unwrap().len() <= 4 << 10, "{}", rows[0]["output"].as_str().unwrap().len());
-    let state = fs::read_dir(place.at("state")).unwrap().flatten().map(|entry| size_of_tree(&entry.path())).sum::<u64>();
+    let state =
+        fs::read_dir(place.at("state")).unwrap().flatten().map(|entry| size_of_tree(&entry.path())).sum::<u64>();
     assert!(state < 10 << 20, "{state} bytes in the state directory");
 }
 

@@ -141,7 +141,8 @@ impl Hand {
             Answer::Close => {}
             Answer::Hang => self.hanging.lock().unwrap().push(stream),
             Answer::Status(code, headers, body) => {
-                let mut text = format!("HTTP/1.1 {code} Told\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+                let mut text =
+                    format!("HTTP/1.1 {code} Told\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
                 headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
                 let _ = stream.write_all(format!("{text}\r\n{body}").as_bytes());
             }
