@@ -109,7 +109,9 @@ fn concurrency_bounds_a_pipeline() {
         let keys = format!("kind = \"exec\"\ncommand = {}\nconcurrency = {concurrency}", ledger.command);
         place.configure(&format!("[pipeline.p]\n{keys}\n"));
         place.ok(&["db", "migrate"]);
-        (0..6).for_each(|number| drop(place.add(&place.file(&format!("f{number}"), "x"), &[])));
+        for number in 0..6 {
+            place.add(&place.file(&format!("f{number}"), "x"), &[]);
+        }
         let _daemon = Daemon::start(&place);
         wait_until("they run", || ledger.entries().len() == concurrency);
         assert_eq!(place.in_state("running"), concurrency as i64);
@@ -169,7 +171,9 @@ fn retry_base_factor_and_max_make_the_delay() {
 fn retry_jitter_spreads_the_delay() {
     let place = Place::with(&format!("[pipeline.p]\n{}retry = {{ base = \"1h\", jitter = \"full\" }}\n", sh("exit 1")));
     let _daemon = Daemon::start(&place);
-    (0..12).for_each(|number| drop(place.add(&place.file(&format!("f{number}"), "x"), &[])));
+    for number in 0..12 {
+        place.add(&place.file(&format!("f{number}"), "x"), &[]);
+    }
     place.wait_count("retrying", 12);
     let now = jiff::Timestamp::now().as_second();
     let mut waits: Vec<i64> = place

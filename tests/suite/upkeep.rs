@@ -221,8 +221,6 @@ fn scheduled_backups_rotate() {
     assert!((1..=3).contains(&listed.len()), "{listed:?}");
     assert!(copies(&folder).len() <= 3, "{:?}", copies(&folder));
     assert!(place.status()["database"]["last_backup_at"].is_string());
-    let url = format!("sqlite://{}", wait_for("a copy", || copies(&folder).pop()).display());
-    drop(url);
 }
 
 #[test]
