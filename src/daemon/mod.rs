@@ -150,7 +150,8 @@ impl House {
             clock: self.clock.clone(),
             settings: settings.subscribe(),
         };
-        let (dispatcher, dispatching) = Dispatcher::new(workshop, stops.clone(), self.pulses.register("dispatcher"));
+        let (dispatcher, dispatching) =
+            Dispatcher::new(workshop, stops.clone(), self.pulses.register("dispatcher"), self.warnings.clone());
         parts.spawn("dispatcher", async { Ok(dispatcher.run().await?) });
 
         parts.spawn("watches", watches.run());
@@ -229,6 +230,8 @@ impl House {
         tokio::pin!(done);
         loop {
             tokio::select! {
+                // First of all: once told to, parts end, and their ends are no news.
+                biased;
                 () = draining.cancelled() => return Ok(EXIT_DONE),
                 status = &mut done => return status,
                 end = parts.first_end() => match end {

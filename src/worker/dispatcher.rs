@@ -13,9 +13,10 @@ use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::settings::WorkerSettings;
 use crate::clock::{Clock, Timestamp};
-use crate::job::{JobId, Verdict};
+use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settled, Settlement, StoreError, Want, Work};
+use crate::warnings::{Severity, Warnings};
 
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -71,6 +72,9 @@ pub struct Dispatcher {
     pulse: Pulse,
     attempts: JoinSet<Ended>,
     by_task: HashMap<Id, Claim>,
+    /// Of what runs or has ended and is not settled yet.
+    pipeline_of: HashMap<Claim, String>,
+    warnings: Warnings,
     running: Running,
     ended: Vec<Settlement>,
     pause: Option<Duration>,
@@ -91,7 +95,7 @@ enum Woken {
 
 impl Dispatcher {
     /// A pool that works until `stops` say otherwise.
-    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse) -> (Self, Handles) {
+    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> (Self, Handles) {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let dispatcher = Self {
             workshop,
@@ -100,6 +104,8 @@ impl Dispatcher {
             pulse,
             attempts: JoinSet::new(),
             by_task: HashMap::new(),
+            pipeline_of: HashMap::new(),
+            warnings,
             running: Running::default(),
             ended: Vec::new(),
             pause: None,
@@ -122,7 +128,9 @@ impl Dispatcher {
             let changed = self.workshop.queue.changed();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if hungry || !self.ended.is_empty() {
+            // Once everything else has ended, a suspect's turn has come.
+            while hungry || !self.ended.is_empty() || (self.quiesce && self.running.is_empty() && self.may_lease()) {
+                hungry = false;
                 next_due = self.turn().await?;
             }
             if self.stops.draining.is_cancelled() && self.running.is_empty() && self.ended.is_empty() {
@@ -172,6 +180,7 @@ impl Dispatcher {
             }
         };
         let claims: Vec<_> = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
+        ends.iter().for_each(|end| self.note_program(end));
         let settle = async { if ends.is_empty() { Ok(Vec::new()) } else { queue.settle(ends).await } };
         let (settled, leased) = tokio::join!(settle, lease);
         match settled {
@@ -183,7 +192,7 @@ impl Dispatcher {
             Err(error) => tracing::error!(ends = claims.len(), %error, "ends of executions could not be written"),
         }
         match leased {
-            Ok(leased) => Ok(self.begin(leased)),
+            Ok(leased) => Ok(self.begin(leased, appetite)),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => Ok(Some(self.back_off(&error))),
         }
@@ -210,11 +219,11 @@ impl Dispatcher {
         if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
     }
 
-    fn begin(&mut self, leased: Leased) -> Option<Timestamp> {
+    fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
         self.pause = None;
         let Leased { work, next_due, suspect_due } = leased;
         // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
-        self.quiesce = suspect_due && !work.iter().any(|(_, work)| work.suspect);
+        self.quiesce = suspect_due && appetite == Appetite::Regular;
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
@@ -231,6 +240,7 @@ impl Dispatcher {
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
+        self.pipeline_of.insert(claim, work.pipeline.clone());
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
         let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
         let task = self.attempts.spawn(attempt);
@@ -247,10 +257,27 @@ impl Dispatcher {
         match ended {
             Ok((_, Ended::Verdict(end))) => self.ended.push(end),
             Ok((_, Ended::LeaseLost(lease))) => {
+                self.pipeline_of.remove(&claim);
                 tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
             }
             // Its lease is gone with it, runs out, and is taken back.
-            Err(error) => tracing::error!(job.id = %claim.job, %error, "an attempt panicked"),
+            Err(error) => {
+                self.pipeline_of.remove(&claim);
+                tracing::error!(job.id = %claim.job, %error, "an attempt panicked");
+            }
+        }
+    }
+
+    /// A program that is missing is a warning for as long as the pipeline's attempts end so.
+    fn note_program(&mut self, end: &Settlement) {
+        let Some(pipeline) = self.pipeline_of.remove(&end.lease.claim()) else { return };
+        let key = format!("pipeline.{pipeline}.program");
+        match &end.verdict {
+            Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
+                self.warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+            }
+            Verdict::Release | Verdict::Cancel | Verdict::Skip(_) => {}
+            _ => self.warnings.clear(&key),
         }
     }
 
@@ -305,6 +332,7 @@ impl Dispatcher {
         }
         let pause = self.pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         self.pause = Some(pause);
+        self.quiesce = false;
         self.workshop.clock.now().plus(pause)
     }
 }
@@ -344,7 +372,7 @@ fn report_end(claim: Claim, verdict: &Verdict, took: Duration, answer: Settled) 
             tracing::info!(job.id = %job, %error, duration_ms, retry_at = %run_at, "will be retried");
         }
         (_, Verdict::Defer { run_at, error }) => {
-            tracing::info!(job.id = %job, %error, again_at = %run_at, "deferred");
+            tracing::debug!(job.id = %job, %error, again_at = %run_at, "deferred");
         }
         (_, other) => tracing::debug!(job.id = %job, duration_ms, "{}", other.as_str()),
     }

@@ -141,7 +141,7 @@ async fn a_changed_identity_is_judged_by_the_digest() {
 async fn a_newer_version_takes_the_place_of_a_waiting_one() {
     let f = Fixture::new().await;
     let old = id(f.enqueue(NewJob { priority: Priority::High, ..file("/a", 1) }).await);
-    let new = id(f.enqueue(NewJob { force: true, ..file("/a", 1) }).await);
+    let new = id(f.enqueue(NewJob { digest: Some(digest(8)), ..file("/a", 2) }).await);
     assert_ne!(old, new);
     let (lease, work) = f.lease_one().await;
     assert_eq!((work.job, work.priority, work.version, work.op), (new, Priority::High, 2, Op::Modify));
@@ -154,7 +154,8 @@ async fn a_newer_version_waits_for_a_running_one_which_is_never_tried_again() {
     let f = Fixture::new().await;
     f.enqueue(file("/a", 1)).await;
     let (lease, _) = f.lease_one().await;
-    let new = id(f.enqueue(file("/a", 2)).await);
+    assert_eq!(f.enqueue(file("/a", 2)).await, Enqueued::NeedsDigest);
+    let new = id(f.enqueue(NewJob { digest: Some(digest(8)), ..file("/a", 2) }).await);
     assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
     let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
     assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Skipped));
@@ -238,7 +239,7 @@ async fn retry_is_refused_where_a_newer_version_exists() {
     let old = id(f.enqueue(file("/a", 1)).await);
     let (lease, _) = f.lease_one().await;
     f.settle(lease, Verdict::Fail { error: transient() }).await;
-    let new = id(f.enqueue(file("/a", 2)).await);
+    let new = id(f.enqueue(NewJob { digest: Some(digest(8)), ..file("/a", 2) }).await);
     let Steered::Refused(why) = f.store.retry(vec![old]).await.unwrap().remove(0) else { panic!("not refused") };
     assert!(why.contains(&new.to_string()), "{why}");
 }

@@ -312,8 +312,6 @@ fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.force {
         return Decision::Raise { op: Op::Modify };
     }
-    let waiting_untouched =
-        taken.row.as_ref().is_some_and(|row| row.state.is_waiting() && row.executions == 0 && row.op != Op::Delete);
     let came_back = !known.present
         && taken.row.as_ref().is_none_or(|row| row.op == Op::Delete || row.vanished)
         && known.current_digest().is_none();
@@ -323,15 +321,11 @@ fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.identity == known.identity {
         return current(known, taken, !known.present);
     }
-    match known.current_digest() {
-        Some(old) => match new.digest {
-            None => Decision::TakeDigest,
-            Some(digest) if digest == old => current(known, taken, true),
-            Some(_) => Decision::Raise { op: Op::Modify },
-        },
-        // Never looked into: if nobody started on it, the file as it is now is that version.
-        _ if waiting_untouched => current(known, taken, true),
-        _ => Decision::Raise { op: Op::Modify },
+    // The digest decides. Where the old one was never taken, nobody can say that the content is the same.
+    match (new.digest, known.current_digest()) {
+        (None, _) => Decision::TakeDigest,
+        (Some(digest), Some(old)) if digest == old => current(known, taken, true),
+        (Some(_), _) => Decision::Raise { op: Op::Modify },
     }
 }
 
