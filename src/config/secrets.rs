@@ -1,7 +1,7 @@
 //! `${NAME}` and `${file:PATH}` in the strings of a pipeline: secrets that the file itself need not hold.
 //!
 //! `${NAME}` is a variable of the environment, `${file:PATH}` the content of a file without its last line break.
-//! They nest (`${file:${CREDENTIALS_DIRECTORY}/token}`), and `$$` is a literal `$`; any other `$` is itself.
+//! They nest (`${file:${CREDENTIALS_DIRECTORY}/token}`), and `$${` is a literal `${`; any other `$` is itself.
 //! Braces in a secret are doubled where the string is a template, so that no secret is read as a placeholder.
 
 use std::io::Read;
@@ -42,8 +42,8 @@ impl<'a> Secrets<'a> {
         while let Some(at) = rest.find('$') {
             out.push_str(&rest[..at]);
             rest = &rest[at..];
-            if let Some(after) = rest.strip_prefix("$$") {
-                out.push('$');
+            if let Some(after) = rest.strip_prefix("$${") {
+                out.push_str("${");
                 rest = after;
             } else if let Some(after) = rest.strip_prefix("${") {
                 let (reference, after) = split_reference(after).ok_or("a ${ has no closing }")?;
@@ -79,7 +79,7 @@ impl<'a> Secrets<'a> {
     fn variable(&mut self, name: &str) -> Result<String, String> {
         let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(format!("${{{name}}} is neither ${{NAME}} nor ${{file:PATH}}; a literal $ is written $$"));
+            return Err(format!("${{{name}}} is neither ${{NAME}} nor ${{file:PATH}}; a literal ${ is written $${"));
         }
         if !self.variables.iter().any(|known| known == name) {
             self.variables.push(name.to_owned());
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn variables_are_replaced_and_dollars_kept() {
         assert_eq!(expand(&[("A", "1"), ("B_2", "x")], "${A}-${B_2}$").as_deref(), Ok("1-x$"));
-        assert_eq!(expand(&[], "$$ $HOME $${A} cost: 5$").as_deref(), Ok("$ $HOME ${A} cost: 5$"));
+        assert_eq!(expand(&[], "$$ $HOME $${A} cost: 5$").as_deref(), Ok("$$ $HOME ${A} cost: 5$"));
         assert_eq!(expand(&[("A", "${B}")], "${A}").as_deref(), Ok("${B}"), "a value is not read again");
     }
 

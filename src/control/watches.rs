@@ -29,7 +29,8 @@ pub(super) async fn add(name: &str, mut definition: Value, hands: &Hands) -> Res
     let root = validate(name, &definition, others, &config)?;
     // First the note, then the watch: a daemon that starts in between must not process what is to be skipped.
     if adopt {
-        hands.stores.settings.kv_set(&adopt_key(name), "1").await?;
+        let now = hands.clock.now().as_millis().to_string();
+        hands.stores.settings.kv_set(&adopt_key(name), &now).await?;
     } else {
         hands.stores.settings.kv_delete(&adopt_key(name)).await?;
     }
@@ -96,7 +97,8 @@ fn unknown(name: &str) -> Refusal {
 }
 
 /// The entry that says that a watch was added with `--existing skip` and has not been scanned yet. It is beside the
-/// definition, because it is over with the first scan.
+/// definition, because it is over with the first scan. Its value is when it was said, in milliseconds since the epoch:
+/// what is there before that is skipped.
 pub fn adopt_key(watch: &str) -> String {
     format!("ingestd.watch.{watch}.adopt")
 }

@@ -121,7 +121,7 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<u8> {
 }
 
 fn take_lock(config: &Config) -> Result<Lock, LockError> {
-    wiring::make_folder(&config.state_directory());
+    wiring::make_state_directory(config);
     Lock::daemon(&config.database.path, config.database.mode)
 }
 

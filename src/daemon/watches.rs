@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::House;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::control::adopt_key;
 use crate::gate::Gate;
@@ -231,7 +231,8 @@ impl Watches {
                 entry.paused = paused;
             } else {
                 self.store.put_watch(&name, watch.path.clone(), None).await?;
-                let adopt = self.store.kv_get(&adopt_key(&name)).await?.is_some();
+                let said = self.store.kv_get(&adopt_key(&name)).await?;
+                let adopt = said.and_then(|text| text.parse().ok()).map(Timestamp::from_millis);
                 self.start(name, watch, paused, adopt, &config);
             }
         }
@@ -266,13 +267,13 @@ impl Watches {
         wanted
     }
 
-    fn start(&mut self, name: String, watch: config::Watch, paused: bool, adopt_existing: bool, config: &Config) {
+    fn start(&mut self, name: String, watch: config::Watch, paused: bool, adopt_before: Option<Timestamp>, config: &Config) {
         let settings = WatchSettings {
             name: name.clone(),
             watch,
             state_directory: config.state_directory(),
             digest: config.queue.digest,
-            adopt_existing,
+            adopt_before,
         };
         let (gate, intake_open) = watch::channel(!paused && self.gate.reasons().is_empty());
         let stations = WatchStations {
@@ -293,7 +294,7 @@ impl Watches {
                     stop: stop.clone(),
                     warnings: self.warnings.clone(),
                     name: name.clone(),
-                    adopting: adopt_existing.then(|| self.store.clone()),
+                    adopting: adopt_before.map(|_| self.store.clone()),
                 };
                 self.tasks.spawn(herald.tell());
                 self.entries.insert(name, Entry { settings, handle, gate, paused, stop });

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use crate::config::Config;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
-use crate::store::sqlite::{SqliteStore, verify};
+use crate::store::sqlite::{SqliteStore, folder_mode, verify};
 use crate::worker::{PipelineSettings, WorkerSettings};
 
 /// The folder of live output and of the children's records.
@@ -19,19 +19,23 @@ pub fn spool(config: &Config) -> PathBuf {
     config.state_directory().join("spool")
 }
 
-/// Makes a folder that only this user may enter; whether it worked shows when it is used.
-pub fn make_folder(folder: &Path) {
-    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) {
+/// Makes the state directory for those who may read the database; whether it worked shows when it is used.
+pub fn make_state_directory(config: &Config) {
+    let (folder, mode) = (config.state_directory(), folder_mode(config.database.mode));
+    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&folder) {
         tracing::debug!(path = %folder.display(), %error, "the folder could not be made");
     }
 }
 
 /// Makes the folders in the state directory that processors need.
 pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
-    for folder in [spool(config), config.state_directory().join("work")] {
+    // Whoever may read the database may also follow the live output.
+    for (folder, mode) in
+        [(spool(config), folder_mode(config.database.mode)), (config.state_directory().join("work"), 0o700)]
+    {
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(mode)
             .create(&folder)
             .with_context(|| format!("{} can't be made", folder.display()))?;
     }

@@ -112,7 +112,7 @@ impl WatchTask {
         let arrivals: Vec<Arrival> = wanted
             .map(|(file, known)| {
                 let new = known.is_none_or(|known| !known.present);
-                let note_only = new && !file.force && (!events.add || self.adopting());
+                let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
                 self.arrival(file, note_only)
             })
             .collect();
@@ -120,9 +120,12 @@ impl WatchTask {
         self.give(arrivals).await
     }
 
-    /// Whether files that are found were there before the watch, and are only noted.
-    fn adopting(&self) -> bool {
-        self.settings.adopt_existing && !self.scanned_once
+    /// Whether the file was there before the watch, and is only noted. The status change tells, because a copy may
+    /// carry any modification time; the kernel dates it by a clock that lags a tick behind.
+    fn adopts(&self, file: &FileIdentity) -> bool {
+        const TICK_NS: i64 = 10_000_000;
+        let before = self.settings.adopt_before.filter(|_| !self.scanned_once);
+        before.is_some_and(|before| file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS)
     }
 
     fn arrival(&self, file: Whole, note_only: bool) -> Arrival {

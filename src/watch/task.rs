@@ -17,7 +17,7 @@ use super::rescan::{RunningScan, Wish};
 use super::settle::{Settling, Sign};
 use super::status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
 use super::tree::{FolderId, Tree};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config;
 use crate::intake::Intake;
 use crate::job::DigestAlgorithm;
@@ -47,8 +47,8 @@ pub struct WatchSettings {
     pub state_directory: PathBuf,
     /// How contents are digested.
     pub digest: DigestAlgorithm,
-    /// Whether files that the first scan finds are noted as known, and not processed.
-    pub adopt_existing: bool,
+    /// Files that were there before this, and that the first scan finds, are noted as known and not processed.
+    pub adopt_before: Option<Timestamp>,
 }
 
 /// What a watch works with.

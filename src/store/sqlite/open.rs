@@ -73,7 +73,7 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Option<WriterTask>)> {
         let path = database.path.clone();
-        let existed = judge_place(&path, mode)?;
+        let existed = judge_place(&path, mode, folder_mode(database.mode))?;
         if !existed {
             create(&path, database.mode)?;
         }
@@ -119,13 +119,18 @@ impl SqliteStore {
 /// # Errors
 /// As of opening.
 pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<(i64, i64)> {
-    judge_place(&database.path, OpenMode::ReadOnly)?;
+    judge_place(&database.path, OpenMode::ReadOnly, folder_mode(database.mode))?;
     let mut connection = writing(database).connect().await.map_err(|error| opening(error, &database.path))?;
     let before = schema_version(&mut connection).await?;
     prepare(&mut connection, &database.path, true, OpenMode::Daemon, clock).await?;
     let after = schema_version(&mut connection).await?;
     connection.close().await?;
     Ok((before, after))
+}
+
+/// The mode of a folder whose files have this mode: who may read or write may also enter.
+pub const fn folder_mode(files: u32) -> u32 {
+    files | (files & 0o444) >> 2
 }
 
 /// Makes a new, empty database with this program's schema.
@@ -138,7 +143,7 @@ pub(super) async fn create_empty(path: &Path) -> Result<()> {
 }
 
 /// Whether the file is there; an error where no database can be, or none may be made.
-fn judge_place(path: &Path, mode: OpenMode) -> Result<bool> {
+fn judge_place(path: &Path, mode: OpenMode, folder_mode: u32) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
     let exists = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => return Err(place("this is a folder; name the database's file".to_owned())),
@@ -156,7 +161,7 @@ fn judge_place(path: &Path, mode: OpenMode) -> Result<bool> {
     if !folder.is_dir() {
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(folder_mode)
             .create(folder)
             .map_err(|error| place(format!("its folder can't be made: {error}")))?;
     }

@@ -183,7 +183,7 @@ impl Bench {
             watch: self.config.clone(),
             state_directory: self.folder.path().join("state"),
             digest: DigestAlgorithm::Blake3,
-            adopt_existing: false,
+            adopt_before: None,
         }
     }
 
