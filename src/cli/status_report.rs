@@ -111,7 +111,7 @@ pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failur
     let overview = stores.browse.overview().await?;
     let sizes = stores.upkeep.sizes().await?;
     let now = context.now();
-    let watches = watch::known(config, stores, live.as_ref()).await?;
+    let watches = watch::known(config, Some(stores), live.as_ref()).await?;
     let watches: BTreeMap<_, _> = watches.into_iter().map(|(name, known)| (name, known.view)).collect();
     let pipelines = pipeline::views(config, &overview);
     let recovery = stores.settings.kv_get(RECOVERY).await?;
