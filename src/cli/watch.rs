@@ -262,13 +262,12 @@ pub fn table<'a>(views: impl IntoIterator<Item = &'a WatchView>) -> Table {
 
 fn status(view: &WatchView) -> Cell {
     match (view.paused, view.condition, &view.warning) {
-        (true, _, _) => Cell::styled("paused", Style::Yellow),
+        (true, _, _) | (false, Some(WatchCondition::Paused), _) => Cell::styled("paused", Style::Yellow),
         (false, Some(WatchCondition::Missing), _) => Cell::styled("missing", Style::Red),
         (false, _, Some(_)) => Cell::styled("warning", Style::Yellow),
         (false, Some(WatchCondition::Native), _) => "native".into(),
         (false, Some(WatchCondition::Poll), _) => "poll".into(),
         (false, Some(WatchCondition::Scanning), _) => "scanning".into(),
-        (false, Some(WatchCondition::Paused), _) => Cell::styled("paused", Style::Yellow),
         (false, None, None) => Cell::styled("not running", Style::Dim),
     }
 }
