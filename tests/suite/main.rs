@@ -1,3 +1,20 @@
 //! The integration tests: one binary, named as properties, on real databases and the real program.
 
+mod support;
+
+mod cli_database;
+mod cli_jobs;
+mod cli_misc;
+mod cli_watch;
+mod config_file;
+mod config_pipeline;
+mod config_queue;
+mod config_watch;
+mod crash;
+mod disposal;
+mod journey;
+mod shutdown;
 mod store;
+mod upkeep;
+mod verdicts_exec;
+mod verdicts_http;

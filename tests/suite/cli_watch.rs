@@ -1,0 +1,238 @@
+//! The commands about watches and pipelines, and pausing.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::*;
+
+fn noop() -> Place {
+    Place::with_database("[pipeline.p]\nkind = \"noop\"\n")
+}
+
+fn inbox(place: &Place) -> String {
+    place.inbox().to_str().unwrap().to_owned()
+}
+
+fn watches(place: &Place) -> Vec<Value> {
+    place.ok(&["watch", "list", "--json"]).json_lines()
+}
+
+#[test]
+fn a_watch_added_beside_the_daemon_works_at_once_and_survives_a_restart() {
+    let place = noop();
+    place.put("already-there", "1");
+    let mut daemon = Daemon::start(&place);
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--settle", "0s"]);
+    place.wait_count("completed", 1);
+    place.put("a", "a");
+    place.wait_count("completed", 2);
+    assert_eq!(daemon.stop(), 0);
+    place.put("b", "b");
+    let _daemon = Daemon::start(&place);
+    place.wait_count("completed", 3);
+    assert_eq!(text(&place.newest_of("b").unwrap(), "watch"), "drop");
+    let shown = place.ok(&["watch", "show", "drop", "--json"]).json();
+    assert!(shown.to_string().contains(&inbox(&place)), "{shown}");
+    place.exits(3, &["watch", "show", "nobody"]);
+
+    place.ok(&["watch", "remove", "drop"]);
+    assert!(watches(&place).is_empty());
+    place.put("after", "after");
+    place.exits(3, &["watch", "remove", "drop"]);
+    // What is known of its files stays: the same watch again finds only the new file.
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--settle", "0s"]);
+    place.wait_count("completed", 4);
+    assert!(place.newest_of("after").is_some());
+}
+
+#[test]
+fn a_watch_added_without_a_daemon_is_there_at_the_next_start() {
+    let place = noop();
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--settle", "0s", "--priority", "high"]);
+    assert_eq!(watches(&place).len(), 1);
+    place.put("a", "a");
+    let _daemon = Daemon::start(&place);
+    place.wait_count("completed", 1);
+    assert_eq!(text(&place.jobs()[0], "priority"), "high");
+}
+
+#[test]
+fn existing_files_can_be_left_out() {
+    let place = noop();
+    place.put("old", "old");
+    let _daemon = Daemon::start(&place);
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--settle", "0s", "--existing", "skip"]);
+    place.put("new", "new");
+    wait_until("the new file is done", || place.newest_of("new").is_some_and(|job| text(&job, "state") == "completed"));
+    assert!(place.newest_of("old").is_none());
+    place.put("old", "changed");
+    wait_until("a changed old file is new content", || place.newest_of("old").is_some());
+}
+
+#[test]
+fn names_of_watches_are_unique_and_the_definition_is_checked() {
+    let place = Place::with_database(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\n",
+    );
+    let other = place.at("other");
+    fs::create_dir(&other).unwrap();
+    let other = other.to_str().unwrap().to_owned();
+    let refused = place.cli(&["watch", "add", "inbox", &other]);
+    assert!(matches!(refused.code, 1 | 2), "the file has that name: {refused:?}");
+    place.ok(&["watch", "add", "drop", &other]);
+    assert_ne!(place.cli(&["watch", "add", "drop", &other]).code, 0);
+    assert_ne!(
+        place.cli(&["watch", "add", "twin", &inbox(&place)]).code,
+        0,
+        "two watches on one tree with one pipeline"
+    );
+    let unknown = place.cli(&["watch", "add", "x", &other, "--pipeline", "nobody"]);
+    assert!(matches!(unknown.code, 2 | 3), "{unknown:?}");
+    place.exits(2, &["watch", "add", "x", &other, "--settle", "soon"]);
+    let state = place.at("state");
+    assert_ne!(place.cli(&["watch", "add", "x", state.to_str().unwrap()]).code, 0, "a watch on the state directory");
+    let names: Vec<String> = watches(&place).iter().map(|watch| text(watch, "name").to_owned()).collect();
+    assert_eq!(names, ["drop", "inbox"]);
+}
+
+#[test]
+fn a_name_that_the_file_takes_later_wins_and_the_row_sleeps() {
+    let place = noop();
+    let other = place.at("other");
+    fs::create_dir(&other).unwrap();
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--settle", "0s"]);
+    place.configure(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.drop]\npath = \"@PLACE@/other\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("asleep", "asleep");
+    fs::write(other.join("awake"), "awake").unwrap();
+    place.wait_count("completed", 1);
+    assert!(place.newest_of("awake").is_some());
+    assert!(place.status()["warnings"].to_string().contains("drop"), "{}", place.status()["warnings"]);
+}
+
+#[test]
+fn a_row_whose_pipeline_is_gone_never_keeps_the_daemon_from_starting() {
+    let place = Place::with_database("[pipeline.p]\nkind = \"noop\"\n[pipeline.q]\nkind = \"noop\"\n");
+    place.ok(&["watch", "add", "drop", &inbox(&place), "--pipeline", "q"]);
+    place.configure("[pipeline.p]\nkind = \"noop\"\n");
+    let _daemon = Daemon::start(&place);
+    wait_until("a warning names the watch", || place.status()["warnings"].to_string().contains("drop"));
+}
+
+#[test]
+fn a_paused_watch_takes_nothing_until_it_is_resumed() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n\
+         [watch.other]\npath = \"@PLACE@/other\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    fs::create_dir(place.at("other")).unwrap();
+    let mut daemon = Daemon::start(&place);
+    place.ok(&["watch", "pause", "inbox"]);
+    place.put("paused", "paused");
+    fs::write(place.at("other/a"), "a").unwrap();
+    place.wait_count("completed", 1);
+    assert_eq!(daemon.stop(), 0);
+    let _daemon = Daemon::start(&place);
+    fs::write(place.at("other/b"), "b").unwrap();
+    place.wait_count("completed", 2);
+    assert!(place.newest_of("paused").is_none(), "a pause survives a restart");
+    place.ok(&["watch", "resume", "inbox"]);
+    place.wait_count("completed", 3);
+    place.exits(3, &["watch", "pause", "nobody"]);
+}
+
+#[test]
+fn a_scan_with_force_processes_again_what_is_known() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("a", "a");
+    place.put("b", "b");
+    place.wait_count("completed", 2);
+    place.ok(&["watch", "scan", "inbox"]);
+    assert_eq!(place.jobs().len(), 2);
+    place.ok(&["watch", "scan", "inbox", "--force"]);
+    place.wait_count("completed", 4);
+    place.exits(3, &["watch", "scan", "nobody"]);
+}
+
+#[test]
+fn a_test_tells_what_would_be_taken_and_takes_nothing() {
+    let place = Place::with_database(
+        "[pipeline.p]\nkind = \"noop\"\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nexclude = [\"**/*.log\"]\n",
+    );
+    place.put("wanted.txt", "1");
+    place.put("noise.log", "2");
+    let output = place.ok(&["watch", "test", "inbox"]);
+    assert!(output.stdout.contains("wanted.txt"), "{output:?}");
+    assert!(output.stdout.contains("*.log"), "which rule excludes it: {output:?}");
+    assert!(!place.ok(&["watch", "test", "inbox", "--json"]).json_lines().is_empty());
+    assert!(place.jobs().is_empty());
+    place.exits(3, &["watch", "test", "nobody"]);
+}
+
+#[test]
+fn a_root_that_is_missing_is_a_warning_and_is_picked_up_when_it_appears() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.late]\npath = \"@PLACE@/late\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    wait_until("a warning names it", || place.status()["warnings"].to_string().contains("late"));
+    fs::create_dir(place.at("late")).unwrap();
+    fs::write(place.at("late/a"), "a").unwrap();
+    place.wait_count("completed", 1);
+    wait_until("the warning is gone", || !place.status()["warnings"].to_string().contains("late"));
+}
+
+#[test]
+fn pipelines_are_listed_and_shown() {
+    let place = Place::with_database("[pipeline.a]\nkind = \"noop\"\n[pipeline.b]\nkind = \"noop\"\n");
+    place.add(&place.file("x", "x"), &["--pipeline", "a"]);
+    let listed = place.ok(&["pipeline", "list", "--json"]).json_lines();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let shown = place.ok(&["pipeline", "show", "a", "--json"]).json();
+    assert!(shown.to_string().contains("noop"), "{shown}");
+    place.exits(3, &["pipeline", "show", "nobody"]);
+}
+
+#[test]
+fn a_pause_of_pipelines_survives_a_restart() {
+    let place = Place::with_database("[pipeline.a]\nkind = \"noop\"\n[pipeline.b]\nkind = \"noop\"\n");
+    place.exits(3, &["pause", "nobody"]);
+    let mut daemon = Daemon::start(&place);
+    place.ok(&["pause", "a"]);
+    let held = place.add(&place.file("x", "x"), &["--pipeline", "a"]);
+    let free = place.add(&place.file("y", "y"), &["--pipeline", "b"]);
+    place.wait_state(free, "completed");
+    assert_eq!(daemon.stop(), 0);
+    let _daemon = Daemon::start(&place);
+    let free = place.add(&place.file("z", "z"), &["--pipeline", "b"]);
+    place.wait_state(free, "completed");
+    assert_eq!(text(&place.show(held), "state"), "pending");
+    place.ok(&["resume", "a"]);
+    place.wait_state(held, "completed");
+
+    place.ok(&["pause"]);
+    let all = ["a", "b"].map(|pipeline| place.add(&place.file(pipeline, "q"), &["--pipeline", pipeline]));
+    assert!(all.iter().all(|id| text(&place.show(*id), "state") == "pending"));
+    place.ok(&["resume"]);
+    all.iter().for_each(|id| drop(place.wait_state(*id, "completed")));
+}
+
+#[test]
+fn a_pause_with_now_interrupts_what_runs_and_spends_nothing() {
+    let place = Place::with("[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sleep\", \"1000\"]\n");
+    let _daemon = Daemon::start(&place);
+    let id = place.add(&place.file("a", "a"), &[]);
+    place.wait_state(id, "running");
+    place.ok(&["pause", "--now"]);
+    let job = place.wait_state(id, "pending");
+    assert_eq!((count(&job, "attempt"), count(&job, "crashes")), (0, 0), "{job}");
+    place.ok(&["resume"]);
+    place.wait_state(id, "running");
+}
