@@ -12,6 +12,7 @@ use super::failure::{Done, Failure};
 use super::screen::clean;
 use super::view::lossy;
 use super::{Format, note, time};
+use crate::clock::Timestamp;
 use crate::control::{self, Added, AddedAs, Request, WirePath};
 use crate::job::Priority;
 
@@ -90,7 +91,7 @@ fn template(args: &Add, context: &Context) -> Result<control::Add, Failure> {
         paths: Vec::new(),
         pipeline: args.pipeline.clone(),
         priority: args.priority,
-        run_at_ms: run_at.map(|time| time.as_millis()),
+        run_at_ms: run_at.map(Timestamp::as_millis),
         key: args.idempotency_key.clone(),
         metadata: args.metadata.clone(),
         force: args.force,

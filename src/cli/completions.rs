@@ -15,7 +15,7 @@ pub struct Completions {
     shell: clap_complete::Shell,
 }
 
-pub fn run(args: Completions, context: &mut Context) -> Done {
+pub fn run(args: &Completions, context: &mut Context) -> Done {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::Args::command(), "ingestd", &mut script);
     context.screen.write_all(&script)?;

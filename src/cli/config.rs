@@ -9,8 +9,7 @@ use clap::{Args, Subcommand};
 use super::Format;
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::screen::plural;
-use super::table::{Column, Table};
+use super::screen::{Style, plural};
 use crate::config;
 
 /// See [`Verb`].
@@ -71,11 +70,11 @@ fn show(format: Format, context: &mut Context) -> Done {
         }
         return Ok(0);
     }
-    let mut table = Table::new([Column::Left("KEY"), Column::End("VALUE"), Column::Middle("ORIGIN")]);
+    // As lines of a file, uncut, so that they can be searched and copied.
     for setting in &settings {
-        table.row([setting.key.as_str().into(), setting.value.as_str().into(), setting.origin.to_string().into()]);
+        let origin = context.screen.paint(&format!("# {}", setting.origin), Style::Dim);
+        writeln!(context.screen, "{} = {}  {origin}", setting.key, setting.value)?;
     }
-    table.write(&mut context.screen)?;
     Ok(0)
 }
 

@@ -96,6 +96,17 @@ impl Context {
         self.open(OpenMode::ReadOnly, None).await
     }
 
+    /// The same, or `None` where there is no database yet.
+    pub async fn read_if_there(&self) -> Result<Option<Stores>, Failure> {
+        match reachable(&self.config()?.database.path) {
+            Err(Unreachable::Missing(_)) => Ok(None),
+            other => {
+                other?;
+                self.open(OpenMode::ReadOnly, None).await.map(Some)
+            }
+        }
+    }
+
     /// Makes a new database, under a lock that is ours already.
     pub async fn create(&self, lock: Lock) -> Result<Stores, Failure> {
         self.open(OpenMode::ReadWrite, Some(lock)).await

@@ -143,7 +143,10 @@ async fn prune(dry_run: bool, format: Format, context: &mut Context) -> Done {
     }
     let rows = rows(&figures);
     let verb = if dry_run { "would remove" } else { "removed" };
-    writeln!(context.screen, "{verb} {}", super::screen::plural(rows, "row", "rows"))?;
+    let fields = figures.as_object().into_iter().flatten().filter(|(_, n)| n.as_u64().is_some_and(|n| n > 0));
+    let kinds: Vec<String> = fields.map(|(kind, n)| format!("{n} {kind}")).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", kinds.join(", ")) };
+    writeln!(context.screen, "{verb} {}{kinds}", super::screen::plural(rows, "row", "rows"))?;
     Ok(0)
 }
 

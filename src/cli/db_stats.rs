@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Done;
-use super::screen::{Style, count, size};
+use super::screen::{Style, approximate, count, size};
 use super::{Format, db_files, time, view};
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -92,7 +92,7 @@ fn recommendations(
 ) -> Vec<String> {
     let mut all = Vec::new();
     let free = sizes.free_pages * sizes.page_bytes;
-    if free > FREE_BYTES && free as f64 > sizes.size_bytes as f64 * FREE_SHARE {
+    if free > FREE_BYTES && approximate(free) > approximate(sizes.size_bytes) * FREE_SHARE {
         all.push(format!("{} are free inside the database: `ingestd db vacuum` gives them back", size(free)));
     }
     if sizes.wal_bytes > LARGE_WAL {

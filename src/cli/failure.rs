@@ -54,9 +54,9 @@ impl From<StoreError> for Failure {
 impl From<LockError> for Failure {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::Held { pid: Some(pid) } => {
-                Self::held(format!("process {pid} holds the database (a daemon?); stop it first: kill {pid}"))
-            }
+            LockError::Held { pid: Some(pid) } => Self::held(format!(
+                "process {pid} holds the database (a daemon?); stop it first: systemctl stop ingestd, or kill {pid}"
+            )),
             LockError::Held { pid: None } => Self::held("other commands write to the database; try again in a moment"),
             error @ LockError::Io { .. } => Self::failed(error.to_string()),
         }

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::job::StateName;
 
 /// A due job may wait this long.
-const LATE: Duration = Duration::from_secs(15 * 60);
+const LATE: Duration = Duration::from_mins(15);
 /// With fewer successes than this over a quarter of an hour, something is wrong.
 const SUCCESS: f64 = 0.5;
 
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(grade(|report| report.warnings.push(warning(true))), Grade::Critical);
         assert_eq!(grade(|report| report.oldest_pending_ms = Some(16 * 60_000)), Grade::Warning);
         assert_eq!(grade(|report| report.success_rate = Some(0.4)), Grade::Warning);
-        let old = NOW.minus(Duration::from_secs(3 * 86_400));
+        let old = NOW.minus(Duration::from_hours(72));
         assert_eq!(grade(|report| report.database.last_backup_at = Some(old)), Grade::Warning);
         let stranded = |report: &mut Report| {
             report.daemon.running = false;

@@ -1,6 +1,7 @@
 //! `ingestd list`
 
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -111,7 +112,9 @@ fn note(job: &Job, screen: &Screen) -> String {
         State::Pending { blocked_by: Some(by), .. } => format!("after job {by}"),
         State::Skipped { reason, .. } => reason.to_string(),
         State::Running { started_at } => format!("for {}", time::short(screen.now.since(*started_at))),
-        State::Completed { .. } => view::duration_ms(job).map(|ms| time::short_ms(ms as i64)).unwrap_or_default(),
+        State::Completed { .. } => {
+            view::duration_ms(job).map(|ms| time::short(Duration::from_millis(ms))).unwrap_or_default()
+        }
         _ => job.error.as_ref().map(|error| error.message.clone()).unwrap_or_default(),
     }
 }

@@ -143,7 +143,7 @@ impl Tail {
 
     /// Copies what is new. A file that became shorter was cut to its bound, and is read again from its start.
     fn copy(&mut self, context: &mut Context) -> Result<(), Failure> {
-        let length = self.file.metadata().map(|meta| meta.len()).unwrap_or(self.position);
+        let length = self.file.metadata().map_or(self.position, |meta| meta.len());
         if length < self.position {
             self.position = 0;
         }

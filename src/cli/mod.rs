@@ -88,8 +88,14 @@ pub struct Global {
     /// Read this configuration file instead of the system's.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Options of every command")]
     pub config: Option<PathBuf>,
-    /// Use this database, for instance sqlite:///srv/queue/ingestd.db.
-    #[arg(long, global = true, value_name = "URL", help_heading = "Options of every command")]
+    /// Use this database.
+    #[arg(
+        help = "Use this database, for instance sqlite:///srv/queue/ingestd.db",
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Options of every command"
+    )]
     pub database: Option<String>,
     /// Say more; twice for everything.
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Options of every command")]
@@ -213,7 +219,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
         Command::Db(args) => db::run(args, context).await,
         Command::Kv(args) => kv::run(args, context).await,
         Command::Config(args) => config::run(args, context),
-        Command::Completions(args) => completions::run(args, context),
+        Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(args, context),
     }
 }

@@ -141,13 +141,13 @@ pub async fn run(args: Pipeline, context: &mut Context) -> Done {
                 .into_iter()
                 .find(|view| view.name == name)
                 .ok_or_else(|| Failure::not_found(format!("no pipeline `{name}`; see `ingestd pipeline list`")))?;
-            show(view, format, context)?;
+            show(&view, format, context)?;
         }
     }
     Ok(0)
 }
 
-fn show(view: PipelineView, format: Format, context: &mut Context) -> Result<(), Failure> {
+fn show(view: &PipelineView, format: Format, context: &mut Context) -> Result<(), Failure> {
     let prefix = format!("pipeline.{}.", view.name);
     let settings = context.loaded()?.settings.clone();
     let settings: Vec<_> = settings.iter().filter(|setting| setting.key.starts_with(&prefix)).collect();
@@ -156,11 +156,11 @@ fn show(view: PipelineView, format: Format, context: &mut Context) -> Result<(),
             .iter()
             .map(|setting| (setting.key.strip_prefix(&prefix).unwrap_or(&setting.key), setting.value.as_str()))
             .collect();
-        let mut value = serde_json::to_value(&view)?;
+        let mut value = serde_json::to_value(view)?;
         value["settings"] = serde_json::to_value(settings)?;
         return context.screen.json(&value);
     }
-    table([&view]).write(&mut context.screen)?;
+    table([view]).write(&mut context.screen)?;
     if !settings.is_empty() {
         writeln!(context.screen)?;
     }

@@ -2,14 +2,14 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::screen::{count, terminal_width};
+use super::screen::{approximate, count, terminal_width};
 use super::table::cut;
 use crate::job::StateName;
 use crate::store::{Browse, Overview};
@@ -24,9 +24,10 @@ pub fn show(
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        let mut line = Line { browse, began: None };
         loop {
             changes.mark_unchanged();
-            draw(browse.as_ref(), false).await;
+            line.draw(false).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
@@ -36,29 +37,44 @@ pub fn show(
                 () = sleep(REDRAW) => {}
             }
         }
-        draw(browse.as_ref(), true).await;
+        line.draw(true).await;
     })
 }
 
-/// A line that can't be read or drawn is left out: the log tells of what is wrong.
-async fn draw(browse: &dyn Browse, last: bool) {
-    let Ok(overview) = browse.overview().await else { return };
-    let mut out = io::stderr();
-    let width = terminal_width(&out).unwrap_or(80);
-    let text = cut(&line(&overview), width.saturating_sub(1));
-    let end = if last { "\n" } else { "" };
-    let _ = write!(out, "\r\x1b[2K{text}{end}").and_then(|()| out.flush());
+struct Line {
+    browse: Arc<dyn Browse>,
+    /// When it was first drawn, and how many jobs had ended by then: the rate is that of this run.
+    began: Option<(Instant, u64)>,
 }
 
-fn line(overview: &Overview) -> String {
+impl Line {
+    /// A line that can't be read or drawn is left out: the log tells of what is wrong.
+    async fn draw(&mut self, last: bool) {
+        let Ok(overview) = self.browse.overview().await else { return };
+        let ended = ended(&overview);
+        let (since, before) = *self.began.get_or_insert((Instant::now(), ended));
+        let seconds = since.elapsed().as_secs_f64();
+        let rate = if seconds > 0.0 { approximate(ended.saturating_sub(before)) / seconds } else { 0.0 };
+        let mut out = io::stderr();
+        let width = terminal_width(&out).unwrap_or(80);
+        let text = cut(&words(&overview, rate), width.saturating_sub(1));
+        let end = if last { "\n" } else { "" };
+        let _ = write!(out, "\r\x1b[2K{text}{end}").and_then(|()| out.flush());
+    }
+}
+
+fn ended(overview: &Overview) -> u64 {
+    StateName::ALL.into_iter().filter(|state| state.is_final()).map(|state| overview.total.in_state(state)).sum()
+}
+
+fn words(overview: &Overview, rate: f64) -> String {
     let of = |state| overview.total.in_state(state);
     let waiting = of(StateName::Pending) + of(StateName::Retrying);
     format!(
-        "{} completed, {} failed, {} running, {} waiting, {:.1}/s",
+        "{} completed, {} failed, {} running, {} waiting, {rate:.1}/s",
         count(of(StateName::Completed)),
         count(of(StateName::Failed)),
         count(of(StateName::Running)),
         count(waiting),
-        overview.total.rate_per_s[0],
     )
 }

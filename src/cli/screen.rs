@@ -110,13 +110,19 @@ pub fn clean(text: &str) -> String {
     }
 }
 
+/// A count as a number to reckon with, for figures that people read.
+#[expect(clippy::cast_precision_loss, reason = "figures for people show four digits at most")]
+pub const fn approximate(n: u64) -> f64 {
+    n as f64
+}
+
 /// A byte size for people.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
     }
-    let mut value = bytes as f64 / 1024.0;
+    let mut value = approximate(bytes) / 1024.0;
     let mut unit = 0;
     while value >= 1024.0 && unit + 1 < UNITS.len() {
         value /= 1024.0;

@@ -90,7 +90,7 @@ fn read_ids(input: impl BufRead) -> Result<Vec<JobId>, Failure> {
         .take(IDS_LIMIT)
         .read_to_string(&mut text)
         .map_err(|error| Failure::usage(format!("the ids on stdin can't be read: {error}")))?;
-    text.split_whitespace().map(|word| word.parse()).collect::<Result<_, _>>().map_err(|_| {
+    text.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| {
         Failure::usage("stdin has something that is no job's number; `ingestd list -q` prints numbers only")
     })
 }
@@ -115,7 +115,9 @@ pub async fn act(
         let mut link = context.link().await?;
         for chunk in ids.chunks(CHUNK) {
             let answers: Vec<SteerAnswer> = link.ask(request(chunk.to_vec())).await?;
-            answers.into_iter().for_each(|answer| tally.count(answer, bulk));
+            for answer in answers {
+                tally.count(answer, bulk);
+            }
         }
     }
     tally.say(dry_run, json, words, context)?;

@@ -9,10 +9,9 @@ use serde_json::{Map, Value};
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::screen::{Screen, Style, plural};
+use super::screen::{Screen, Style, approximate, plural};
 use super::table::{Column, Table};
 use super::{Format, time};
-use crate::clock::millis;
 use crate::store::{Overview, PipelineStats, Stats as Figures};
 
 /// Blocks of the throughput line, from nothing to the most.
@@ -116,8 +115,7 @@ fn people(
     let hours: Vec<u64> = figures.per_hour.values().copied().collect();
     let recent = &hours[hours.len().saturating_sub(48)..];
     if let Some(most) = recent.iter().max().filter(|most| **most > 0) {
-        let line: String =
-            recent.iter().map(|n| BLOCKS[((n * 7).div_ceil(*most) as usize).min(BLOCKS.len() - 1)]).collect();
+        let line: String = recent.iter().map(|n| block(*n, *most)).collect();
         writeln!(screen, "\ncompleted per hour (at most {most}): {line}")?;
     }
     if let Some(bottleneck) = bottleneck {
@@ -125,6 +123,12 @@ fn people(
         writeln!(screen, "\n{heading} {bottleneck}")?;
     }
     Ok(())
+}
+
+/// The block for this part of the most.
+fn block(n: u64, most: u64) -> char {
+    let height = usize::try_from((n * 7).div_ceil(most)).unwrap_or(0);
+    BLOCKS[height.min(BLOCKS.len() - 1)]
 }
 
 fn rows<'a>(
@@ -176,7 +180,8 @@ fn bottleneck(
     };
     let busy = figures.pipelines.iter().filter_map(|(name, stats)| {
         let permits = permits(name).unwrap_or(1).max(1);
-        let share = stats.busy_ms as f64 / (millis(span) as f64 * permits as f64);
+        let busy = approximate(u64::try_from(stats.busy_ms).unwrap_or(0));
+        let share = busy / (span.as_secs_f64() * 1_000.0 * approximate(permits as u64));
         Some((share, name, waiting(name)?, permits))
     });
     let (share, name, waiting, permits) = busy.max_by(|left, right| left.0.total_cmp(&right.0))?;

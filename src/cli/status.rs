@@ -134,16 +134,14 @@ fn waiting(report: &Report, now: Timestamp) -> String {
         return "nothing".to_owned();
     }
     let age = |ms| time::short(Duration::from_millis(ms));
-    let mut text = levels.join(", ");
+    let mut parts = vec![levels.join(", ")];
     match (report.oldest_pending_ms, report.next_due_at) {
-        (Some(ms), _) => text += &format!("; oldest due for {}", age(ms)),
-        (None, Some(due)) => text += &format!("; next due {}", time::relative(due, now)),
+        (Some(ms), _) => parts.push(format!("oldest due for {}", age(ms))),
+        (None, Some(due)) => parts.push(format!("next due {}", time::relative(due, now))),
         (None, None) => {}
     }
-    if let Some(ms) = report.drain_eta_ms {
-        text += &format!("; drained in about {}", age(ms));
-    }
-    text
+    parts.extend(report.drain_eta_ms.map(|ms| format!("drained in about {}", age(ms))));
+    parts.join("; ")
 }
 
 /// The figures of a recovery that are not zero.

@@ -1,6 +1,7 @@
 //! What `status` and `health` go by: gathered once, from the daemon where one runs and from the database.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -9,6 +10,7 @@ use super::context::Context;
 use super::db_files;
 use super::failure::Failure;
 use super::pipeline::{self, PipelineView};
+use super::screen::approximate;
 use super::view::{Rates, by_state, json_or_text, lossy};
 use super::watch::{self, WatchView};
 use crate::clock::Timestamp;
@@ -111,7 +113,7 @@ pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failur
     let overview = stores.browse.overview().await?;
     let sizes = stores.upkeep.sizes().await?;
     let now = context.now();
-    let watches = watch::known(config, stores, live.as_ref()).await?;
+    let watches = watch::known(config, Some(stores), live.as_ref()).await?;
     let watches: BTreeMap<_, _> = watches.into_iter().map(|(name, known)| (name, known.view)).collect();
     let pipelines = pipeline::views(config, &overview);
     let recovery = stores.settings.kv_get(RECOVERY).await?;
@@ -181,7 +183,10 @@ fn drain_eta_ms(counts: &Counts) -> Option<u64> {
     let rate = counts.rate_per_s[1];
     match waiting {
         0 => Some(0),
-        _ if rate > 0.0 => Some((waiting as f64 / rate * 1_000.0) as u64),
+        _ if rate > 0.0 => {
+            let eta = Duration::try_from_secs_f64(approximate(waiting) / rate).ok()?;
+            u64::try_from(eta.as_millis()).ok()
+        }
         _ => None,
     }
 }

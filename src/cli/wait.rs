@@ -16,7 +16,7 @@ use crate::control::Stores;
 use crate::job::{Job, JobId, StateName};
 
 /// A far deadline, where none was asked for.
-const FOR_EVER: Duration = Duration::from_secs(365 * 86_400);
+const FOR_EVER: Duration = Duration::from_hours(365 * 24);
 
 /// Which jobs to wait for.
 #[derive(Args, Debug)]

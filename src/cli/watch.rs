@@ -121,13 +121,16 @@ pub struct Known {
 }
 
 /// Every watch that is defined, by name: those of the file, and those of the database whose name the file does
-/// not take.
+/// not take. Before there is a database, those of the file.
 pub async fn known(
     config: &config::Config,
-    stores: &Stores,
+    stores: Option<&Stores>,
     live: Option<&LiveStatus>,
 ) -> Result<BTreeMap<String, Known>, Failure> {
-    let rows = stores.settings.watches().await?;
+    let rows = match stores {
+        Some(stores) => stores.settings.watches().await?,
+        None => Vec::new(),
+    };
     let paused = |name: &str| rows.iter().any(|row| row.name == name && row.paused);
     let told = |name: &str| live.and_then(|live| live.watches.iter().find(|watch| watch.name == name));
     let mut all = BTreeMap::new();
@@ -195,12 +198,13 @@ async fn add(definition: &NewWatch, context: &mut Context) -> Done {
         (None, [only]) => (*only).clone(),
         (None, _) => return Err(Failure::usage("say which pipeline its files go through with --pipeline")),
     };
+    let name = definition.name.clone();
+    let request = Request::WatchAdd { name: name.clone(), definition: definition.object(pipeline)? };
+    let code = steer("added", &name, request, context).await?;
     if !definition.path.is_dir() {
         note(&format!("{} is not there yet; it is picked up when it appears", definition.path.display()));
     }
-    let name = definition.name.clone();
-    let request = Request::WatchAdd { name: name.clone(), definition: definition.object(pipeline)? };
-    steer("added", &name, request, context).await
+    Ok(code)
 }
 
 async fn steer(verb: &str, name: &str, request: Request, context: &mut Context) -> Done {
@@ -220,8 +224,8 @@ async fn live(context: &Context) -> Result<Option<LiveStatus>, Failure> {
 
 async fn list(format: Format, context: &mut Context) -> Done {
     let live = live(context).await?;
-    let stores = context.read().await?;
-    let all = known(context.config()?, &stores, live.as_ref()).await?;
+    let stores = context.read_if_there().await?;
+    let all = known(context.config()?, stores.as_ref(), live.as_ref()).await?;
     let views: Vec<&WatchView> = all.values().map(|known| &known.view).collect();
     if format.json {
         views.iter().try_for_each(|view| context.screen.json(view))?;
@@ -258,21 +262,20 @@ pub fn table<'a>(views: impl IntoIterator<Item = &'a WatchView>) -> Table {
 
 fn status(view: &WatchView) -> Cell {
     match (view.paused, view.condition, &view.warning) {
-        (true, _, _) => Cell::styled("paused", Style::Yellow),
+        (true, _, _) | (false, Some(WatchCondition::Paused), _) => Cell::styled("paused", Style::Yellow),
         (false, Some(WatchCondition::Missing), _) => Cell::styled("missing", Style::Red),
         (false, _, Some(_)) => Cell::styled("warning", Style::Yellow),
         (false, Some(WatchCondition::Native), _) => "native".into(),
         (false, Some(WatchCondition::Poll), _) => "poll".into(),
         (false, Some(WatchCondition::Scanning), _) => "scanning".into(),
-        (false, Some(WatchCondition::Paused), _) => Cell::styled("paused", Style::Yellow),
         (false, None, None) => Cell::styled("not running", Style::Dim),
     }
 }
 
 async fn one(name: &str, context: &Context) -> Result<Known, Failure> {
     let live = live(context).await?;
-    let stores = context.read().await?;
-    let mut all = known(context.config()?, &stores, live.as_ref()).await?;
+    let stores = context.read_if_there().await?;
+    let mut all = known(context.config()?, stores.as_ref(), live.as_ref()).await?;
     all.remove(name).ok_or_else(|| Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`")))
 }
 

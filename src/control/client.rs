@@ -18,10 +18,10 @@ use super::{LINE_LIMIT, socket_path};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: a cancelled attempt has half a minute to end, and digests are read meanwhile.
-const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long maintenance and scans may take.
-const LONG_ANSWER_LIMIT: Duration = Duration::from_secs(6 * 3_600);
+const LONG_ANSWER_LIMIT: Duration = Duration::from_hours(6);
 
 /// A connection to a running daemon.
 #[derive(Debug)]

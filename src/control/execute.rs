@@ -218,6 +218,7 @@ mod tests {
         assert!(matches!(execute(skip, &hands).await, Response::Ok(_)));
         assert!(fake.kv.lock().unwrap().contains_key("ingestd.watch.archive.adopt"));
         assert!(!fake.watches.lock().unwrap()[1].definition.as_ref().unwrap().contains("existing"));
+        assert_eq!(*fake.asked.lock().unwrap(), ["reload", "reload", "scan archive false"]);
         let none = Request::WatchRemove { name: "outbox".to_owned() };
         assert_eq!(code(execute(none, &hands).await), Code::NotFound);
     }

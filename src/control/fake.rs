@@ -54,7 +54,7 @@ impl Fake {
         self.asked.lock().unwrap().push(what);
     }
 
-    fn steer(&self, ids: Vec<JobId>, change: impl Fn(StateName) -> Result<StateName, Steered>) -> Vec<Steered> {
+    fn steer(&self, ids: &[JobId], change: impl Fn(StateName) -> Result<StateName, Steered>) -> Vec<Steered> {
         let mut jobs = self.jobs.lock().unwrap();
         ids.iter()
             .map(|id| match jobs.get_mut(id) {
@@ -98,7 +98,7 @@ pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
             queue: fake.clone(),
             upkeep: fake.clone(),
         },
-        live: live.then(|| fake as Arc<dyn Live>),
+        live: live.then_some(fake as Arc<dyn Live>),
     }
 }
 
@@ -184,14 +184,14 @@ impl Live for Fake {
 #[async_trait]
 impl Steering for Fake {
     async fn retry(&self, jobs: Vec<JobId>) -> Result<Vec<Steered>> {
-        Ok(self.steer(jobs, |state| match state {
+        Ok(self.steer(&jobs, |state| match state {
             StateName::Failed | StateName::Cancelled | StateName::Retrying => Ok(StateName::Pending),
             other => Err(Steered::Refused(format!("it is {other}"))),
         }))
     }
 
     async fn cancel(&self, jobs: Vec<JobId>) -> Result<Vec<Steered>> {
-        Ok(self.steer(jobs, |state| match state {
+        Ok(self.steer(&jobs, |state| match state {
             StateName::Pending | StateName::Retrying => Ok(StateName::Cancelled),
             StateName::Running => Err(Steered::Running),
             other => Err(Steered::Refused(format!("it is {other}"))),
@@ -199,7 +199,7 @@ impl Steering for Fake {
     }
 
     async fn prioritize(&self, jobs: Vec<JobId>, _priority: Priority) -> Result<Vec<Steered>> {
-        Ok(self.steer(jobs, Ok))
+        Ok(self.steer(&jobs, Ok))
     }
 }
 
@@ -283,7 +283,7 @@ impl Queue for Fake {
                     return Enqueued::NeedsDigest;
                 }
                 enqueued.push(job);
-                Enqueued::New { id: JobId(enqueued.len() as i64), version: 1 }
+                Enqueued::New { id: JobId(i64::try_from(enqueued.len()).unwrap()), version: 1 }
             })
             .collect())
     }

@@ -100,7 +100,7 @@ impl From<StoreError> for Refusal {
             StoreError::Full => "; make room on its filesystem and try again",
             StoreError::Disk(_) => "; look at the kernel's log, then run `ingestd db check`",
             StoreError::Corrupt(_) => {
-                "; run `ingestd db check`, and `ingestd db restore` with a backup if it is damaged"
+                "; stop the daemon, then `ingestd db restore` a backup, or `ingestd db check --repair`"
             }
             _ => "",
         };

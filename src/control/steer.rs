@@ -31,14 +31,12 @@ pub(super) async fn prioritize(ids: Vec<JobId>, level: Priority, hands: &Hands) 
 }
 
 pub(super) async fn cancel(ids: Vec<JobId>, hands: &Hands) -> Result<Vec<SteerAnswer>, Refusal> {
-    match &hands.live {
-        Some(live) => cancel_with(ids, hands, live.as_ref()).await,
-        None => {
-            let steered = hands.stores.steering.cancel(ids.clone()).await?;
-            let held = "it was running when its daemon died; start the daemon, which takes it back, then cancel it";
-            Ok(answers(ids, steered, held))
-        }
+    if let Some(live) = &hands.live {
+        return cancel_with(ids, hands, live.as_ref()).await;
     }
+    let steered = hands.stores.steering.cancel(ids.clone()).await?;
+    let held = "it was running when its daemon died; start the daemon, which takes it back, then cancel it";
+    Ok(answers(ids, steered, held))
 }
 
 async fn cancel_with(ids: Vec<JobId>, hands: &Hands, live: &dyn Live) -> Result<Vec<SteerAnswer>, Refusal> {

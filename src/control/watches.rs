@@ -36,6 +36,11 @@ pub(super) async fn add(name: &str, mut definition: Value, hands: &Hands) -> Res
     }
     hands.stores.settings.put_watch(name, root, Some(definition.to_string())).await?;
     told(hands).await?;
+    if let Some(live) = hands.live.as_ref().filter(|_| adopt) {
+        // What arrives after this command is new, so the first scan has to be over when it answers. A folder that
+        // is not there yet is scanned when it appears.
+        let _ = live.scan(name, false).await;
+    }
     Ok(json!({ "name": name }))
 }
 
