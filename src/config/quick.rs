@@ -205,7 +205,7 @@ mod tests {
             report.problems.iter().filter_map(|p| p.origin.as_ref().map(Origin::to_string)).collect();
         assert_eq!(flags, ["--watch", "--exec", "--database"]);
         for wrong in ["", "''", "wc {pth}"] {
-            assert!(quick_in(&super::tests::sources(folder.path()), folder.path(), Some(wrong)).is_err(), "{wrong}");
+            assert!(quick_in(&sources(folder.path()), folder.path(), Some(wrong)).is_err(), "{wrong}");
         }
     }
 

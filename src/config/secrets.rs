@@ -79,7 +79,7 @@ impl<'a> Secrets<'a> {
     fn variable(&mut self, name: &str) -> Result<String, String> {
         let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         if !first || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(format!("${{{name}}} is neither ${{NAME}} nor ${{file:PATH}}; a literal ${ is written $${"));
+            return Err(format!("${{{name}}} is neither ${{NAME}} nor ${{file:PATH}}; a literal ${{ is written $${{"));
         }
         if !self.variables.iter().any(|known| known == name) {
             self.variables.push(name.to_owned());

@@ -267,7 +267,14 @@ impl Watches {
         wanted
     }
 
-    fn start(&mut self, name: String, watch: config::Watch, paused: bool, adopt_before: Option<Timestamp>, config: &Config) {
+    fn start(
+        &mut self,
+        name: String,
+        watch: config::Watch,
+        paused: bool,
+        adopt_before: Option<Timestamp>,
+        config: &Config,
+    ) {
         let settings = WatchSettings {
             name: name.clone(),
             watch,
