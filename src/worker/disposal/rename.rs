@@ -25,8 +25,7 @@ pub enum Renamed {
 pub fn rename_exclusively(from: &Path, to: &Path) -> io::Result<Renamed> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(Renamed::Yes),
-        Err(Errno::EXIST) => by_link(from, to),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => by_link(from, to),
+        Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => by_link(from, to),
         Err(error) => Err(error.into()),
     }
 }
