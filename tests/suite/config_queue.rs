@@ -102,7 +102,7 @@ fn a_daemon_that_was_frozen_for_longer_than_a_lease_does_not_settle_under_it() {
 
 #[test]
 fn queue_priority_aging_lifts_what_waits() {
-    for (aging, first) in [("700ms", "old"), ("0s", "new")] {
+    for (aging, first) in [("1s", "old"), ("0s", "new")] {
         let (place, ledger) = gates(&format!("priority_aging = \"{aging}\""), &["a"], "concurrency = 1");
         let add = |name: &str, priority: &str| place.add(&place.file(name, name), &["--priority", priority]);
         let _daemon = Daemon::start(&place);
@@ -110,7 +110,7 @@ fn queue_priority_aging_lifts_what_waits() {
         wait_until("the gate runs", || ledger.entries().len() == 1);
         let old = add("old", "low");
         // Two levels' worth of waiting: the duration is what is tested.
-        sleep(Duration::from_millis(1_600));
+        sleep(Duration::from_millis(2_200));
         let new = add("new", "high");
         fs::write(place.at("go"), "").unwrap();
         place.wait_count("completed", 3);

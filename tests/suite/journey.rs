@@ -287,13 +287,34 @@ fn a_version_that_arrives_during_an_attempt_waits_and_runs_afterwards() {
     place.put("file", "two");
     wait_until("the second version waits", || place.in_state("pending") == 1);
     place.put("file", "three");
-    wait_until("the third version supersedes the second", || place.in_state("skipped") == 1);
+    place.ok(&["watch", "scan", "inbox"]);
     assert_eq!(ledger.entries().len(), 1, "two versions of one source never run at once");
     fs::write(place.at("go"), "").unwrap();
     place.wait_count("completed", 2);
     assert_eq!(seen(&ledger, "file"), [sha256_of(b"one"), sha256_of(b"three")]);
-    let skipped = place.jobs().into_iter().find(|job| text(job, "state") == "skipped").unwrap();
-    assert_eq!(text(&skipped, "reason"), "superseded", "{skipped}");
+}
+
+#[test]
+fn a_newer_version_takes_the_place_of_a_waiting_one() {
+    let place = Place::new();
+    let ledger = recording(&place, "50ms");
+    let _daemon = Daemon::start(&place);
+    place.put("file", "one");
+    place.wait_count("completed", 1);
+    place.ok(&["pause"]);
+    place.put("file", "two");
+    place.wait_count("pending", 1);
+    let second = place.newest_of("file").unwrap();
+    place.ok(&["priority", "high", &second["id"].to_string()]);
+    place.put("file", "three");
+    place.wait_count("skipped", 1);
+    let third = place.newest_of("file").unwrap();
+    let second = place.show(count(&second, "id"));
+    assert_eq!((text(&second, "state"), text(&second, "reason")), ("skipped", "superseded"), "{second}");
+    assert_eq!((text(&third, "priority"), count(&third, "version")), ("high", 3), "{third}");
+    place.ok(&["resume"]);
+    place.wait_count("completed", 2);
+    assert_eq!(seen(&ledger, "file"), [sha256_of(b"one"), sha256_of(b"three")]);
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn deferrals_end_at_max_elapsed() {
 
 #[test]
 fn a_command_ended_by_a_signal_is_a_failed_attempt() {
-    let place = shell("kill -SEGV $$", "retry = { max_attempts = 1 }");
+    let place = shell("sh -c 'kill -SEGV $PPID'; true", "retry = { max_attempts = 1 }");
     let _daemon = Daemon::start(&place);
     let job = run_to(&place, "failed");
     assert_eq!((count(&job, "attempt"), kind(&job)), (1, "signal"), "{job}");
