@@ -73,7 +73,7 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Option<WriterTask>)> {
         let path = database.path.clone();
-        let existed = judge_place(&path, mode, folder_mode(database.mode))?;
+        let existed = judge_place(&path, mode, database.mode)?;
         if !existed {
             create(&path, database.mode)?;
         }
@@ -119,7 +119,7 @@ impl SqliteStore {
 /// # Errors
 /// As of opening.
 pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<(i64, i64)> {
-    judge_place(&database.path, OpenMode::ReadOnly, folder_mode(database.mode))?;
+    judge_place(&database.path, OpenMode::ReadOnly, database.mode)?;
     let mut connection = writing(database).connect().await.map_err(|error| opening(error, &database.path))?;
     let before = schema_version(&mut connection).await?;
     prepare(&mut connection, &database.path, true, OpenMode::Daemon, clock).await?;
@@ -128,9 +128,18 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
-/// The mode of a folder whose files have this mode: who may read or write may also enter.
-pub const fn folder_mode(files: u32) -> u32 {
-    files | (files & 0o444) >> 2
+/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_folder(folder: &Path, files: u32) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let mode = files | (files & 0o444) >> 2;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    // The umask may have taken bits away.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
 }
 
 /// Makes a new, empty database with this program's schema.
@@ -143,7 +152,7 @@ pub(super) async fn create_empty(path: &Path) -> Result<()> {
 }
 
 /// Whether the file is there; an error where no database can be, or none may be made.
-fn judge_place(path: &Path, mode: OpenMode, folder_mode: u32) -> Result<bool> {
+fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
     let exists = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => return Err(place("this is a folder; name the database's file".to_owned())),
@@ -158,13 +167,7 @@ fn judge_place(path: &Path, mode: OpenMode, folder_mode: u32) -> Result<bool> {
         return Err(place("there is no database yet; `ingestd run` or `ingestd add` creates one".to_owned()));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(folder_mode)
-            .create(folder)
-            .map_err(|error| place(format!("its folder can't be made: {error}")))?;
-    }
+    make_folder(folder, files).map_err(|error| place(format!("its folder can't be made: {error}")))?;
     if let Some(name) = network_filesystem(folder) {
         return Err(place(format!(
             "this is on {name}, where SQLite's write-ahead log can't work; put the database on a local disk"
