@@ -12,6 +12,7 @@ mod config_queue;
 mod config_watch;
 mod crash;
 mod disposal;
+mod hardship;
 mod journey;
 mod shutdown;
 mod store;
