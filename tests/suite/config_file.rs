@@ -145,10 +145,7 @@ fn init_writes_a_file_that_is_valid_and_equals_the_defaults() {
     let target = place.at("new.toml");
     let run = |arguments: &[&str]| finish(place.program().args(arguments));
     let written = run(&["config", "init"]);
-    let output = match target.exists() {
-        true => fs::read_to_string(&target).unwrap(),
-        false => written.stdout.clone(),
-    };
+    let output = if target.exists() { fs::read_to_string(&target).unwrap() } else { written.stdout.clone() };
     // Where it is written to is not promised: stdout, a named file, or the folder that one is in.
     if output.contains("[queue]") {
         fs::write(&target, &output).unwrap();

@@ -164,7 +164,7 @@ fn events_decide_which_changes_become_jobs() {
         place.ok(&["watch", "scan", "inbox"]);
         fs::remove_file(place.inbox().join("file")).unwrap();
         place.ok(&["watch", "scan", "inbox"]);
-        place.wait_count("completed", operations.len() as i64);
+        place.wait_count("completed", operations.len());
         let mut found: Vec<String> = place.jobs().iter().map(|job| text(job, "op").to_owned()).collect();
         found.sort();
         assert_eq!(found, operations, "{events}");

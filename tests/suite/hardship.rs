@@ -34,9 +34,10 @@ fn nobody_can_run(place: &Place) -> bool {
 fn give_away(folder: &Path) {
     chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
     for entry in fs::read_dir(folder).unwrap().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => give_away(&entry.path()),
-            false => chown(entry.path(), Some(NOBODY), Some(NOBODY)).unwrap(),
+        if entry.file_type().unwrap().is_dir() {
+            give_away(&entry.path());
+        } else {
+            chown(entry.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
 }
@@ -175,7 +176,7 @@ fn lost_events_are_made_good_by_a_scan() {
     }
     fs::write(place.inbox().join("last"), "after the overflow").unwrap();
     daemon.signal(Signal::CONT);
-    let expected = (folders * (files / 10) + 2) as i64;
+    let expected = i64::try_from(folders * (files / 10) + 2).unwrap();
     wait_until("every file is done", || place.in_state("completed") >= expected && place.in_state("pending") == 0);
     assert_eq!(text(&place.newest_of("busy").unwrap(), "digest"), blake3_of(&place.inbox().join("busy")));
     assert!(place.newest_of("last").is_some());

@@ -209,8 +209,12 @@ fn replaced_appended_and_rewritten_files_are_processed_anew() {
     let ledger = recording(&place, "200ms");
     let _daemon = Daemon::start(&place);
     let names = ["replaced", "appended", "rewritten", "untouched"];
-    names.iter().for_each(|name| drop(place.put(name, format!("first {name}"))));
-    names.iter().for_each(|name| wait_for_content(&place, &ledger, name));
+    for name in names {
+        place.put(name, format!("first {name}"));
+    }
+    for name in names {
+        wait_for_content(&place, &ledger, name);
+    }
 
     place.put("replaced", "second");
     let mut file = OpenOptions::new().append(true).open(place.inbox().join("appended")).unwrap();
@@ -257,7 +261,9 @@ fn content_that_returns_is_a_version_of_its_own() {
 fn what_arrived_changed_or_vanished_while_the_daemon_was_down_is_found() {
     let place = Place::new();
     let ledger = recording(&place, "100ms");
-    ["kept", "changed", "deleted"].iter().for_each(|name| drop(place.put(name, name)));
+    for name in ["kept", "changed", "deleted"] {
+        place.put(name, name);
+    }
     let mut daemon = Daemon::start(&place);
     place.wait_count("completed", 3);
     assert_eq!(daemon.stop(), 0);

@@ -93,7 +93,7 @@ fn each_final_state_has_its_own_retention() {
     place.wait_state(skipped, "skipped");
     place.ok(&["db", "prune"]);
     let mut left: Vec<i64> = place.jobs().iter().map(|job| count(job, "id")).collect();
-    left.sort();
+    left.sort_unstable();
     assert_eq!(left, [done, failed]);
     place.exits(3, &["show", &cancelled.to_string()]);
 }
@@ -137,7 +137,7 @@ fn vacuum_gives_space_back_to_the_filesystem() {
     place.ok(&["db", "checkpoint"]);
     let after = count(&place.status()["database"], "size_bytes");
     assert!(after < full * 2 / 3, "{full} bytes before, {after} after");
-    assert_eq!(fs::metadata(place.database()).unwrap().len() as i64, after);
+    assert_eq!(i64::try_from(fs::metadata(place.database()).unwrap().len()).unwrap(), after);
     place.ok(&["db", "check"]);
 }
 

@@ -230,7 +230,7 @@ fn a_file_that_cannot_be_read_fails_as_unreadable() {
     }
     let place = shell("exit 0", "retry = { max_attempts = 2, base = \"50ms\" }");
     let file = place.file("file", "content");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o0)).unwrap();
     let _daemon = Daemon::start(&place);
     let id = place.add(&file, &[]);
     let job = place.wait_state(id, "failed");
