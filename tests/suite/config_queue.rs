@@ -119,3 +119,25 @@ fn queue_priority_aging_lifts_what_waits() {
         assert_eq!(order, expected, "priority_aging = {aging}");
     }
 }
+
+#[test]
+fn queue_max_pending_pauses_intake_until_there_is_room() {
+    let place = Place::with(
+        "[queue]\nmax_pending = 5\n[pipeline.p]\nkind = \"noop\"\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.ok(&["pause"]);
+    for number in 0..5 {
+        place.put(&format!("early-{number}"), "x");
+    }
+    wait_until("a warning shows", || place.status()["warnings"].to_string().contains("max_pending"));
+    for number in 0..40 {
+        place.put(&format!("late-{number}"), "x");
+    }
+    place.put("last", "x");
+    assert!(place.in_state("pending") < 40, "{}", place.status()["jobs"]);
+    place.ok(&["resume"]);
+    place.wait_count("completed", 46);
+    wait_until("the warning is gone", || !place.status()["warnings"].to_string().contains("max_pending"));
+}

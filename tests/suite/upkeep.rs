@@ -277,3 +277,23 @@ fn damage_is_found_and_the_file_is_never_overwritten() {
     place.exits(1, &["db", "check"]);
     assert!(fs::read(place.database()).unwrap()[middle..middle + 40_000].iter().all(|byte| *byte == 0xa5));
 }
+
+#[test]
+fn a_vanished_file_is_remembered_for_as_long_as_sources_are_kept() {
+    for (sources, jobs_afterwards) in [("30d", 0), ("0s", 1)] {
+        let place = inventory(&NOTHING_KEPT.replace(" }", &format!(", sources = \"{sources}\" }}")));
+        let _daemon = Daemon::start(&place);
+        let file = place.put("file", "the same again");
+        place.wait_count("completed", 1);
+        fs::remove_file(&file).unwrap();
+        place.ok(&["watch", "scan", "inbox"]);
+        place.ok(&["db", "prune"]);
+        assert!(place.jobs().is_empty());
+        place.put("file", "the same again");
+        // The other file tells when the first was judged.
+        place.put("other", "other");
+        place.ok(&["watch", "scan", "inbox"]);
+        place.wait_count("completed", 1 + jobs_afterwards);
+        assert_eq!(place.newest_of("file").is_some(), jobs_afterwards == 1, "sources = {sources}");
+    }
+}
