@@ -6,7 +6,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use super::connect;
 use super::failure::Failure;
 use super::screen::Screen;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{Config, Database, Loaded, Sources};
 use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};
-use crate::store::sqlite::{OpenMode, SqliteStore};
+use crate::store::sqlite::{self, OpenMode, SqliteStore};
 
 /// How long a daemon may hold the lock without listening: it recovers, or it drains.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -144,7 +144,7 @@ impl Context {
             }
             match reachable(&database.path) {
                 // What is written first makes the database: a watch, say, before the first start.
-                Err(Unreachable::Missing(_)) => make_folder(&database.path)?,
+                Err(Unreachable::Missing(_)) => make_folder(database)?,
                 other => other?,
             }
             match Lock::shared(&database.path, database.mode) {
@@ -228,13 +228,10 @@ impl From<Unreachable> for Failure {
     }
 }
 
-/// Makes the folder of a database that is not there yet, for its owner alone.
-pub fn make_folder(database: &Path) -> Result<(), Failure> {
-    let folder = database.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
+/// Makes the folder of a database that is not there yet, for those who may read the database.
+pub fn make_folder(database: &Database) -> Result<(), Failure> {
+    let folder = database.path.parent().unwrap_or(Path::new("/"));
+    sqlite::make_folder(folder, database.mode)
         .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))
 }
 

@@ -213,7 +213,7 @@ fn backups(format: Format, context: &mut Context) -> Done {
 /// The lock of what replaces the database; a daemon in the way is named.
 fn lock(context: &Context) -> Result<Lock, Failure> {
     let database = &context.config()?.database;
-    make_folder(&database.path)?;
+    make_folder(database)?;
     Ok(Lock::exclusive(&database.path, database.mode)?)
 }
 

@@ -199,8 +199,8 @@ mod tests {
     #[test]
     fn the_flags_of_a_quick_run_are_reported_together() {
         let folder = tempfile::tempdir().unwrap();
-        let sources = Sources { database: Some("mysql://x".to_owned()), ..Sources::default() };
-        let report = quick_in(&sources, &folder.path().join("gone"), Some("wc '{path}")).unwrap_err();
+        let wrong_database = Sources { database: Some("mysql://x".to_owned()), ..Sources::default() };
+        let report = quick_in(&wrong_database, &folder.path().join("gone"), Some("wc '{path}")).unwrap_err();
         let flags: Vec<String> =
             report.problems.iter().filter_map(|p| p.origin.as_ref().map(Origin::to_string)).collect();
         assert_eq!(flags, ["--watch", "--exec", "--database"]);

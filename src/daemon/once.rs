@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::watches::Handle;
 use super::{EXIT_DONE, EXIT_FAILED, House};
-use crate::store::Backlog as _;
+use crate::job::StateName;
+use crate::store::{Backlog as _, Browse as _, Overview};
 
 /// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -34,6 +35,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
                     tracing::warn!(watch = watch.name, file, "still being written; it was not processed");
                 }
             }
+            name_held_back(&house.store.overview().await?);
             return Ok(if left.failed == 0 { EXIT_DONE } else { EXIT_FAILED });
         }
         let pause = if quiet == 1 { ASK_AGAIN } else { LONGEST_WAIT };
@@ -41,6 +43,18 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
             changed = activity.changed(), if quiet == 0 => if changed.is_err() { return Ok(EXIT_FAILED) },
             () = watching.changed(), if quiet == 0 => {}
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Says which jobs stay behind, because a person wanted it so.
+fn name_held_back(overview: &Overview) {
+    for (pipeline, (counts, paused)) in &overview.pipelines {
+        let jobs = counts.in_state(StateName::Pending) + counts.in_state(StateName::Retrying);
+        match (jobs, paused) {
+            (0, _) => {}
+            (_, true) => tracing::warn!(pipeline, jobs, "paused; its jobs were not waited for"),
+            (_, false) => tracing::warn!(pipeline, jobs, "due later, or without a pipeline; not waited for"),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! From the configuration to what the stations are given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use anyhow::Context as _;
 use crate::config::Config;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
-use crate::store::sqlite::{SqliteStore, folder_mode, verify};
+use crate::store::sqlite::{SqliteStore, make_folder, verify};
 use crate::worker::{PipelineSettings, WorkerSettings};
 
 /// The folder of live output and of the children's records.
@@ -21,8 +20,8 @@ pub fn spool(config: &Config) -> PathBuf {
 
 /// Makes the state directory for those who may read the database; whether it worked shows when it is used.
 pub fn make_state_directory(config: &Config) {
-    let (folder, mode) = (config.state_directory(), folder_mode(config.database.mode));
-    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&folder) {
+    let folder = config.state_directory();
+    if let Err(error) = make_folder(&folder, config.database.mode) {
         tracing::debug!(path = %folder.display(), %error, "the folder could not be made");
     }
 }
@@ -30,14 +29,8 @@ pub fn make_state_directory(config: &Config) {
 /// Makes the folders in the state directory that processors need.
 pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
     // Whoever may read the database may also follow the live output.
-    for (folder, mode) in
-        [(spool(config), folder_mode(config.database.mode)), (config.state_directory().join("work"), 0o700)]
-    {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(&folder)
-            .with_context(|| format!("{} can't be made", folder.display()))?;
+    for (folder, files) in [(spool(config), config.database.mode), (config.state_directory().join("work"), 0o600)] {
+        make_folder(&folder, files).with_context(|| format!("{} can't be made", folder.display()))?;
     }
     Ok(())
 }

@@ -220,13 +220,17 @@ fn retry_of_all_failed_and_of_a_retrying_one() {
     let _daemon = Daemon::start(&place);
     let bad: Vec<i64> = ["bad-1", "bad-2"].iter().map(|name| place.add(&place.file(name, name), &[])).collect();
     let slow = place.add(&place.file("slow", "slow"), &[]);
-    bad.iter().for_each(|id| drop(place.wait_state(*id, "failed")));
+    for id in &bad {
+        place.wait_state(*id, "failed");
+    }
     place.wait_state(slow, "retrying");
     fs::write(place.at("go"), "").unwrap();
     let dry = place.ok(&["retry", "--failed", "--dry-run"]);
     assert!(dry.stdout.contains('2'), "{dry:?}");
     place.ok(&["retry", "--failed"]);
-    bad.iter().for_each(|id| drop(place.wait_state(*id, "completed")));
+    for id in &bad {
+        place.wait_state(*id, "completed");
+    }
     place.ok(&["retry", &slow.to_string()]);
     place.wait_state(slow, "completed");
 }
@@ -327,7 +331,7 @@ fn failures_are_grouped_by_error() {
     }
     let groups = place.ok(&["failures", "--json"]).json_lines();
     let mut counts: Vec<i64> = groups.iter().map(|group| count(group, "count")).collect();
-    counts.sort();
+    counts.sort_unstable();
     assert_eq!(counts, [1, 2], "{groups:?}");
     assert!(place.ok(&["failures"]).stdout.contains("65"));
 }

@@ -221,7 +221,9 @@ fn a_pause_of_pipelines_survives_a_restart() {
     let all = ["a", "b"].map(|pipeline| place.add(&place.file(pipeline, "q"), &["--pipeline", pipeline]));
     assert!(all.iter().all(|id| text(&place.show(*id), "state") == "pending"));
     place.ok(&["resume"]);
-    all.iter().for_each(|id| drop(place.wait_state(*id, "completed")));
+    for id in all {
+        place.wait_state(id, "completed");
+    }
 }
 
 #[test]

@@ -83,17 +83,19 @@ fn a_file_that_is_no_toml_or_missing_is_refused() {
 #[test]
 fn layers_come_in_order_and_show_their_origins() {
     let place = Place::with("[queue]\nlease = \"20s\"\nconcurrency = 3\n[pipeline.p]\nkind = \"noop\"\n");
-    let shown = place.ok(&["config", "show"]).stdout;
+    let shown = place.ok(&["config", "show", "--json"]).stdout;
     assert!(shown.contains("20s") && shown.contains("ingestd.toml"), "{shown}");
-    assert!(shown.contains("priority_aging") || shown.contains("max_crashes"), "defaults are shown too: {shown}");
-    let mut command = place.configured(&["config", "show"]);
+    assert!(shown.contains("priority_aging") && shown.contains("max_crashes"), "defaults are shown too: {shown}");
+    let human = place.ok(&["config", "show"]).stdout;
+    assert!(human.contains("20s") && human.contains("max_crashes"), "{human}");
+    let mut command = place.configured(&["config", "show", "--json"]);
     let shown = finish(command.env("INGESTD__QUEUE__LEASE", "90s"));
     assert!(shown.stdout.contains("90s") || shown.stdout.contains("1m 30s"), "{}", shown.stdout);
     assert!(shown.stdout.contains("INGESTD__QUEUE__LEASE"), "the origin is named: {}", shown.stdout);
     assert!(!shown.stdout.contains("20s"), "{}", shown.stdout);
     let wrong = finish(place.configured(&["config", "check"]).env("INGESTD__QUEUE__LEESE", "90s"));
     assert_eq!(wrong.code, 2, "{wrong:?}");
-    let flag = place.ok(&["config", "show", "--database", "sqlite:///tmp/elsewhere/q.db"]).stdout;
+    let flag = place.ok(&["config", "show", "--json", "--database", "sqlite:///tmp/elsewhere/q.db"]).stdout;
     assert!(flag.contains("/tmp/elsewhere/q.db"), "{flag}");
 }
 
@@ -143,10 +145,7 @@ fn init_writes_a_file_that_is_valid_and_equals_the_defaults() {
     let target = place.at("new.toml");
     let run = |arguments: &[&str]| finish(place.program().args(arguments));
     let written = run(&["config", "init"]);
-    let output = match target.exists() {
-        true => fs::read_to_string(&target).unwrap(),
-        false => written.stdout.clone(),
-    };
+    let output = if target.exists() { fs::read_to_string(&target).unwrap() } else { written.stdout.clone() };
     // Where it is written to is not promised: stdout, a named file, or the folder that one is in.
     if output.contains("[queue]") {
         fs::write(&target, &output).unwrap();

@@ -102,7 +102,7 @@ fn a_daemon_that_was_frozen_for_longer_than_a_lease_does_not_settle_under_it() {
 
 #[test]
 fn queue_priority_aging_lifts_what_waits() {
-    for (aging, first) in [("700ms", "old"), ("0s", "new")] {
+    for (aging, first) in [("1s", "old"), ("0s", "new")] {
         let (place, ledger) = gates(&format!("priority_aging = \"{aging}\""), &["a"], "concurrency = 1");
         let add = |name: &str, priority: &str| place.add(&place.file(name, name), &["--priority", priority]);
         let _daemon = Daemon::start(&place);
@@ -110,7 +110,7 @@ fn queue_priority_aging_lifts_what_waits() {
         wait_until("the gate runs", || ledger.entries().len() == 1);
         let old = add("old", "low");
         // Two levels' worth of waiting: the duration is what is tested.
-        sleep(Duration::from_millis(1_600));
+        sleep(Duration::from_millis(2_200));
         let new = add("new", "high");
         fs::write(place.at("go"), "").unwrap();
         place.wait_count("completed", 3);
@@ -118,4 +118,26 @@ fn queue_priority_aging_lifts_what_waits() {
         let expected = if first == "old" { [gate, old, new] } else { [gate, new, old] };
         assert_eq!(order, expected, "priority_aging = {aging}");
     }
+}
+
+#[test]
+fn queue_max_pending_pauses_intake_until_there_is_room() {
+    let place = Place::with(
+        "[queue]\nmax_pending = 5\n[pipeline.p]\nkind = \"noop\"\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.ok(&["pause"]);
+    for number in 0..5 {
+        place.put(&format!("early-{number}"), "x");
+    }
+    wait_until("a warning shows", || place.status()["warnings"].to_string().contains("max_pending"));
+    for number in 0..40 {
+        place.put(&format!("late-{number}"), "x");
+    }
+    place.put("last", "x");
+    assert!(place.in_state("pending") < 40, "{}", place.status()["jobs"]);
+    place.ok(&["resume"]);
+    place.wait_count("completed", 46);
+    wait_until("the warning is gone", || !place.status()["warnings"].to_string().contains("max_pending"));
 }

@@ -27,9 +27,10 @@ impl Load {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             self.written += 1;
             let content = format!("{} {}", self.written, self.random.u64(..));
-            match self.random.bool() {
-                true => write_new(&path, content),
-                false => fs::write(&path, content).unwrap(),
+            if self.random.bool() {
+                write_new(&path, content);
+            } else {
+                fs::write(&path, content).unwrap();
             }
             self.files.insert(name);
         }
@@ -143,7 +144,7 @@ fn no_process_outlives_its_daemon_for_long() {
     for job in place.jobs() {
         assert_eq!((count(&job, "attempt"), count(&job, "crashes")), (0, 1), "{job}");
     }
-    assert_eq!(place.status()["last_recovery"].is_null(), false, "recovery is kept for `status`");
+    assert!(!place.status()["last_recovery"].is_null(), "recovery is kept for `status`");
     next.kill();
     drop(Daemon::start(&place));
 }

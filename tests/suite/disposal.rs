@@ -30,10 +30,7 @@ fn left(place: &Place) -> Vec<PathBuf> {
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.path().is_dir() {
-            true => found.extend(files_below(&entry.path())),
-            false => found.push(entry.path()),
-        }
+        if entry.path().is_dir() { found.extend(files_below(&entry.path())) } else { found.push(entry.path()) }
     }
     found.sort();
     found
@@ -175,7 +172,7 @@ fn kills_between_processing_and_moving_neither_lose_nor_double_a_file() {
     }
     let _daemon = Daemon::start(&place);
     wait_until("everything was moved", || left(&place).is_empty());
-    place.wait_count("completed", written.len() as i64);
+    place.wait_count("completed", written.len());
     let moved = files_below(&place.at("done"));
     assert_eq!(moved.len(), written.len(), "{moved:?}");
     for name in &written {

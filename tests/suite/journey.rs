@@ -209,8 +209,12 @@ fn replaced_appended_and_rewritten_files_are_processed_anew() {
     let ledger = recording(&place, "200ms");
     let _daemon = Daemon::start(&place);
     let names = ["replaced", "appended", "rewritten", "untouched"];
-    names.iter().for_each(|name| drop(place.put(name, format!("first {name}"))));
-    names.iter().for_each(|name| wait_for_content(&place, &ledger, name));
+    for name in names {
+        place.put(name, format!("first {name}"));
+    }
+    for name in names {
+        wait_for_content(&place, &ledger, name);
+    }
 
     place.put("replaced", "second");
     let mut file = OpenOptions::new().append(true).open(place.inbox().join("appended")).unwrap();
@@ -257,7 +261,9 @@ fn content_that_returns_is_a_version_of_its_own() {
 fn what_arrived_changed_or_vanished_while_the_daemon_was_down_is_found() {
     let place = Place::new();
     let ledger = recording(&place, "100ms");
-    ["kept", "changed", "deleted"].iter().for_each(|name| drop(place.put(name, name)));
+    for name in ["kept", "changed", "deleted"] {
+        place.put(name, name);
+    }
     let mut daemon = Daemon::start(&place);
     place.wait_count("completed", 3);
     assert_eq!(daemon.stop(), 0);
@@ -287,13 +293,34 @@ fn a_version_that_arrives_during_an_attempt_waits_and_runs_afterwards() {
     place.put("file", "two");
     wait_until("the second version waits", || place.in_state("pending") == 1);
     place.put("file", "three");
-    wait_until("the third version supersedes the second", || place.in_state("skipped") == 1);
+    place.ok(&["watch", "scan", "inbox"]);
     assert_eq!(ledger.entries().len(), 1, "two versions of one source never run at once");
     fs::write(place.at("go"), "").unwrap();
     place.wait_count("completed", 2);
     assert_eq!(seen(&ledger, "file"), [sha256_of(b"one"), sha256_of(b"three")]);
-    let skipped = place.jobs().into_iter().find(|job| text(job, "state") == "skipped").unwrap();
-    assert_eq!(text(&skipped, "reason"), "superseded", "{skipped}");
+}
+
+#[test]
+fn a_newer_version_takes_the_place_of_a_waiting_one() {
+    let place = Place::new();
+    let ledger = recording(&place, "50ms");
+    let _daemon = Daemon::start(&place);
+    place.put("file", "one");
+    place.wait_count("completed", 1);
+    place.ok(&["pause"]);
+    place.put("file", "two");
+    place.wait_count("pending", 1);
+    let second = place.newest_of("file").unwrap();
+    place.ok(&["priority", "high", &second["id"].to_string()]);
+    place.put("file", "three");
+    place.wait_count("skipped", 1);
+    let third = place.newest_of("file").unwrap();
+    let second = place.show(count(&second, "id"));
+    assert_eq!((text(&second, "state"), text(&second, "reason")), ("skipped", "superseded"), "{second}");
+    assert_eq!((text(&third, "priority"), count(&third, "version")), ("high", 3), "{third}");
+    place.ok(&["resume"]);
+    place.wait_count("completed", 2);
+    assert_eq!(seen(&ledger, "file"), [sha256_of(b"one"), sha256_of(b"three")]);
 }
 
 #[test]

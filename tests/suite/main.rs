@@ -1,5 +1,13 @@
 //! The integration tests: one binary, named as properties, on real databases and the real program.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test says by a panic what did not hold, and on stderr what it skipped, in its helpers too"
+)]
+
 mod support;
 
 mod cli_database;
@@ -12,6 +20,7 @@ mod config_queue;
 mod config_watch;
 mod crash;
 mod disposal;
+mod hardship;
 mod journey;
 mod shutdown;
 mod store;

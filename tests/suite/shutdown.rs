@@ -128,6 +128,8 @@ fn sighup_refuses_a_bad_file_and_the_old_one_stays() {
         ["setle", "watch.second"].iter().all(|key| log.contains(key))
     });
     wait_until("it is ready again", || daemon.said("READY=1") >= 2 || daemon.said("RELOADING=1") == 0);
+    // Commands read the file too.
+    place.configure(&two_watches(&place, ""));
     place.put("a", "a");
     place.wait_count("completed", 1);
 }

@@ -41,9 +41,10 @@ fn pruning_removes_final_jobs_only_and_their_files_stay_known() {
     let waiting = place.add(&place.file("later", "later"), &["--in", "1d"]);
 
     let would = place.ok(&["db", "prune", "--dry-run"]);
-    assert!(would.stdout.contains('5'), "{would:?}");
     assert_eq!(place.jobs().len(), 6, "a dry run removes nothing");
-    place.ok(&["db", "prune"]);
+    let did = place.ok(&["db", "prune"]);
+    let number = |output: &Output| output.ids()[0];
+    assert!(number(&would) >= 5 && number(&did) == number(&would), "{would:?}, {did:?}");
     let left: Vec<i64> = place.jobs().iter().map(|job| count(job, "id")).collect();
     assert_eq!(left, [waiting], "only final states are removed");
     assert_eq!(place.in_state("completed"), 0, "the counters follow");
@@ -92,7 +93,7 @@ fn each_final_state_has_its_own_retention() {
     place.wait_state(skipped, "skipped");
     place.ok(&["db", "prune"]);
     let mut left: Vec<i64> = place.jobs().iter().map(|job| count(job, "id")).collect();
-    left.sort();
+    left.sort_unstable();
     assert_eq!(left, [done, failed]);
     place.exits(3, &["show", &cancelled.to_string()]);
 }
@@ -118,8 +119,9 @@ fn the_wal_stays_bounded_under_load_and_a_checkpoint_empties_it() {
     assert!(largest > 0, "the load did not reach the WAL");
     assert!(largest < 64 << 20, "the WAL grew to {largest} bytes");
     place.ok(&["db", "checkpoint"]);
-    assert_eq!(fs::metadata(&wal).map_or(0, |data| data.len()), 0);
-    assert_eq!(place.status()["database"]["wal_bytes"], 0);
+    // What the daemon notes of the checkpoint itself comes after it.
+    assert!(fs::metadata(&wal).map_or(0, |data| data.len()) < 64 << 10);
+    assert!(count(&place.status()["database"], "wal_bytes") < 64 << 10);
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn vacuum_gives_space_back_to_the_filesystem() {
     place.ok(&["db", "checkpoint"]);
     let after = count(&place.status()["database"], "size_bytes");
     assert!(after < full * 2 / 3, "{full} bytes before, {after} after");
-    assert_eq!(fs::metadata(place.database()).unwrap().len() as i64, after);
+    assert_eq!(i64::try_from(fs::metadata(place.database()).unwrap().len()).unwrap(), after);
     place.ok(&["db", "check"]);
 }
 
@@ -274,4 +276,24 @@ fn damage_is_found_and_the_file_is_never_overwritten() {
     fs::write(place.database(), &bytes).unwrap();
     place.exits(1, &["db", "check"]);
     assert!(fs::read(place.database()).unwrap()[middle..middle + 40_000].iter().all(|byte| *byte == 0xa5));
+}
+
+#[test]
+fn a_vanished_file_is_remembered_for_as_long_as_sources_are_kept() {
+    for (sources, jobs_afterwards) in [("30d", 0), ("0s", 1)] {
+        let place = inventory(&NOTHING_KEPT.replace(" }", &format!(", sources = \"{sources}\" }}")));
+        let _daemon = Daemon::start(&place);
+        let file = place.put("file", "the same again");
+        place.wait_count("completed", 1);
+        fs::remove_file(&file).unwrap();
+        place.ok(&["watch", "scan", "inbox"]);
+        place.ok(&["db", "prune"]);
+        assert!(place.jobs().is_empty());
+        place.put("file", "the same again");
+        // The other file tells when the first was judged.
+        place.put("other", "other");
+        place.ok(&["watch", "scan", "inbox"]);
+        place.wait_count("completed", 1 + jobs_afterwards);
+        assert_eq!(place.newest_of("file").is_some(), jobs_afterwards == 1, "sources = {sources}");
+    }
 }

@@ -121,7 +121,7 @@ fn deferrals_end_at_max_elapsed() {
 
 #[test]
 fn a_command_ended_by_a_signal_is_a_failed_attempt() {
-    let place = shell("kill -SEGV $$", "retry = { max_attempts = 1 }");
+    let place = shell("sh -c 'kill -SEGV $PPID'; true", "retry = { max_attempts = 1 }");
     let _daemon = Daemon::start(&place);
     let job = run_to(&place, "failed");
     assert_eq!((count(&job, "attempt"), kind(&job)), (1, "signal"), "{job}");
@@ -230,7 +230,7 @@ fn a_file_that_cannot_be_read_fails_as_unreadable() {
     }
     let place = shell("exit 0", "retry = { max_attempts = 2, base = \"50ms\" }");
     let file = place.file("file", "content");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o0)).unwrap();
     let _daemon = Daemon::start(&place);
     let id = place.add(&file, &[]);
     let job = place.wait_state(id, "failed");

@@ -34,7 +34,7 @@ fn secrets_are_put_in_and_their_variables_named() {
     assert_eq!(http.headers["Authorization"], "Bearer s3cret-{{token}}");
     assert_eq!(config.pipelines["hook"].concurrency, 3);
     let ProcessorKind::Exec(exec) = &config.pipelines["run"].kind else { panic!("not exec") };
-    assert_eq!(exec.command, ["run", "s3cret-{{token}}", "{path}", "$5"]);
+    assert_eq!(exec.command, ["run", "s3cret-{{token}}", "{path}", "$$5"]);
     let mut names = config.secret_variables;
     names.sort();
     assert_eq!(names, ["CREDENTIALS_DIRECTORY", "TOKEN", "USER_INFO", "WIDTH"]);

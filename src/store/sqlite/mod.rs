@@ -51,7 +51,7 @@ use super::error::{Result, StoreError};
 use crate::clock::Clock;
 use crate::job::Incarnation;
 
-pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, folder_mode, migrate_in_place};
+pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, make_folder, migrate_in_place};
 pub use restore::after_restore;
 pub use salvage::{Salvaged, salvage};
 pub use upkeep::verify;

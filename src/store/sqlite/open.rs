@@ -4,7 +4,8 @@
 //!    folder is made (0700), a file that is there is never replaced.
 //! 2. The writer's connection opens first and alone: it sets what only the first can set, and migrates where the
 //!    mode allows. Then come the readers, read-only.
-//! 3. The schema is this program's, or the reason why not is said.
+//! 3. A damaged file is refused before anything is written to it.
+//! 4. The schema is this program's, or the reason why not is said.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -18,6 +19,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
+use super::check;
 use super::enqueue::Intake;
 use super::settle::Ends;
 use super::writer::{Writer, WriterTask};
@@ -32,6 +34,8 @@ pub const SUPPORTED_SCHEMA: i64 = 1;
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 /// The WAL is cut to this after a checkpoint that emptied it.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
+/// See [`refuse_damage`].
+const MOST_CHECKED_AT_START_BYTES: u64 = 64 << 20;
 
 /// What the store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +77,7 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Option<WriterTask>)> {
         let path = database.path.clone();
-        let existed = judge_place(&path, mode, folder_mode(database.mode))?;
+        let existed = judge_place(&path, mode, database.mode)?;
         if !existed {
             create(&path, database.mode)?;
         }
@@ -84,6 +88,9 @@ impl SqliteStore {
         } else {
             let mut connection = options.connect().await.map_err(|error| opening(error, &path))?;
             assert_version(&mut connection).await?;
+            if existed && mode == OpenMode::Daemon {
+                refuse_damage(&mut connection, &path).await?;
+            }
             prepare(&mut connection, &path, existed, mode, clock.as_ref()).await?;
             let (intake, ends) = (Intake::new(clock.clone()), Ends::new(clock.clone()));
             let (writer, task) = Writer::new(connection, options, intake, ends, signals.clone());
@@ -114,12 +121,31 @@ impl SqliteStore {
     }
 }
 
+/// A damaged database is not written to: what is left of it may still be salvaged. The check is linear in the size
+/// (a tenth of a second for 64 MiB), so a large one is left to the scheduled check.
+async fn refuse_damage(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > MOST_CHECKED_AT_START_BYTES) {
+        return Ok(());
+    }
+    let found = match check::structure(connection, false).await {
+        // What SQLite refuses to read is damage too.
+        Err(StoreError::Corrupt(why)) => vec![why],
+        found => found?,
+    };
+    found.first().map_or(Ok(()), |first| {
+        Err(StoreError::Corrupt(format!(
+            "{}: {first}; `ingestd db restore` a backup, or salvage it with `ingestd db check --repair`",
+            path.display()
+        )))
+    })
+}
+
 /// Brings an older schema up to this program's, after a backup; answers the versions before and after.
 ///
 /// # Errors
 /// As of opening.
 pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<(i64, i64)> {
-    judge_place(&database.path, OpenMode::ReadOnly, folder_mode(database.mode))?;
+    judge_place(&database.path, OpenMode::ReadOnly, database.mode)?;
     let mut connection = writing(database).connect().await.map_err(|error| opening(error, &database.path))?;
     let before = schema_version(&mut connection).await?;
     prepare(&mut connection, &database.path, true, OpenMode::Daemon, clock).await?;
@@ -128,9 +154,18 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
-/// The mode of a folder whose files have this mode: who may read or write may also enter.
-pub const fn folder_mode(files: u32) -> u32 {
-    files | (files & 0o444) >> 2
+/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_folder(folder: &Path, files: u32) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let mode = files | (files & 0o444) >> 2;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    // The umask may have taken bits away.
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
 }
 
 /// Makes a new, empty database with this program's schema.
@@ -143,7 +178,7 @@ pub(super) async fn create_empty(path: &Path) -> Result<()> {
 }
 
 /// Whether the file is there; an error where no database can be, or none may be made.
-fn judge_place(path: &Path, mode: OpenMode, folder_mode: u32) -> Result<bool> {
+fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
     let exists = match std::fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => return Err(place("this is a folder; name the database's file".to_owned())),
@@ -158,13 +193,7 @@ fn judge_place(path: &Path, mode: OpenMode, folder_mode: u32) -> Result<bool> {
         return Err(place("there is no database yet; `ingestd run` or `ingestd add` creates one".to_owned()));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(folder_mode)
-            .create(folder)
-            .map_err(|error| place(format!("its folder can't be made: {error}")))?;
-    }
+    make_folder(folder, files).map_err(|error| place(format!("its folder can't be made: {error}")))?;
     if let Some(name) = network_filesystem(folder) {
         return Err(place(format!(
             "this is on {name}, where SQLite's write-ahead log can't work; put the database on a local disk"

@@ -63,7 +63,9 @@ pub async fn salvage(damaged: &Path, into: &Path) -> Result<Vec<Salvaged>> {
 
 async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Result<Salvaged> {
     let mut salvaged = Salvaged { table, rows: 0, lost: 0 };
-    let bounds = sqlx::query(AssertSqlSafe(format!("SELECT min(rowid), max(rowid) FROM main.{table}")));
+    // Each alone is one probe; both in one query would read the whole table, and stumble over the damage.
+    let probes = format!("SELECT (SELECT min(rowid) FROM main.{table}), (SELECT max(rowid) FROM main.{table})");
+    let bounds = sqlx::query(AssertSqlSafe(probes));
     let (first, last) = match bounds.fetch_one(&mut *connection).await {
         Ok(row) => (row.try_get::<Option<i64>, _>(0)?.unwrap_or(1), row.try_get::<Option<i64>, _>(1)?.unwrap_or(0)),
         Err(_) => {
@@ -121,6 +123,17 @@ async fn finish(path: &Path) -> Result<()> {
     sqlx::query("UPDATE jobs SET blocked_by = NULL WHERE blocked_by NOT IN (SELECT id FROM jobs)")
         .execute(&mut *tx)
         .await?;
+    // What was taken is never less than the jobs that are there.
+    sqlx::query(
+        "INSERT INTO taken (source, pipeline, version, job, started)
+         SELECT source, pipeline, max(version), id, max(executions > 0) FROM jobs WHERE true GROUP BY source, pipeline
+         ON CONFLICT (source, pipeline) DO UPDATE SET
+             version = excluded.version, job = excluded.job, started = max(started, excluded.started)
+         WHERE excluded.version > version",
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query("DELETE FROM taken WHERE source NOT IN (SELECT id FROM sources)").execute(&mut *tx).await?;
     recount(&mut tx).await?;
     tx.commit().await?;
     connection.close().await?;

@@ -47,7 +47,10 @@ impl Settings for SqliteStore {
                 Ok(())
             })
         })
-        .await
+        .await?;
+        // What waited for this may be leasable now.
+        self.nudge();
+        Ok(())
     }
 
     async fn paused_pipelines(&self) -> Result<BTreeSet<String>> {

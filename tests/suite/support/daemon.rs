@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,6 +57,18 @@ impl Daemon {
     pub fn said(&self, line: &str) -> usize {
         let heard = self.manager.heard.lock().unwrap();
         heard.iter().flat_map(|message| message.lines()).filter(|said| *said == line).count()
+    }
+
+    /// What it said to its service manager that begins so.
+    pub fn heard(&self, beginning: &str) -> Vec<String> {
+        let heard = self.manager.heard.lock().unwrap();
+        let lines = heard.iter().flat_map(|message| message.lines());
+        lines.filter(|line| line.starts_with(beginning)).map(str::to_owned).collect()
+    }
+
+    /// The socket on which its service manager listens.
+    pub fn address(&self) -> &Path {
+        &self.manager.address
     }
 
     /// Its process.

@@ -12,7 +12,8 @@ pub fn blake3_of(path: &Path) -> String {
 
 /// The SHA-256 of bytes in hexadecimal.
 pub fn sha256_of(bytes: &[u8]) -> String {
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 /// Writes a file under another name and renames it, so that it is never seen half.

@@ -143,7 +143,9 @@ impl Hand {
             Answer::Status(code, headers, body) => {
                 let mut text =
                     format!("HTTP/1.1 {code} Told\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-                headers.iter().for_each(|(name, value)| text.push_str(&format!("{name}: {value}\r\n")));
+                for (name, value) in headers {
+                    text.extend([name.as_str(), ": ", value.as_str(), "\r\n"]);
+                }
                 let _ = stream.write_all(format!("{text}\r\n{body}").as_bytes());
             }
         }

@@ -110,9 +110,10 @@ impl Place {
     /// Writes the configuration. `@PLACE@` stands for this folder, and the database is here.
     pub fn configure(&self, configuration: &str) {
         let database = format!("[database]\nurl = \"{}\"\n", self.url());
-        let whole = match configuration.contains("[database]\n") {
-            true => configuration.replace("[database]\n", &database),
-            false => format!("{database}{configuration}"),
+        let whole = if configuration.contains("[database]\n") {
+            configuration.replace("[database]\n", &database)
+        } else {
+            format!("{database}{configuration}")
         };
         let here = self.folder.path().to_str().unwrap();
         fs::write(self.at("ingestd.toml"), whole.replace("@PLACE@", here)).unwrap();
@@ -224,8 +225,9 @@ impl Place {
 
     /// Waits until so many jobs are in a state.
     #[track_caller]
-    pub fn wait_count(&self, state: &str, wanted: i64) {
-        wait_until(&format!("{wanted} jobs are {state}"), || self.in_state(state) == wanted);
+    pub fn wait_count(&self, state: &str, wanted: usize) {
+        let holds = || usize::try_from(self.in_state(state)).is_ok_and(|found| found == wanted);
+        wait_until(&format!("{wanted} jobs are {state}"), holds);
     }
 
     /// Waits until a job is in a state; answers it as `show` does.
