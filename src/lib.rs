@@ -13,6 +13,8 @@
 //!
 //! Stations meet in the database and not in each other; the exceptions are watch → intake and worker → processor.
 
+#![cfg_attr(test, allow(clippy::pedantic, reason = "a test says what it means in the shortest way"))]
+
 // ── nouns ──
 pub mod clock;
 pub mod job;

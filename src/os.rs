@@ -41,7 +41,7 @@ pub fn ignore_lease_breaks() {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
             action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(libc::SIGIO, &action, std::ptr::null_mut()) != 0
+            libc::sigaction(libc::SIGIO, &raw const action, std::ptr::null_mut()) != 0
         };
         if failed {
             tracing::warn!(error = %io::Error::last_os_error(), "SIGIO could not be handled");

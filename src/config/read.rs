@@ -95,7 +95,7 @@ fn database(mut section: Section<'_, '_, '_>, sources: &Sources) -> Database {
         busy_timeout: section.get(
             "busy_timeout",
             default.busy_timeout,
-            &duration(Duration::from_millis(100)..=Duration::from_secs(3_600)),
+            &duration(Duration::from_millis(100)..=Duration::from_hours(1)),
         ),
         readers: section.get("readers", default.readers, &integer(1..=64)),
         cache_bytes: section.get("cache", default.cache_bytes, &size(64 << 10..=1 << 40)),

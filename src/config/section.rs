@@ -256,7 +256,7 @@ impl<'t, 's> Section<'t, '_, 's> {
                     problem.allowed(self.known.join(", "))
                 }
             };
-            self.found.problems.push(Problem { found, origin, ..problem });
+            self.found.problems.push(Problem { origin, found, ..problem });
         }
     }
 }

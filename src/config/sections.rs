@@ -316,9 +316,9 @@ impl Default for Log {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            lease: Duration::from_secs(60),
+            lease: Duration::from_mins(1),
             concurrency: None,
-            priority_aging: Duration::from_secs(600),
+            priority_aging: Duration::from_mins(10),
             max_pending: None,
             max_crashes: 5,
             digest: DigestAlgorithm::Blake3,
@@ -332,14 +332,14 @@ impl Default for Shutdown {
     }
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 impl Default for Maintenance {
     fn default() -> Self {
         Self {
-            wal_checkpoint_interval: Duration::from_secs(300),
+            wal_checkpoint_interval: Duration::from_mins(5),
             vacuum_interval: DAY,
-            prune_interval: Duration::from_secs(3_600),
+            prune_interval: Duration::from_hours(1),
             check_interval: DAY * 7,
             retention: Retention {
                 completed: DAY * 7,
@@ -361,7 +361,7 @@ impl Pipeline {
         Self {
             kind,
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
-            timeout: Duration::from_secs(300),
+            timeout: Duration::from_mins(5),
             output_bytes: 8 << 10,
             retry: RetryPolicy::default(),
         }
@@ -403,7 +403,7 @@ impl Watch {
             events: WatchEvents { add: true, modify: true, delete: false },
             mode: WatchMode::Auto,
             poll_interval: Duration::from_secs(2),
-            rescan_interval: Duration::from_secs(3_600),
+            rescan_interval: Duration::from_hours(1),
             follow_symlinks: false,
             on_success: Disposal::Keep,
             on_failure: Disposal::Keep,

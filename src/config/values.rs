@@ -15,9 +15,9 @@ use super::layers::structured;
 /// One second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// One day.
-pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_hours(24);
 /// Longer than anything runs, and short enough that no sum of times overflows.
-pub(super) const CENTURY: Duration = Duration::from_secs(36_500 * 86_400);
+pub(super) const CENTURY: Duration = Duration::from_hours(36_500 * 24);
 
 /// A value as it was written.
 pub(super) struct Raw<'a> {
@@ -98,6 +98,10 @@ impl<T: 'static> Form<T> {
 }
 
 /// `true` or `false`.
+#[expect(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method by itself is not general enough in its lifetime"
+)]
 pub(super) fn boolean() -> Form<bool> {
     Form::new("true or false", |raw| raw.boolean(), ToString::to_string)
 }

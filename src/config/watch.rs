@@ -20,7 +20,7 @@ const PRIORITIES: [(&str, Priority); 4] =
     [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High), ("urgent", Priority::Urgent)];
 const MODES: [(&str, WatchMode); 3] =
     [("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)];
-const LONGEST_SETTLE: Duration = Duration::from_secs(3_600);
+const LONGEST_SETTLE: Duration = Duration::from_hours(1);
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
 /// A watch from its definition in the database: a JSON object with the keys of `[watch.NAME]`.

@@ -42,9 +42,9 @@ impl Default for RetryPolicy {
             max_attempts: 10,
             base: Duration::from_secs(5),
             factor: 3.0,
-            max: Duration::from_secs(3_600),
+            max: Duration::from_hours(1),
             jitter: Jitter::Full,
-            max_elapsed: Duration::from_secs(7 * 86_400),
+            max_elapsed: Duration::from_hours(7 * 24),
         }
     }
 }
@@ -61,7 +61,7 @@ pub struct Spent {
 }
 
 /// The longest wait that another side may ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
 impl RetryPolicy {
     /// Judges `outcome`. `chance` is uniform in `[0, 1)` and is only used with full jitter.

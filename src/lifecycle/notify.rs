@@ -90,7 +90,8 @@ impl Notifier {
 
     fn say(&self, words: &[NotifyState<'_>]) {
         let Some(socket) = &self.socket else { return };
-        let text: String = words.iter().map(|word| format!("{word}\n")).collect();
+        let mut text: String = words.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        text.push('\n');
         if let Err(error) = send(socket, &text) {
             tracing::debug!(%error, text = text.trim_end(), "the service manager was not reached");
         }

@@ -54,7 +54,7 @@ pub(super) fn context() -> (Context, Arc<Fake>, Arc<ManualClock>) {
         clock: Steady::anchored(clock.clone() as Arc<dyn Clock>),
         warnings: Warnings::new(clock.clone()),
         gate: Gate::default(),
-        lease: watch::channel(Duration::from_secs(60)).1,
+        lease: watch::channel(Duration::from_mins(1)).1,
         spool: PathBuf::from("/nonexistent/spool"),
         verify: |path| {
             Box::pin(async move { std::fs::read(path).map(drop).map_err(|e| StoreError::Other(e.to_string())) })

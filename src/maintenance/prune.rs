@@ -17,9 +17,9 @@ use crate::store::{Prunable, Upkeep};
 /// Rows removed in one write.
 const BATCH: u32 = 500;
 /// The rates that people see look back a quarter of an hour; the rest serves a look at the last hour.
-const RATES: Duration = Duration::from_secs(3_600);
+const RATES: Duration = Duration::from_hours(1);
 /// Starts of the daemon, for looking into an incident of the last months.
-const BOOTS: Duration = Duration::from_secs(90 * 86_400);
+const BOOTS: Duration = Duration::from_hours(90 * 24);
 
 pub(super) struct Prune;
 
@@ -120,7 +120,7 @@ mod tests {
     use super::super::fake;
     use super::*;
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
 
     #[tokio::test]
     async fn rows_go_in_batches_by_the_retention_of_their_kind() {

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::warnings::Severity;
 
 /// The longest sleep: tokio's timers stand still while the machine is suspended, and duties do not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+const LONGEST_SLEEP: Duration = Duration::from_mins(10);
 
 /// Runs the duties until `stop`; a duty that runs then is dropped where it stands, which each survives.
 ///
@@ -147,9 +147,9 @@ impl Runner {
             Err(Failure::Store(StoreError::Closed)) => slot.ran(now),
             Err(failure) => {
                 if failure.is_passing() {
-                    slot.passed_over(now)
+                    slot.passed_over(now);
                 } else {
-                    slot.ran(now)
+                    slot.ran(now);
                 }
                 warn(&self.context, duty, &failure.to_string());
                 self.note(duty, took, Err(failure.to_string())).await;
@@ -220,7 +220,7 @@ mod tests {
     use crate::maintenance::Steady;
     use crate::store::{Prunable, Upkeep};
 
-    const DAY: Duration = Duration::from_secs(86_400);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn off() -> config::Maintenance {
         config::Maintenance {

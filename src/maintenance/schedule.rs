@@ -7,7 +7,7 @@ use crate::clock::{Boottime, Timestamp, millis};
 /// The pause after the first passing error; it doubles with each one that follows.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 /// The longest such pause.
-const LAST_RETRY: Duration = Duration::from_secs(600);
+const LAST_RETRY: Duration = Duration::from_mins(10);
 
 /// One duty's place in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ fn retry_pause(passing: u32) -> Duration {
 mod tests {
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR: Duration = Duration::from_hours(1);
     const NOW: Boottime = Boottime::from_millis(10_000);
 
     #[test]

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, StateName};
 use crate::store::Browse;
 
-const KEEP: Duration = Duration::from_secs(86_400);
+const KEEP: Duration = Duration::from_hours(24);
 /// Files looked at in one run; the rest waits for the next.
 const LIMIT: usize = 10_000;
 
@@ -72,7 +72,7 @@ mod tests {
         }
         let written = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
         assert_eq!(sweep(folder.path(), &*store, written).await.unwrap(), 0);
-        let later = written.plus(KEEP + Duration::from_secs(60));
+        let later = written.plus(KEEP + Duration::from_mins(1));
         assert_eq!(sweep(folder.path(), &*store, later).await.unwrap(), 2);
         assert!(folder.path().join("7-1").exists());
         assert_eq!(sweep(&folder.path().join("none"), &*store, later).await.unwrap(), 0);

@@ -146,7 +146,7 @@ impl Filter {
     pub fn path(&self, relative: &Path) -> Ruling {
         match self.folders_above(relative) {
             Ruling::Taken => self.file(relative),
-            excluded => excluded,
+            excluded @ Ruling::Excluded(_) => excluded,
         }
     }
 

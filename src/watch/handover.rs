@@ -162,11 +162,15 @@ impl WatchTask {
         }
         match done.result {
             Ok(content) if content.identity == done.arrival.job.identity => self.give(vec![done.arrival]).await,
-            Ok(_) => self.settle_anew(relative, now),
+            Ok(_) => {
+                self.settle_anew(relative, now);
+                Ok(())
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::Interrupted => Ok(()),
                 io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
-                    self.settle_anew(relative, now)
+                    self.settle_anew(relative, now);
+                    Ok(())
                 }
                 _ => {
                     if self.note_error(&relative, error.to_string()) {
@@ -179,9 +183,8 @@ impl WatchTask {
         }
     }
 
-    fn settle_anew(&mut self, relative: PathBuf, now: Instant) -> Result<(), StoreError> {
+    fn settle_anew(&mut self, relative: PathBuf, now: Instant) {
         self.settle_from(relative, Sign::Changed, now);
-        Ok(())
     }
 
     /// Names at which there is nothing: files that are known are gone, others may have been folders.

@@ -31,7 +31,9 @@ impl Wish {
 
     pub fn refuse(&mut self, why: &str) {
         let replies = std::mem::take(self).replies;
-        replies.into_iter().for_each(|reply| drop(reply.send(Err(why.to_owned()))));
+        for reply in replies {
+            drop(reply.send(Err(why.to_owned())));
+        }
     }
 }
 
@@ -116,7 +118,9 @@ impl WatchTask {
 
     fn put_off(&mut self, names: Vec<PathBuf>) {
         let now = Instant::now();
-        names.into_iter().for_each(|name| self.settle_from(name, Sign::Changed, now));
+        for name in names {
+            self.settle_from(name, Sign::Changed, now);
+        }
     }
 
     async fn end_scan(&mut self) -> Result<(), StoreError> {

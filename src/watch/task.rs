@@ -34,7 +34,7 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 pub(super) const NAMES: usize = 10;
 /// How soon a scan follows when events were lost.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
-const FAR: Duration = Duration::from_secs(86_400);
+const FAR: Duration = Duration::from_hours(24);
 
 /// What a watch is.
 #[derive(Clone, Debug)]

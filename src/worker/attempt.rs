@@ -99,7 +99,7 @@ impl Workshop {
             if left <= LEASE_MARGIN {
                 return;
             }
-            tokio::time::sleep((left - LEASE_MARGIN).min(Duration::from_secs(30))).await;
+            tokio::time::sleep(left.saturating_sub(LEASE_MARGIN).min(Duration::from_secs(30))).await;
         }
     }
 

@@ -180,7 +180,9 @@ impl Dispatcher {
             }
         };
         let claims: Vec<_> = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
-        ends.iter().for_each(|end| self.note_program(end));
+        for end in &ends {
+            self.note_program(end);
+        }
         let settle = async { if ends.is_empty() { Ok(Vec::new()) } else { queue.settle(ends).await } };
         let (settled, leased) = tokio::join!(settle, lease);
         match settled {
@@ -342,7 +344,7 @@ async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
     match due {
         // At most a minute at a time, so that a step of the wall clock is noticed.
         Some(due) => {
-            let wait = due.since(clock.now()).min(Duration::from_secs(60));
+            let wait = due.since(clock.now()).min(Duration::from_mins(1));
             tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
         None => std::future::pending().await,
@@ -365,7 +367,7 @@ fn report_end(claim: Claim, verdict: &Verdict, took: Duration, answer: Settled) 
     let (job, duration_ms) = (claim.job, crate::clock::millis(took));
     match (answer, verdict) {
         (Settled::LeaseLost, _) => {
-            tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written")
+            tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written");
         }
         (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, %error, duration_ms, "failed"),
         (_, Verdict::Retry { run_at, error }) => {

@@ -100,7 +100,7 @@ impl SqliteStore {
             .max_connections(database.readers)
             .test_before_acquire(false)
             .acquire_timeout(database.busy_timeout)
-            .idle_timeout(Duration::from_secs(60))
+            .idle_timeout(Duration::from_mins(1))
             .connect_lazy_with(reading(database));
         let incarnation = {
             let mut reader = readers.acquire().await.map_err(|error| opening(error, &path))?;
@@ -205,7 +205,7 @@ fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
 /// The name of the network filesystem that holds the folder, if it is one (numbers: `statfs(2)`, `linux/magic.h`).
 fn network_filesystem(folder: &Path) -> Option<&'static str> {
     let magic = rustix::fs::statfs(folder).ok()?.f_type;
-    match i64::from(magic) & 0xffff_ffff {
+    match magic & 0xffff_ffff {
         0x6969 => Some("NFS"),
         0x517b => Some("SMB"),
         0xff53_4d42 => Some("CIFS"),

@@ -11,7 +11,7 @@ use crate::clock::{Timestamp, millis};
 use crate::job::{Priority, StateName};
 
 /// The windows of `rate_per_s`.
-const WINDOWS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(900)];
+const WINDOWS: [Duration; 3] = [Duration::from_mins(1), Duration::from_mins(5), Duration::from_mins(15)];
 /// The length of a slot of `rates`.
 const SLOT_MS: i64 = 10_000;
 /// Rows of `counters` and `rates` that are read at most: hundreds of pipelines.

@@ -23,7 +23,7 @@ use super::upkeep::own_reader;
 use crate::clock::Clock;
 
 /// How long a statement may take.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 /// Instructions of SQLite's machine between two looks at the clock: some milliseconds.
 const INSTRUCTIONS: i32 = 100_000;
 /// Bytes of all values after which the result is cut.

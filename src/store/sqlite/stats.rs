@@ -2,7 +2,7 @@
 //!
 //! The history is walked by its key in short reads, so that a long evaluation never keeps the write-ahead log from
 //! being cut, and folded into histograms of bounded size: exact below 64 ms, and beyond that within 1/32 (each power
-//! of two is cut into 32 parts, as in HdrHistogram). Its rows are in the order of their ends, so the first one of
+//! of two is cut into 32 parts, as in `HdrHistogram`). Its rows are in the order of their ends, so the first one of
 //! interest is found by bisection.
 
 use std::collections::BTreeMap;

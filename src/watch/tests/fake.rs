@@ -57,7 +57,7 @@ impl Memory {
         rows.insert(relative.clone(), row);
         let mut jobs = self.jobs.lock().unwrap();
         jobs.push((relative, version));
-        Enqueued::New { id: JobId(jobs.len() as i64), version }
+        Enqueued::New { id: JobId(i64::try_from(jobs.len()).unwrap()), version }
     }
 
     /// The newest version of each file that is a job.

@@ -131,7 +131,7 @@ async fn polling_finds_the_same() {
     bench.until_versions(&[("x/a", 1)]).await;
     // An older file in its place, of the same size: only inequality tells.
     bench.write(".older", "two");
-    let old = std::time::SystemTime::now() - Duration::from_secs(3_600);
+    let old = std::time::SystemTime::now() - Duration::from_hours(1);
     File::options().append(true).open(bench.path(".older")).unwrap().set_modified(old).unwrap();
     fs::rename(bench.path(".older"), bench.path("x/a")).unwrap();
     bench.until_versions(&[("x/a", 2)]).await;

@@ -30,7 +30,7 @@ async fn a_root_that_can_not_be_read_deletes_nothing_and_is_picked_up_when_it_ca
     let bench = Bench::started(|_| ()).await;
     bench.write("a", "content");
     bench.until_versions(&[("a", 1)]).await;
-    fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o0)).unwrap();
     assert!(bench.scan(false).await.unwrap_err().contains("ermission"));
     assert_eq!(bench.store.present(), ["a"]);
     fs::set_permissions(bench.path(""), fs::Permissions::from_mode(0o700)).unwrap();

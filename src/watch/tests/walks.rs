@@ -113,7 +113,7 @@ fn an_unreadable_folder_is_told_and_what_it_holds_is_not_gone() {
     }
     let bench = Bench::new(|_| ());
     bench.write("locked/a", "x");
-    fs::set_permissions(bench.path("locked"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.path("locked"), fs::Permissions::from_mode(0o0)).unwrap();
     let (found, walked) = files(&bench);
     assert!(found.is_empty());
     assert_eq!((walked.errors, walked.first_errors[0].0.as_path()), (1, Path::new("locked")));
