@@ -27,7 +27,7 @@ pub struct Stores {
     pub upkeep: Arc<dyn Upkeep>,
 }
 
-/// What [`super::execute`] works with: the same in a daemon and in a command that found none.
+/// What [`super::execute()`] works with: the same in a daemon and in a command that found none.
 #[derive(Clone)]
 pub struct Hands {
     /// The effective configuration; a daemon sends the new one through it after a reload.

@@ -4,7 +4,7 @@
 //! 2. While a daemon runs, the request goes over its socket, which lies beside the database ([`client`],
 //!    [`server`]): the daemon's writer stays the only one.
 //! 3. Without a daemon the command opens the database itself, under a shared [`lock`], and calls the same
-//!    [`execute`] that the daemon would have called, only with no [`Live`] part.
+//!    [`execute()`] that the daemon would have called, only with no [`Live`] part.
 //! 4. What only a living daemon can do (stop a running job, scan a watch) goes through [`Live`].
 //!
 //! The protocol is lines of JSON over a Unix socket: one request, one answer, and so on; after

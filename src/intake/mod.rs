@@ -7,7 +7,7 @@
 //! 3. **One version of a source is in hand at a time.** A newer one waits until the older one was handed over:
 //!    two digests that overtake each other would look like a file that went back to its old content.
 //!
-//! [`Intake`] serves a watch; [`add`] does the same for paths that a person named.
+//! [`Intake`] serves a watch; [`add()`] does the same for paths that a person named.
 
 mod add;
 mod digest;
