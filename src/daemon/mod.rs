@@ -49,6 +49,9 @@ pub const EXIT_HELD: u8 = 4;
 /// Parts that are given this long to end after they were told to, once nothing of theirs may be lost any more.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Attempts that are interrupted have this long to end.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(25);
+
 /// Shows progress to a person until it is told to stop.
 pub type Progress =
     Box<dyn FnOnce(Arc<dyn Browse>, watch::Receiver<u64>, CancellationToken) -> BoxFuture<'static, ()> + Send>;
@@ -190,7 +193,9 @@ impl House {
         self.notifier.stopping("finishing what runs");
         self.lifecycle.drain();
         stops.draining.cancel();
-        let drained = self.drain(parts, &stops, config.shutdown.grace).await;
+        // Where a part died there is nothing to wait for: what runs is stopped, and released if that can be written.
+        let grace = if ended.is_ok() { config.shutdown.grace } else { Duration::ZERO };
+        let drained = self.drain(parts, &stops, grace).await;
         let status = ended?;
         drained?;
         Ok(status)
@@ -253,7 +258,11 @@ impl House {
                 () = now.cancelled() => {}
             }
             stops.interrupt.cancel();
-            dispatcher_end(parts).await
+            // Processors get some seconds to end, and are ended then; whoever takes longer hangs.
+            tokio::time::timeout(INTERRUPT_PATIENCE, dispatcher_end(parts)).await.unwrap_or_else(|_| {
+                tracing::error!("attempts did not end; their leases are taken back by the next start");
+                Ok(())
+            })
         });
         waiting.await
     }
@@ -309,6 +318,7 @@ impl House {
         backpressure::Backpressure {
             store: self.store.clone(),
             activity: self.store.activity(),
+            full: self.store.full(),
             config: self.config.subscribe(),
             gate: self.gate.clone(),
             warnings: self.warnings.clone(),
@@ -335,6 +345,9 @@ fn died(end: Option<End>) -> anyhow::Error {
 }
 
 async fn dispatcher_end(parts: &mut Parts) -> anyhow::Result<()> {
+    if !parts.running().contains(&"dispatcher") {
+        return Ok(());
+    }
     while let Some(end) = parts.first_end().await {
         match end {
             End { name: "dispatcher", result } => return result,

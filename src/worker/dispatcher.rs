@@ -136,17 +136,21 @@ impl Dispatcher {
             if self.stops.draining.is_cancelled() && self.running.is_empty() && self.ended.is_empty() {
                 return Ok(());
             }
+            if self.running.is_empty() {
+                heartbeat = Instant::now() + self.heartbeat_period();
+            }
+            // What is rare and urgent comes first: under load there is always an attempt that has just ended.
             let woken = tokio::select! {
                 biased;
-                Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
-                () = changed => Woken::Hungry,
-                Some(command) = self.commands.recv() => { self.obey(command); Woken::Idle }
                 () = tokio::time::sleep_until(heartbeat), if !self.running.is_empty() => Woken::Heartbeat,
-                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
-                Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
+                Some(command) = self.commands.recv() => { self.obey(command); Woken::Idle }
+                Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
+                Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
+                () = changed => Woken::Hungry,
+                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
             if matches!(woken, Woken::Heartbeat) {

@@ -78,6 +78,8 @@ pub(in crate::store::sqlite) struct Signals {
     leasable: Arc<Notify>,
     /// Any job changed its state.
     activity: tokio::sync::watch::Sender<u64>,
+    /// The last write found no room.
+    full: tokio::sync::watch::Sender<bool>,
 }
 
 impl SqliteStore {
@@ -89,6 +91,11 @@ impl SqliteStore {
     /// Changes its number after every commit that moved a job.
     pub fn activity(&self) -> tokio::sync::watch::Receiver<u64> {
         self.signals.activity.subscribe()
+    }
+
+    /// Whether the last write found no room on the disk.
+    pub fn full(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.signals.full.subscribe()
     }
 
     /// Says that jobs may have become leasable for a reason outside the table, such as a resumed pipeline.
@@ -113,6 +120,28 @@ impl SqliteStore {
     /// As of any write.
     pub async fn ping(&self) -> Result<()> {
         self.write(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    /// Writes a little, to find out whether there is room again.
+    ///
+    /// # Errors
+    /// As of any write.
+    pub async fn try_room(&self) -> Result<()> {
+        let clock = self.clock.clone();
+        self.write(move |tx| {
+            let now = clock.now().as_millis();
+            Box::pin(async move {
+                sqlx::query(
+                    "INSERT INTO kv (key, value, updated_at) VALUES ('ingestd.room', hex(randomblob(2048)), ?)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+                )
+                .bind(now)
+                .execute(tx)
+                .await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     fn rules(&self) -> QueueRules {

@@ -280,6 +280,10 @@ impl WriterTask {
     async fn write(&mut self, mut group: Group) -> Result<()> {
         match self.transact(&mut group).await {
             Ok(answers) => self.acknowledge(group, answers),
+            Err(error @ StoreError::Full) => {
+                self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
+                self.wait_out(group, error).await?;
+            }
             Err(error) if error.is_fatal() => return Err(refuse_all(group, error)),
             Err(error) if error.is_passing() => self.wait_out(group, error).await?,
             Err(error) if group.len() == 1 => {
@@ -297,6 +301,7 @@ impl WriterTask {
     }
 
     fn acknowledge(&self, group: Group, answers: Answers) {
+        self.signals.full.send_if_modified(|full| std::mem::replace(full, false));
         let (leasable, moved) = (answers.tally.is_leasable(), !answers.tally.is_empty());
         group.answer(answers);
         if leasable {
