@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
@@ -21,6 +23,8 @@ use crate::warnings::{Severity, Warnings};
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long the last ends of executions may take to be written at a stop.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// Commands that may wait for the dispatcher.
 const WAITING_COMMANDS: usize = 64;
 
@@ -77,10 +81,18 @@ pub struct Dispatcher {
     warnings: Warnings,
     running: Running,
     ended: Vec<Settlement>,
+    /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
+    settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
+}
+
+/// What was handed to the store, and its answer.
+struct Settling {
+    ends: Vec<(Claim, Verdict, Duration)>,
+    answer: Result<Vec<Settled>, StoreError>,
 }
 
 /// What woke the loop.
@@ -108,6 +120,7 @@ impl Dispatcher {
             warnings,
             running: Running::default(),
             ended: Vec::new(),
+            settling: FuturesUnordered::new(),
             pause: None,
             interrupted: false,
             quiesce: false,
@@ -134,7 +147,7 @@ impl Dispatcher {
                 next_due = self.turn().await?;
             }
             if self.stops.draining.is_cancelled() && self.running.is_empty() && self.ended.is_empty() {
-                return Ok(());
+                return self.settle_rest().await;
             }
             if self.running.is_empty() {
                 heartbeat = Instant::now() + self.heartbeat_period();
@@ -146,8 +159,9 @@ impl Dispatcher {
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
-                Some(command) = self.commands.recv() => { self.obey(command); Woken::Idle }
+                Some(command) = self.commands.recv() => { obey(&self.running, command); Woken::Idle }
                 Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
+                Some(settled) = self.settling.next() => { report(settled)?; Woken::Idle }
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = changed => Woken::Hungry,
                 () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
@@ -183,25 +197,51 @@ impl Dispatcher {
                 queue.lease(wants, limit, appetite).await
             }
         };
-        let claims: Vec<_> = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
-        for end in &ends {
-            self.note_program(end);
-        }
-        let settle = async { if ends.is_empty() { Ok(Vec::new()) } else { queue.settle(ends).await } };
-        let (settled, leased) = tokio::join!(settle, lease);
-        match settled {
-            Ok(answers) => claims.iter().zip(answers).for_each(|((claim, verdict, took), answer)| {
-                report_end(*claim, verdict, *took, answer);
-            }),
-            Err(error) if error.is_fatal() => return Err(error),
-            // The leases run out, and the jobs are taken back as crashed.
-            Err(error) => tracing::error!(ends = claims.len(), %error, "ends of executions could not be written"),
-        }
+        self.hand_in(ends);
+        tokio::pin!(lease);
+        let leased = loop {
+            tokio::select! {
+                biased;
+                Some(settled) = self.settling.next() => report(settled)?,
+                leased = &mut lease => break leased,
+                // Another process may hold the database's lock for a while; the loop is alive all the same.
+                () = self.pulse.asked() => self.pulse.beat(),
+                Some(command) = self.commands.recv() => obey(&self.running, command),
+            }
+        };
         match leased {
             Ok(leased) => Ok(self.begin(leased, appetite)),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => Ok(Some(self.back_off(&error))),
         }
+    }
+
+    /// Hands ends to the store. The call is made by the first poll, before the lease's, so that both share a commit.
+    fn hand_in(&mut self, ends: Vec<Settlement>) {
+        if ends.is_empty() {
+            return;
+        }
+        for end in &ends {
+            self.note_program(end);
+        }
+        let queue = self.workshop.queue.clone();
+        let told = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
+        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
+    }
+
+    /// Waits for the last answers, but not for a disk that stays full.
+    async fn settle_rest(&mut self) -> Result<(), StoreError> {
+        while !self.settling.is_empty() {
+            match tokio::time::timeout(LAST_ANSWER, self.settling.next()).await {
+                Ok(Some(settled)) => report(settled)?,
+                Ok(None) => break,
+                Err(_) => {
+                    tracing::error!("the last ends of executions could not be written; those jobs will run again");
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many jobs may start, of which pipelines.
@@ -308,21 +348,6 @@ impl Dispatcher {
         }
     }
 
-    fn obey(&mut self, command: Command) {
-        // Whoever asked may have gone away; the deed is done all the same.
-        match command {
-            Command::Cancel { jobs, reply } => {
-                let n = self.running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
-                let _ = reply.send(n);
-            }
-            Command::Interrupt { pipelines, reply } => {
-                let n = self.running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
-                let _ = reply.send(n);
-            }
-            Command::List { reply } => drop(reply.send(self.running.shown())),
-        }
-    }
-
     fn interrupt(&mut self) {
         self.interrupted = true;
         let n = self.running.stop(StopReason::Interrupted, |_| true);
@@ -352,6 +377,39 @@ async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
             tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+fn obey(running: &Running, command: Command) {
+    // Whoever asked may have gone away; the deed is done all the same.
+    match command {
+        Command::Cancel { jobs, reply } => {
+            let n = running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
+            let _ = reply.send(n);
+        }
+        Command::Interrupt { pipelines, reply } => {
+            let n = running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
+            let _ = reply.send(n);
+        }
+        Command::List { reply } => drop(reply.send(running.shown())),
+    }
+}
+
+/// Says how executions ended, as the store answered.
+fn report(settled: Settling) -> Result<(), StoreError> {
+    match settled.answer {
+        Ok(answers) => {
+            for ((claim, verdict, took), answer) in settled.ends.iter().zip(answers) {
+                report_end(*claim, verdict, *took, answer);
+            }
+            Ok(())
+        }
+        Err(error) if error.is_fatal() => Err(error),
+        // The leases run out, and the jobs are taken back as crashed.
+        Err(error) => {
+            tracing::error!(ends = settled.ends.len(), %error, "ends of executions could not be written");
+            Ok(())
+        }
     }
 }
 

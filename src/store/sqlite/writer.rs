@@ -6,8 +6,9 @@
 //!    statement for all), errands, leases. Leases come last and so see what the others made due.
 //! 3. Callers are answered after the commit, and only a commit that succeeded counts.
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
-//!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead; ends of
-//!    executions are then kept and tried again with a growing pause, because their work is done and must not be.
+//!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
+//!    executions are then kept aside, because their work is done: they go into every further group, and are tried
+//!    by themselves with a growing pause. Nobody else waits for them.
 //! 5. After a failed commit the connection is replaced: sqlx's idea of its depth may be wrong by then.
 //! 6. No call is ever dropped half-way: callers may go away, the write goes on.
 
@@ -18,6 +19,7 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::super::error::{Result, StoreError};
 use super::super::queue::{Enqueued, NewJob, Settled, Settlement};
@@ -30,6 +32,8 @@ use super::tally::Tally;
 const WAITING_CALLS: usize = 1_024;
 /// Rows that one group takes at most, so that a commit stays short.
 const GROUP_ROWS: usize = 20_000;
+/// The first pause before a write that failed for want of room is tried again; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a write that failed for want of room is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -49,6 +53,15 @@ pub struct WriterTask {
     intake: Intake,
     ends: Ends,
     signals: Arc<Signals>,
+    kept: Kept,
+}
+
+/// Ends of executions that found no room, or the lock in another process's hands.
+#[derive(Debug, Default)]
+struct Kept {
+    settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
+    pause: Duration,
+    retry_at: Option<Instant>,
 }
 
 /// One caller's request.
@@ -107,7 +120,8 @@ impl Writer {
         signals: Arc<Signals>,
     ) -> (Self, WriterTask) {
         let (sender, calls) = mpsc::channel(WAITING_CALLS);
-        let task = WriterTask { calls, connection: Some(connection), options, intake, ends, signals };
+        let task =
+            WriterTask { calls, connection: Some(connection), options, intake, ends, signals, kept: Kept::default() };
         (Self { calls: std::sync::Mutex::new(Some(sender)) }, task)
     }
 
@@ -167,6 +181,21 @@ where
     F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
 {
     Box::new(Closure { body, output: None, reply })
+}
+
+impl Kept {
+    /// Resolves when what is kept shall be tried again; never where nothing is.
+    async fn due(&self) {
+        match self.retry_at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn postpone(&mut self) {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.retry_at = Some(Instant::now() + self.pause);
+    }
 }
 
 impl Call {
@@ -248,14 +277,29 @@ impl WriterTask {
     /// The disk failed under a commit, or the database is damaged: the outcome of the last writes is unknown, so
     /// the daemon has to leave and find out at its next start.
     pub async fn run(mut self) -> Result<()> {
-        while let Some(first) = self.calls.recv().await {
-            let (group, outside) = self.gather(first);
-            if group.len() > 0 {
-                self.write(group).await?;
-            }
+        loop {
+            let (group, outside) = tokio::select! {
+                call = self.calls.recv() => match call {
+                    Some(first) => self.gather(first),
+                    None => break,
+                },
+                () = self.kept.due() => (Group::default(), Vec::new()),
+            };
+            self.write(group).await?;
             for errand in outside {
                 self.write_outside(errand).await?;
             }
+        }
+        self.close().await
+    }
+
+    /// Tries what was kept a last time, then closes the connection.
+    async fn close(mut self) -> Result<()> {
+        if !self.kept.settles.is_empty() {
+            self.write(Group::default()).await?;
+        }
+        for (_, reply) in self.kept.settles.drain(..) {
+            drop(reply.send(Err(StoreError::Closed)));
         }
         if let Some(connection) = self.connection.take() {
             connection.close().await?;
@@ -278,14 +322,14 @@ impl WriterTask {
     }
 
     async fn write(&mut self, mut group: Group) -> Result<()> {
+        group.settles.append(&mut self.kept.settles);
+        if group.len() == 0 {
+            return Ok(());
+        }
         match self.transact(&mut group).await {
             Ok(answers) => self.acknowledge(group, answers),
-            Err(error @ StoreError::Full) => {
-                self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
-                self.wait_out(group, error).await?;
-            }
             Err(error) if error.is_fatal() => return Err(refuse_all(group, error)),
-            Err(error) if error.is_passing() => self.wait_out(group, error).await?,
+            Err(error) if error.is_passing() => self.keep_ends(group, &error),
             Err(error) if group.len() == 1 => {
                 refuse_all(group, error);
             }
@@ -300,7 +344,11 @@ impl WriterTask {
         Ok(())
     }
 
-    fn acknowledge(&self, group: Group, answers: Answers) {
+    fn acknowledge(&mut self, group: Group, answers: Answers) {
+        if self.kept.retry_at.take().is_some() {
+            tracing::info!("the database takes writes again");
+            self.kept.pause = Duration::ZERO;
+        }
         self.signals.full.send_if_modified(|full| std::mem::replace(full, false));
         let (leasable, moved) = (answers.tally.is_leasable(), !answers.tally.is_empty());
         group.answer(answers);
@@ -312,31 +360,22 @@ impl WriterTask {
         }
     }
 
-    /// Ends of executions stay and are tried until there is room; everything else is told.
-    async fn wait_out(&mut self, group: Group, error: StoreError) -> Result<()> {
-        let mut keep = Group::default();
+    /// Keeps the ends of executions for later, and tells everybody else.
+    fn keep_ends(&mut self, group: Group, error: &StoreError) {
+        if matches!(error, StoreError::Full) {
+            self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
+        }
         for call in group.into_calls() {
             match call {
-                Call::Settle { .. } => keep.add(call),
+                Call::Settle { settlements, reply } => self.kept.settles.push((settlements, reply)),
                 other => other.refuse(error.clone()),
             }
         }
-        if keep.len() == 0 {
-            return Ok(());
-        }
-        tracing::warn!(%error, "ends of executions can't be written yet; trying again until they can");
-        let mut pause = Duration::from_millis(100);
-        loop {
-            tokio::time::sleep(pause).await;
-            match self.transact(&mut keep).await {
-                Ok(answers) => {
-                    tracing::info!("the database takes writes again");
-                    self.acknowledge(keep, answers);
-                    return Ok(());
-                }
-                Err(error) if error.is_passing() && !self.calls.is_closed() => pause = (pause * 2).min(LONGEST_PAUSE),
-                Err(error) => return Err(refuse_all(keep, error)),
+        if !self.kept.settles.is_empty() {
+            if self.kept.retry_at.is_none() {
+                tracing::warn!(%error, "ends of executions can't be written yet; trying again until they can");
             }
+            self.kept.postpone();
         }
     }
 
