@@ -15,6 +15,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::control::adopt_key;
 use crate::gate::Gate;
+use crate::intake::patiently;
 use crate::lifecycle::{Pulse, Pulses};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Settings as _, StoreError, WatchRow};
@@ -208,7 +209,8 @@ impl Watches {
     /// Makes what runs be what file and database say.
     async fn reconcile(&mut self) -> Result<(), StoreError> {
         let config = self.config.borrow().clone();
-        let rows = self.store.watches().await?;
+        let read = || self.store.watches();
+        let Some(rows) = patiently(&self.stop, "reading the watches", read).await? else { return Ok(()) };
         let wanted = self.wanted(&config, &rows);
         self.instruct(&wanted);
         let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
@@ -230,7 +232,10 @@ impl Watches {
             if let Some(entry) = self.entries.get_mut(&name) {
                 entry.paused = paused;
             } else {
-                self.store.put_watch(&name, watch.path.clone(), None).await?;
+                let note = || self.store.put_watch(&name, watch.path.clone(), None);
+                if patiently(&self.stop, "noting a watch", note).await?.is_none() {
+                    return Ok(());
+                }
                 let said = self.store.kv_get(&adopt_key(&name)).await?;
                 let adopt = said.and_then(|text| text.parse().ok()).map(Timestamp::from_millis);
                 self.start(name, watch, paused, adopt, &config);
@@ -364,7 +369,8 @@ impl Herald {
                 && status.idle
                 && let Some(store) = self.adopting.take()
             {
-                store.kv_delete(&adopt_key(&self.name)).await?;
+                let key = adopt_key(&self.name);
+                patiently(&self.stop, "noting the end of a first scan", || store.kv_delete(&key)).await?;
             }
             self.moved.notify_waiters();
             tokio::select! {
