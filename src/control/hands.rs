@@ -99,9 +99,6 @@ impl From<StoreError> for Refusal {
             StoreError::Busy => "; try again in a moment",
             StoreError::Full => "; make room on its filesystem and try again",
             StoreError::Disk(_) => "; look at the kernel's log, then run `ingestd db check`",
-            StoreError::Corrupt(_) => {
-                "; stop the daemon, then `ingestd db restore` a backup, or `ingestd db check --repair`"
-            }
             _ => "",
         };
         Self::failed(format!("{error}{advice}"))

@@ -23,7 +23,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         let watches = watching.status().await;
         let idle = watches.iter().all(|watch| watch.status.idle || watch.paused);
         let pipelines = house.config.borrow().pipelines.keys().cloned().collect();
-        let left = house.store.left(pipelines, begun).await?;
+        let left = house.store.left(pipelines).await?;
         if let Some(missing) = left.missing_program {
             tracing::error!("{missing}");
             return Ok(EXIT_FAILED);
@@ -36,7 +36,9 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
                 }
             }
             name_held_back(&house.store.overview().await?);
-            return Ok(if left.failed == 0 { EXIT_DONE } else { EXIT_FAILED });
+            let (completed, failed) = house.store.ended(begun).await?;
+            tracing::info!(completed, failed, "everything found is done");
+            return Ok(if failed == 0 { EXIT_DONE } else { EXIT_FAILED });
         }
         let pause = if quiet == 1 { ASK_AGAIN } else { LONGEST_WAIT };
         tokio::select! {
@@ -44,6 +46,8 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
             () = watching.changed(), if quiet == 0 => {}
             () = tokio::time::sleep(pause) => {}
         }
+        // Under load something changes with every commit; asking a little later is asking less often.
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 

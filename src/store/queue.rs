@@ -235,8 +235,6 @@ pub struct Left {
     pub running: u64,
     /// Whether jobs wait that will run by themselves: due, to be retried, deferred, or behind another.
     pub waiting: bool,
-    /// Jobs that failed for good since the asked time.
-    pub failed: u64,
     /// Where a pipeline's program is missing: what was said about it.
     pub missing_program: Option<String>,
 }
@@ -244,7 +242,8 @@ pub struct Left {
 /// Tells what is left.
 #[async_trait]
 pub trait Backlog: Send + Sync {
-    /// What is left of these pipelines, but for the paused ones and for jobs that a person put into the future;
-    /// failures are counted from `since` on.
-    async fn left(&self, pipelines: Vec<String>, since: Timestamp) -> Result<Left>;
+    /// What is left of these pipelines, but for the paused ones and for jobs that a person put into the future.
+    async fn left(&self, pipelines: Vec<String>) -> Result<Left>;
+    /// Jobs that completed, and jobs that failed for good, since then.
+    async fn ended(&self, since: Timestamp) -> Result<(u64, u64)>;
 }

@@ -10,19 +10,32 @@ use crate::clock::Timestamp;
 
 #[async_trait]
 impl Backlog for SqliteStore {
-    async fn left(&self, pipelines: Vec<String>, since: Timestamp) -> Result<Left> {
+    async fn left(&self, pipelines: Vec<String>) -> Result<Left> {
         let row = sqlx::query(include_str!("sql/left.sql"))
             .bind(wire::rows(&pipelines)?)
             .bind(self.clock.now().as_millis())
+            .fetch_one(self.readers())
+            .await?;
+        Ok(Left {
+            running: u64::try_from(row.try_get::<i64, _>("running")?).unwrap_or(0),
+            waiting: row.try_get("waiting")?,
+            missing_program: row.try_get("missing_program")?,
+        })
+    }
+
+    async fn ended(&self, since: Timestamp) -> Result<(u64, u64)> {
+        let mut counts = [0, 0];
+        for (count, state) in counts.iter_mut().zip(["completed", "failed"]) {
+            let row = sqlx::query(
+                "SELECT count(*) FROM jobs
+                 WHERE state = ?1 AND state IN ('completed', 'failed', 'cancelled', 'skipped') AND finished_at >= ?2",
+            )
+            .bind(state)
             .bind(since.as_millis())
             .fetch_one(self.readers())
             .await?;
-        let count = |n: i64| u64::try_from(n).unwrap_or(0);
-        Ok(Left {
-            running: count(row.try_get("running")?),
-            waiting: row.try_get("waiting")?,
-            failed: count(row.try_get("failed")?),
-            missing_program: row.try_get("missing_program")?,
-        })
+            *count = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        }
+        Ok((counts[0], counts[1]))
     }
 }

@@ -35,7 +35,8 @@ fn from_code(primary: i32, message: &str) -> StoreError {
         code::FULL => StoreError::Full,
         code::IOERR => StoreError::Disk(message.to_owned()),
         code::CORRUPT => StoreError::Corrupt(format!(
-            "the database is damaged ({message}); `ingestd db check` says how, `ingestd db restore` brings back a backup"
+            "the database is damaged ({message}); with the daemon stopped, `ingestd db restore FILE` brings back a backup \
+             (`ingestd db backups` lists them), and `ingestd db check --repair` keeps what can still be read"
         )),
         code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
         code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),

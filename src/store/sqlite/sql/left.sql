@@ -1,4 +1,4 @@
--- ?1: the pipelines' names; ?2: now; ?3: failures count from then on.
+-- ?1: the pipelines' names; ?2: now.
 WITH asked AS (SELECT id FROM pipelines WHERE NOT paused AND name IN (SELECT value FROM json_each(?1)))
 SELECT
     (SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'running') AS running,
@@ -6,7 +6,6 @@ SELECT
             WHERE pipeline IN (SELECT id FROM asked) AND state IN ('pending', 'retrying')
               AND (state = 'retrying' OR deferrals > 0 OR crashes > 0 OR run_at <= ?2 OR blocked_by IS NOT NULL)
     ) AS waiting,
-    (SELECT count(*) FROM jobs WHERE state = 'failed' AND finished_at >= ?3) AS failed,
     (SELECT error_message FROM jobs
      WHERE pipeline IN (SELECT id FROM asked) AND state = 'pending' AND error_kind = 'spawn' AND finished_at IS NULL
      LIMIT 1) AS missing_program
