@@ -19,7 +19,7 @@ use super::settings::{PipelineSettings, WorkerSettings};
 use crate::clock::Clock;
 use crate::config::Disposal;
 use crate::intake::digest_file;
-use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
+use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{Content, Disposition, Dispositions, Enqueued, Lease, NewJob, Queue, Settlement, StoreError, Work};
 
@@ -27,6 +27,9 @@ use crate::store::{Content, Disposition, Dispositions, Enqueued, Lease, NewJob, 
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// A processor that does not return this long after it was told to stop is left to its fate.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often a file may be touched while it is on its way.
+const TOUCHES: usize = 5;
 
 /// What every attempt shares.
 #[derive(Clone)]
@@ -112,7 +115,8 @@ impl Workshop {
             Err(outcome) => return Findings::early(outcome, None),
         };
         if let Some(moot) = self.moot(work, content.as_ref()).await {
-            return Findings::early(moot, None);
+            let unchanged = moot == Outcome::Moot(SkipReason::Unchanged);
+            return Findings::early(moot, content.filter(|_| unchanged));
         }
         let task = self.task(lease, work, content.as_ref());
         let spool = task.spool.clone();
@@ -216,7 +220,8 @@ impl Workshop {
         let outcome = std::mem::replace(&mut findings.report.outcome, Outcome::Interrupted);
         let verdict = self.policy(work, outcome);
         let (disposal, error) = match &verdict {
-            Verdict::Complete => (self.disposal(work).0, None),
+            // What is unchanged goes where the version before it would have gone, had it not been touched meanwhile.
+            Verdict::Complete | Verdict::Skip(SkipReason::Unchanged) => (self.disposal(work).0, None),
             Verdict::Fail { error } => (self.disposal(work).1, Some(error.clone())),
             _ => return verdict,
         };
@@ -230,14 +235,37 @@ impl Workshop {
             return verdict;
         };
         plan.error = error;
-        match self.dispositions.intend(lease.claim(), plan.clone()).await {
-            Ok(true) => match self.carry_out(lease, plan.clone()).await {
-                Ok(()) => verdict,
-                Err(error) => self.not_carried(lease, work, plan, error).await,
-            },
+        match self.dispose(lease, &mut plan, Some(content.digest)).await {
+            Ok(true) => verdict,
             Ok(false) => Verdict::Release,
-            Err(error) => self.policy(work, Outcome::Failed(not_committed(&error))),
+            Err(error) => self.not_carried(lease, work, plan, error).await,
         }
+    }
+
+    /// Commits the intent and carries it out; `false`: the lease was lost. A file that is another one by its times
+    /// alone, because somebody touched it, is still the one that was processed.
+    async fn dispose(&self, lease: &Lease, plan: &mut Disposition, digest: Option<Digest>) -> Result<bool, JobError> {
+        for _ in 0..TOUCHES {
+            let intended = self.dispositions.intend(lease.claim(), plan.clone()).await;
+            if !intended.map_err(|error| not_committed(&error))? {
+                return Ok(false);
+            }
+            if self.carry_out(plan.clone()).await? != Carried::AnotherFile {
+                return Ok(true);
+            }
+            match self.same_content(&plan.path, digest).await {
+                Some(identity) => plan.identity = identity,
+                None => break,
+            }
+        }
+        self.dispositions.withdraw(lease.claim(), None).await.map_err(|error| not_committed(&error))
+    }
+
+    /// The identity of the file, if its content is still the one with this digest.
+    async fn same_content(&self, path: &Path, digest: Option<Digest>) -> Option<FileIdentity> {
+        let (path, digest) = (path.to_owned(), digest?);
+        let read = tokio::task::spawn_blocking(move || digest_file(&path, digest.algorithm)).await.ok()?.ok()?;
+        (read.digest == digest).then_some(read.identity)
     }
 
     fn policy(&self, work: &Work, outcome: Outcome) -> Verdict {
@@ -256,14 +284,10 @@ impl Workshop {
         }
     }
 
-    async fn carry_out(&self, lease: &Lease, disposition: Disposition) -> Result<(), JobError> {
-        let carried = tokio::task::spawn_blocking(move || disposal::carry_out(&disposition))
+    async fn carry_out(&self, disposition: Disposition) -> Result<Carried, JobError> {
+        tokio::task::spawn_blocking(move || disposal::carry_out(&disposition))
             .await
-            .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))??;
-        if let Carried::AnotherFile = carried {
-            self.dispositions.withdraw(lease.claim(), None).await.map_err(|error| not_committed(&error))?;
-        }
-        Ok(())
+            .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }
 
     /// The file could not go its way. The next attempt goes on there; if there is none, the file is given back.
@@ -292,9 +316,11 @@ impl Workshop {
     /// The processor was done before a crash or a failed move; only the file's way is left.
     async fn resume(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Findings {
         let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
-        let verdict = match self.carry_out(lease, disposition.clone()).await {
-            Ok(()) => verdict,
-            Err(error) => self.not_carried(lease, work, disposition, error).await,
+        let mut plan = disposition;
+        let verdict = match self.dispose(lease, &mut plan, work.digest).await {
+            Ok(true) => verdict,
+            Ok(false) => Verdict::Release,
+            Err(error) => self.not_carried(lease, work, plan, error).await,
         };
         Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) }
     }

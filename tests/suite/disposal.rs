@@ -180,3 +180,18 @@ fn kills_between_processing_and_moving_neither_lose_nor_double_a_file() {
     }
     assert!(place.jobs().iter().all(|job| job["attempt"] == 1));
 }
+
+#[test]
+fn a_file_that_is_only_touched_while_it_is_processed_still_goes_its_way_once() {
+    let place = disposing(
+        "echo run >> @PLACE@/runs; touch \"$1\"; while [ ! -e @PLACE@/go ]; do sleep 0.02; done",
+        "on_success = { move = \"@PLACE@/done\" }",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("name", "content");
+    wait_until("the processor has touched it", || place.at("runs").exists());
+    fs::write(place.at("go"), "").unwrap();
+    wait_until("it was moved", || place.at("done/name").exists() && left(&place).is_empty());
+    wait_until("nothing is left to do", || place.in_state("pending") + place.in_state("running") == 0);
+    assert_eq!(fs::read_to_string(place.at("runs")).unwrap(), "run\n", "the same content was processed once");
+}

@@ -44,7 +44,8 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     sqlx::query(
         "INSERT INTO dispositions (job, path, private, target, verdict, error_kind, error_message, dev, inode, size, mtime_ns, ctime_ns)
          VALUES (?1, ?2, ?3, ?4, iif(?5 IS NULL, 'completed', 'failed'), ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (job) DO NOTHING",
+         ON CONFLICT (job) DO UPDATE SET dev = excluded.dev, inode = excluded.inode, size = excluded.size,
+            mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns",
     )
     .bind(claim.job.0)
     .bind(wire::path_bytes(&to.path))
