@@ -375,6 +375,14 @@ impl Upkeep for Fake {
         Ok(2)
     }
 
+    async fn added_files(&self, _after: i64, _limit: usize) -> Result<Vec<AddedFile>> {
+        Ok(Vec::new())
+    }
+
+    async fn note_absent(&self, _sources: Vec<i64>) -> Result<u64> {
+        Ok(0)
+    }
+
     async fn checkpoint(&self, _mode: CheckpointMode) -> Result<Checkpoint> {
         Ok(Checkpoint { busy: false, wal_frames: 3, moved_frames: 3 })
     }

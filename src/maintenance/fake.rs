@@ -104,6 +104,14 @@ impl Upkeep for Fake {
         Ok(self.fallible()?.rows.iter().filter(|(kind, ended)| *kind == what && *ended < cutoff).count() as u64)
     }
 
+    async fn added_files(&self, _after: i64, _limit: usize) -> Result<Vec<AddedFile>> {
+        Ok(Vec::new())
+    }
+
+    async fn note_absent(&self, _sources: Vec<i64>) -> Result<u64> {
+        Ok(0)
+    }
+
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint> {
         let mut state = self.fallible()?;
         state.checkpoints.push(mode);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::duty::{Context, Duty, Failure};
-use super::spool;
+use super::{absent, spool};
 use crate::clock::Timestamp;
 use crate::config::{self, Retention};
 use crate::job::StateName;
@@ -85,6 +85,9 @@ pub async fn prune_now(
     dry_run: bool,
 ) -> Result<PruneFigures, Failure> {
     let mut figures = PruneFigures::default();
+    if !dry_run {
+        absent::note(upkeep).await?;
+    }
     // Jobs come before sources, which go only when no job of theirs is left.
     let kinds = [
         (Prunable::Jobs(StateName::Completed), retention.completed, &mut figures.completed),

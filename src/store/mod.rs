@@ -33,4 +33,4 @@ pub use queue::{
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, Sources};
 pub use steer::{Steered, Steering};
-pub use upkeep::{Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
+pub use upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};

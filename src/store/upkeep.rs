@@ -56,6 +56,15 @@ pub struct Sizes {
     pub page_bytes: u64,
 }
 
+/// A file that a person added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedFile {
+    /// The number of its source.
+    pub source: i64,
+    /// Where it was.
+    pub path: PathBuf,
+}
+
 /// Looks after the database.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
@@ -63,6 +72,12 @@ pub trait Upkeep: Send + Sync {
     async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64>;
     /// How many rows [`Self::prune`] would remove, without a limit.
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64>;
+    /// Files that a person added and that were there when last looked at, in the order of their sources' numbers,
+    /// above `after`.
+    async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>>;
+    /// Notes that such files are not there any more; answers how many were noted. What waits for them is left to its
+    /// attempt.
+    async fn note_absent(&self, sources: Vec<i64>) -> Result<u64>;
     /// Moves the WAL into the database.
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint>;
     /// Gives at most `pages` free pages back to the filesystem; answers how many are still free.

@@ -297,3 +297,22 @@ fn a_vanished_file_is_remembered_for_as_long_as_sources_are_kept() {
         assert_eq!(place.newest_of("file").is_some(), jobs_afterwards == 1, "sources = {sources}");
     }
 }
+
+#[test]
+fn what_is_known_of_an_added_file_that_is_gone_is_forgotten_in_time() {
+    let place = inventory(
+        "retention = { completed = \"0s\", skipped = \"0s\", cancelled = \"0s\", attempts = \"0s\", sources = \"0s\" }",
+    );
+    let _daemon = Daemon::start(&place);
+    let (stays, goes) = (place.file("stays", "a"), place.file("goes", "b"));
+    place.add(&stays, &[]);
+    place.add(&goes, &[]);
+    place.wait_count("completed", 2);
+    fs::remove_file(&goes).unwrap();
+    wait_until("only what is there is known", || {
+        place.ok(&["db", "prune"]);
+        place.ok(&["db", "query", "SELECT count(*) FROM sources"]).stdout.lines().last() == Some("1")
+    });
+    place.ok(&["add", stays.to_str().unwrap()]);
+    assert!(place.jobs().is_empty(), "pruning never makes a file look new");
+}

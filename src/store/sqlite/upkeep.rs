@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
-use super::super::upkeep::{Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
-use super::{SqliteStore, check, prune};
+use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
+use super::{SqliteStore, check, prune, wire};
 use crate::clock::Timestamp;
 
 /// How long a checkpoint waits for readers: the writer stands still meanwhile.
@@ -32,6 +32,37 @@ impl Upkeep for SqliteStore {
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64> {
         let mut reader = self.readers().acquire().await?;
         prune::count(&mut reader, what, cutoff.as_millis()).await
+    }
+
+    async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>> {
+        let rows = sqlx::query(
+            "SELECT id, coalesce(path, identity) FROM sources
+             WHERE id > ?1 AND scope <= 0 AND presence = 'present' ORDER BY id LIMIT ?2",
+        )
+        .bind(after)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(self.readers())
+        .await?;
+        rows.iter().map(|row| Ok(AddedFile { source: row.try_get(0)?, path: wire::path(row.try_get(1)?) })).collect()
+    }
+
+    async fn note_absent(&self, sources: Vec<i64>) -> Result<u64> {
+        let clock = self.clock.clone();
+        self.write(move |tx| {
+            let (sources, now) = (wire::rows(&sources), clock.now().as_millis());
+            Box::pin(async move {
+                let noted = sqlx::query(
+                    "UPDATE sources SET presence = 'vanished', gone_at = ?2
+                     WHERE id IN (SELECT value FROM json_each(?1)) AND presence = 'present'",
+                )
+                .bind(sources?)
+                .bind(now)
+                .execute(tx)
+                .await?;
+                Ok(noted.rows_affected())
+            })
+        })
+        .await
     }
 
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint> {
