@@ -210,7 +210,9 @@ impl Watches {
     async fn reconcile(&mut self) -> Result<(), StoreError> {
         let config = self.config.borrow().clone();
         let read = || self.store.watches();
-        let Some(rows) = patiently(&self.stop, "reading the watches", read).await? else { return Ok(()) };
+        let Some(rows) = self.pulse.attend(patiently(&self.stop, "reading the watches", read)).await? else {
+            return Ok(());
+        };
         let wanted = self.wanted(&config, &rows);
         self.instruct(&wanted);
         let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
@@ -233,7 +235,7 @@ impl Watches {
                 entry.paused = paused;
             } else {
                 let note = || self.store.put_watch(&name, watch.path.clone(), None);
-                if patiently(&self.stop, "noting a watch", note).await?.is_none() {
+                if self.pulse.attend(patiently(&self.stop, "noting a watch", note)).await?.is_none() {
                     return Ok(());
                 }
                 let said = self.store.kv_get(&adopt_key(&name)).await?;

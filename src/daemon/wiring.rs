@@ -71,7 +71,8 @@ pub fn verify_copy(path: PathBuf) -> Pin<Box<dyn Future<Output = crate::store::R
 pub async fn writer_pulse(store: Arc<SqliteStore>, mut pulse: Pulse) {
     loop {
         pulse.asked().await;
-        if store.ping().await.is_ok() {
+        // A writer that says why it can't write just now is alive.
+        if store.ping().await.map_or_else(|error| error.is_passing(), |()| true) {
             pulse.beat();
         }
     }

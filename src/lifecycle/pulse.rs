@@ -77,6 +77,18 @@ impl Pulse {
         }
     }
 
+    /// Waits for `work` and answers meanwhile: for what may rightly last, such as a disk that is full.
+    pub async fn attend<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.asked() => self.beat(),
+            }
+        }
+    }
+
     /// Answers: this part lives.
     pub fn beat(&self) {
         self.answered.store(*self.round.borrow(), Ordering::Release);

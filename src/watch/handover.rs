@@ -147,7 +147,7 @@ impl WatchTask {
 
     async fn give(&mut self, arrivals: Vec<Arrival>) -> Result<(), StoreError> {
         if !arrivals.is_empty() {
-            self.status.taken += self.intake.take(arrivals).await?.new;
+            self.status.taken += self.pulse.attend(self.intake.take(arrivals)).await?.new;
         }
         Ok(())
     }
@@ -234,7 +234,8 @@ impl WatchTask {
         };
         let gone: Vec<Gone> = names.into_iter().map(tell).collect();
         let call = || self.queue.vanish(gone.clone());
-        let answers = patiently(&self.stop, "noting files that are gone", call).await?.unwrap_or_default();
+        let noting = patiently(&self.stop, "noting files that are gone", call);
+        let answers = self.pulse.attend(noting).await?.unwrap_or_default();
         self.status.vanished += answers.iter().filter(|answer| **answer != Vanished::Nothing).count() as u64;
         Ok(())
     }

@@ -101,7 +101,7 @@ pub struct WatchTask {
     pub(super) stop: CancellationToken,
     commands: mpsc::Receiver<WatchCommand>,
     gate: watch::Receiver<bool>,
-    pulse: Pulse,
+    pub(super) pulse: Pulse,
     told: watch::Sender<WatchStatus>,
     next_telling: Instant,
 

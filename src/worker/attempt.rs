@@ -28,6 +28,9 @@ const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// A processor that does not return this long after it was told to stop is left to its fate.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
+/// The pauses while an intent can't be committed.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a file may be touched while it is on its way.
 const TOUCHES: usize = 5;
 
@@ -83,7 +86,7 @@ impl Workshop {
         }
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
-            None => self.judge(&lease, &work, &mut findings).await,
+            None => self.judge(&lease, &work, &mut findings, &handle).await,
         };
         Ended::Verdict(Settlement {
             lease,
@@ -108,7 +111,7 @@ impl Workshop {
 
     async fn execute(&self, lease: &Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Findings {
         if let Some(disposition) = &work.disposition {
-            return self.resume(lease, work, disposition.clone()).await;
+            return self.resume(lease, work, disposition.clone(), handle).await;
         }
         let content = match self.look(work).await {
             Ok(content) => content,
@@ -216,7 +219,7 @@ impl Workshop {
     }
 
     /// The verdict; where it is final and the file shall go somewhere, the file goes first.
-    async fn judge(&self, lease: &Lease, work: &Work, findings: &mut Findings) -> Verdict {
+    async fn judge(&self, lease: &Lease, work: &Work, findings: &mut Findings, handle: &Handle) -> Verdict {
         let outcome = std::mem::replace(&mut findings.report.outcome, Outcome::Interrupted);
         let verdict = self.policy(work, outcome);
         let (disposal, error) = match &verdict {
@@ -235,7 +238,7 @@ impl Workshop {
             return verdict;
         };
         plan.error = error;
-        match self.dispose(lease, &mut plan, Some(content.digest)).await {
+        match self.dispose(lease, &mut plan, Some(content.digest), handle).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
             Err(error) => self.not_carried(lease, work, plan, error).await,
@@ -244,10 +247,15 @@ impl Workshop {
 
     /// Commits the intent and carries it out; `false`: the lease was lost. A file that is another one by its times
     /// alone, because somebody touched it, is still the one that was processed.
-    async fn dispose(&self, lease: &Lease, plan: &mut Disposition, digest: Option<Digest>) -> Result<bool, JobError> {
+    async fn dispose(
+        &self,
+        lease: &Lease,
+        plan: &mut Disposition,
+        digest: Option<Digest>,
+        handle: &Handle,
+    ) -> Result<bool, JobError> {
         for _ in 0..TOUCHES {
-            let intended = self.dispositions.intend(lease.claim(), plan.clone()).await;
-            if !intended.map_err(|error| not_committed(&error))? {
+            if !self.intend(lease, plan, handle).await? {
                 return Ok(false);
             }
             if self.carry_out(plan.clone()).await? != Carried::AnotherFile {
@@ -259,6 +267,24 @@ impl Workshop {
             }
         }
         self.dispositions.withdraw(lease.claim(), None).await.map_err(|error| not_committed(&error))
+    }
+
+    /// Commits the intent. The processor's work is done and must not be done again for want of room, so a database that
+    /// can't be written just now is waited for, until somebody stops the attempt; `false` then, or when the lease was
+    /// lost.
+    async fn intend(&self, lease: &Lease, plan: &Disposition, handle: &Handle) -> Result<bool, JobError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.dispositions.intend(lease.claim(), plan.clone()).await {
+                Err(error) if error.is_passing() => {
+                    tokio::select! {
+                        () = handle.token().cancelled() => return Ok(false),
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                    }
+                }
+                answer => return answer.map_err(|error| not_committed(&error)),
+            }
+        }
     }
 
     /// The identity of the file, if its content is still the one with this digest.
@@ -314,10 +340,10 @@ impl Workshop {
     }
 
     /// The processor was done before a crash or a failed move; only the file's way is left.
-    async fn resume(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Findings {
+    async fn resume(&self, lease: &Lease, work: &Work, disposition: Disposition, handle: &Handle) -> Findings {
         let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
         let mut plan = disposition;
-        let verdict = match self.dispose(lease, &mut plan, work.digest).await {
+        let verdict = match self.dispose(lease, &mut plan, work.digest, handle).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
             Err(error) => self.not_carried(lease, work, plan, error).await,
