@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+/// A process that was killed holds its locks until the kernel has taken it apart.
+const DYING: Duration = Duration::from_millis(500);
 /// How long a starting daemon waits for commands that write, which are short.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -58,11 +60,12 @@ fn held(pid: Option<u32>) -> String {
 }
 
 impl Lock {
-    /// The daemon's: exclusive, with our process id inside. Waits up to three seconds for commands, and not at
-    /// all for another daemon. Blocks the thread.
+    /// The daemon's: exclusive, with our process id inside. Waits up to three seconds for commands, and half a second
+    /// for another daemon, which may have been killed a moment ago. Blocks the thread.
     pub fn daemon(database: &Path, mode: u32) -> Result<Self, LockError> {
         let (path, mut file) = open(database, mode)?;
-        let deadline = Instant::now() + DAEMON_PATIENCE;
+        let begun = Instant::now();
+        let deadline = begun + DAEMON_PATIENCE;
         loop {
             if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
                 return Self::sign(file, &path);
@@ -70,7 +73,7 @@ impl Lock {
             // Whether it is held alone is seen by asking for a share of it.
             if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
                 let _ = flock(&file, FlockOperation::Unlock);
-            } else {
+            } else if begun.elapsed() >= DYING {
                 return Err(LockError::Held { pid: holder(&mut file) });
             }
             if Instant::now() >= deadline {
