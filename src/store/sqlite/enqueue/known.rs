@@ -1,0 +1,180 @@
+//! What is known of a version's source, and what follows from it: the one decision of an enqueue, pure.
+
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::super::super::error::{Result, StoreError};
+use super::super::super::queue::NewJob;
+use super::super::wire;
+use super::Asked;
+use crate::clock::Timestamp;
+use crate::job::{Digest, FileIdentity, JobId, Op, StateName};
+
+/// What is known of an asked version's source.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) source: i64,
+    pub(super) version: i64,
+    pub(super) identity: FileIdentity,
+    pub(super) digest: Option<Digest>,
+    pub(super) digest_version: Option<i64>,
+    pub(super) present: bool,
+    pub(super) consumed: bool,
+    /// The file as it was processed, while it is on its way to where `on_success` or `on_failure` send it.
+    pub(super) moving: Option<FileIdentity>,
+    pub(super) taken: Option<Taken>,
+}
+
+impl Known {
+    /// The digest of the newest version's content, where it was taken.
+    pub(super) fn current_digest(&self) -> Option<Digest> {
+        self.digest.filter(|_| self.digest_version == Some(self.version))
+    }
+}
+
+/// The newest version that the pipeline was given of a source.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) version: i64,
+    pub(super) job: JobId,
+    pub(super) started: bool,
+    /// The job itself, unless it was pruned.
+    pub(super) row: Option<TakenRow>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct TakenRow {
+    pub(super) state: StateName,
+    pub(super) op: Op,
+    pub(super) priority: i64,
+    pub(super) run_at: Timestamp,
+    pub(super) executions: i64,
+    pub(super) deferrals: i64,
+    pub(super) blocked_by: Option<i64>,
+    pub(super) vanished: bool,
+}
+
+/// What follows for one asked version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Nobody has heard of the source.
+    First,
+    /// Its version is this one already; `refresh`: its identity on disk is a new one all the same.
+    Same { refresh: bool },
+    /// A pipeline that was not given this version yet.
+    AnotherPipeline,
+    /// New content, or content that came anew.
+    Raise { op: Op },
+    /// Only the content can tell.
+    TakeDigest,
+}
+
+/// Compares what was seen with what is known.
+pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
+    if new.note_only {
+        return Decision::Same { refresh: !known.present };
+    }
+    if known.consumed {
+        // We take the old file away ourselves: whatever else is there arrived anew. But the old file may have been
+        // seen just before it went.
+        let old =
+            known.moving.is_some_and(|old| old.same_but_for_ctime(&new.identity)) || new.identity == known.identity;
+        return if old { Decision::Same { refresh: false } } else { Decision::Raise { op: Op::Add } };
+    }
+    let Some(taken) = &known.taken else { return Decision::AnotherPipeline };
+    if new.force {
+        return Decision::Raise { op: Op::Modify };
+    }
+    let came_back = !known.present
+        && taken.row.as_ref().is_none_or(|row| row.op == Op::Delete || row.vanished)
+        && known.current_digest().is_none();
+    if came_back {
+        return Decision::Raise { op: Op::Add };
+    }
+    if new.identity == known.identity {
+        return current(known, taken, !known.present);
+    }
+    // The digest decides. Where the old one was never taken, nobody can say that the content is the same.
+    match (new.digest, known.current_digest()) {
+        (None, _) => Decision::TakeDigest,
+        (Some(digest), Some(old)) if digest == old => current(known, taken, true),
+        (Some(_), _) => Decision::Raise { op: Op::Modify },
+    }
+}
+
+pub(super) const fn current(known: &Known, taken: &Taken, refresh: bool) -> Decision {
+    if taken.version < known.version { Decision::AnotherPipeline } else { Decision::Same { refresh } }
+}
+
+pub(super) async fn look_up(tx: &mut SqliteConnection, round: &[Asked<'_>]) -> Result<Vec<Option<Known>>> {
+    let keys: Vec<_> = round.iter().map(|asked| (asked.key.scope, &asked.key.identity, asked.key.pipeline)).collect();
+    let rows = sqlx::query(include_str!("../sql/look_up.sql")).bind(wire::rows(&keys)?).fetch_all(tx).await?;
+    let mut known = vec![None; round.len()];
+    for row in rows {
+        let at = usize::try_from(row.try_get::<i64, _>("at")?).unwrap_or(usize::MAX);
+        if let Some(slot) = known.get_mut(at) {
+            *slot = Some(read_known(&row)?);
+        }
+    }
+    Ok(known)
+}
+
+pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
+    let word = |name: &str| -> Result<Option<String>> { Ok(row.try_get(name)?) };
+    let taken = match row.try_get::<Option<i64>, _>("taken_version")? {
+        None => None,
+        Some(version) => Some(Taken {
+            version,
+            job: JobId(row.try_get("taken_job")?),
+            started: row.try_get::<bool, _>("taken_started")?,
+            row: match word("job_state")? {
+                None => None,
+                Some(state) => Some(TakenRow {
+                    state: parse(&state)?,
+                    op: parse(&word("job_op")?.unwrap_or_default())?,
+                    priority: row.try_get("job_priority")?,
+                    run_at: Timestamp::from_millis(row.try_get("job_run_at")?),
+                    executions: row.try_get("job_executions")?,
+                    deferrals: row.try_get("job_deferrals")?,
+                    blocked_by: row.try_get("job_blocked_by")?,
+                    vanished: word("job_reason")?.as_deref() == Some("vanished"),
+                }),
+            },
+        }),
+    };
+    let presence = word("presence")?.unwrap_or_default();
+    Ok(Known {
+        source: row.try_get("source")?,
+        version: row.try_get("version")?,
+        identity: wire::identity([
+            row.try_get("dev")?,
+            row.try_get("inode")?,
+            row.try_get("size")?,
+            row.try_get("mtime_ns")?,
+            row.try_get("ctime_ns")?,
+        ]),
+        digest: wire::digest(row.try_get("digest")?)?,
+        digest_version: row.try_get("digest_version")?,
+        present: presence == "present",
+        consumed: presence == "consumed",
+        moving: match row.try_get::<Option<i64>, _>("d_dev")? {
+            None => None,
+            Some(dev) => Some(wire::identity([
+                dev,
+                row.try_get("d_inode")?,
+                row.try_get("d_size")?,
+                row.try_get("d_mtime_ns")?,
+                row.try_get("d_ctime_ns")?,
+            ])),
+        },
+        taken,
+    })
+}
+
+/// A word of the tables as its enum.
+pub(in crate::store::sqlite) fn parse<T: std::str::FromStr>(word: &str) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    word.parse().map_err(|error| StoreError::Corrupt(format!("a row of the database holds an unknown word: {error}")))
+}
