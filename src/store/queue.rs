@@ -176,6 +176,8 @@ pub struct Settlement {
     pub output: Vec<u8>,
     /// What it worked on.
     pub content: Option<Content>,
+    /// When it ended, which is before the verdict looked at the clock.
+    pub finished_at: Timestamp,
     /// How long it took.
     pub duration: Duration,
 }

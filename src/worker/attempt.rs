@@ -84,6 +84,7 @@ impl Workshop {
         if handle.reason() == Some(StopReason::LeaseLost) {
             return Ended::LeaseLost(lease);
         }
+        let finished_at = self.clock.now();
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
             None => self.judge(&lease, &work, &mut findings, &handle).await,
@@ -94,6 +95,7 @@ impl Workshop {
             code: findings.report.code,
             output: findings.report.output,
             content: findings.content,
+            finished_at,
             duration: begun.elapsed(),
         })
     }

@@ -282,7 +282,7 @@ impl Dispatcher {
     fn start(&mut self, lease: Lease, work: Work) {
         let Some(pipeline) = self.workshop.settings.borrow().pipelines.get(&work.pipeline).cloned() else {
             // A reload took the pipeline away between the question and the answer: back to where it was.
-            self.ended.push(release(lease));
+            self.ended.push(release(lease, self.workshop.clock.now()));
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
@@ -413,13 +413,14 @@ fn report(settled: Settling) -> Result<(), StoreError> {
     }
 }
 
-fn release(lease: Lease) -> Settlement {
+fn release(lease: Lease, now: Timestamp) -> Settlement {
     Settlement {
         lease,
         verdict: Verdict::Release,
         code: None,
         output: Vec::new(),
         content: None,
+        finished_at: now,
         duration: Duration::ZERO,
     }
 }

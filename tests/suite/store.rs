@@ -66,6 +66,7 @@ impl Fixture {
             code: Some(0),
             output: b"out".to_vec(),
             content,
+            finished_at: self.clock.now(),
             duration: Duration::from_millis(5),
         };
         self.store.settle(vec![end]).await.unwrap()[0]

@@ -39,6 +39,7 @@ struct JobEnd<'a> {
     fence: i64,
     state: &'static str,
     run_at: Option<i64>,
+    ended_at: i64,
     finished_at: Option<i64>,
     spent: bool,
     deferred: bool,
@@ -80,7 +81,7 @@ impl Ends {
                 Some(held) => Settled::As(rows.add(end, &held, now, tally)),
             });
         }
-        rows.write(tx, now).await?;
+        rows.write(tx).await?;
         Ok(answers)
     }
 }
@@ -124,10 +125,10 @@ struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     fn add(&mut self, end: &'a Settlement, held: &Held, now: Timestamp, tally: &mut Tally) -> StateName {
-        let (id, mut row) = (end.lease.job(), job_end(end, now));
+        let (id, mut row) = (end.lease.job(), job_end(end));
         if let (Some(successor), true) = (held.successor, row.finished_at.is_none()) {
             row.state = StateName::Skipped.as_str();
-            (row.run_at, row.finished_at) = (None, Some(now.as_millis()));
+            (row.run_at, row.finished_at) = (None, Some(row.ended_at));
             (row.reason, row.superseded_by) = (Some("superseded"), Some(successor));
         }
         let state = if row.state == "skipped" { StateName::Skipped } else { state_after(&end.verdict) };
@@ -154,17 +155,13 @@ impl<'a> Rows<'a> {
         state
     }
 
-    async fn write(&self, tx: &mut SqliteConnection, now: Timestamp) -> Result<()> {
+    async fn write(&self, tx: &mut SqliteConnection) -> Result<()> {
         if self.jobs.is_empty() {
             return Ok(());
         }
         let jobs = wire::rows(&self.jobs)?;
         // The history first: it reads what the execution was before the job moves on.
-        sqlx::query(include_str!("sql/insert_attempts.sql"))
-            .bind(&jobs)
-            .bind(now.as_millis())
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(include_str!("sql/insert_attempts.sql")).bind(&jobs).execute(&mut *tx).await?;
         for (id, output) in &self.outputs {
             sqlx::query(
                 "INSERT OR IGNORE INTO outputs (job, seq, output) SELECT id, executions, ?2 FROM jobs WHERE id = ?1",
@@ -212,14 +209,15 @@ const fn state_after(verdict: &Verdict) -> StateName {
 }
 
 /// The job's new facts, as the verdict has them.
-fn job_end(end: &Settlement, now: Timestamp) -> JobEnd<'_> {
+fn job_end(end: &Settlement) -> JobEnd<'_> {
     let state = state_after(&end.verdict);
     let error = end.verdict.error();
     let mut row = JobEnd {
         id: end.lease.job().0,
         fence: end.lease.fence().0,
         state: state.as_str(),
-        finished_at: state.is_final().then_some(now.as_millis()),
+        ended_at: end.finished_at.as_millis(),
+        finished_at: state.is_final().then_some(end.finished_at.as_millis()),
         spent: end.verdict.spends(),
         deferred: matches!(end.verdict, Verdict::Defer { .. }),
         size: end.content.map(|content| content.identity.size),
