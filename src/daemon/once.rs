@@ -7,6 +7,7 @@ use super::watches::Handle;
 use super::{EXIT_DONE, EXIT_FAILED, House};
 use crate::job::StateName;
 use crate::store::{Backlog as _, Browse as _, Overview};
+use crate::watch::Root;
 
 /// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -35,10 +36,11 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
                     tracing::warn!(watch = watch.name, file, "still being written; it was not processed");
                 }
             }
+            let away = watches.iter().filter(|watch| matches!(watch.status.root, Root::Missing(_))).count();
             name_held_back(&house.store.overview().await?);
             let (completed, failed) = house.store.ended(begun).await?;
             tracing::info!(completed, failed, "everything found is done");
-            return Ok(if failed == 0 { EXIT_DONE } else { EXIT_FAILED });
+            return Ok(if failed == 0 && away == 0 { EXIT_DONE } else { EXIT_FAILED });
         }
         let pause = if quiet == 1 { ASK_AGAIN } else { LONGEST_WAIT };
         tokio::select! {

@@ -23,11 +23,22 @@ pub struct Disposition {
     pub error: Option<JobError>,
 }
 
+/// What became of an intent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// It is committed.
+    Committed,
+    /// A newer version of the source is known, whose own job decides about the file.
+    Newer,
+    /// The lease was lost; nothing was written.
+    LeaseLost,
+}
+
 /// Keeps the intents.
 #[async_trait]
 pub trait Dispositions: Send + Sync {
-    /// Commits the intent and marks the source as taken away by ourselves; `false`: the lease was lost.
-    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<bool>;
+    /// Commits the intent and marks the source as taken away by ourselves, unless the file is a newer version's by now.
+    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<Intent>;
     /// Forgets the intent; `false`: the lease was lost. With `back`, the file is under its name again, as it is now,
     /// and is ours to watch like any other. Without, what is under the name is another file, which arrived anew.
     async fn withdraw(&self, claim: Claim, back: Option<FileIdentity>) -> Result<bool>;

@@ -23,7 +23,7 @@ mod steer;
 mod upkeep;
 
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
-pub use disposition::{Disposition, Dispositions};
+pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Result, StoreError};
 pub use lease::{Claim, Lease};
 pub use queue::{

@@ -21,7 +21,9 @@ use crate::config::Disposal;
 use crate::intake::digest_file;
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
-use crate::store::{Content, Disposition, Dispositions, Enqueued, Lease, NewJob, Queue, Settlement, StoreError, Work};
+use crate::store::{
+    Content, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement, StoreError, Work,
+};
 
 /// A lease this close to its end is given up rather than worked on.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
@@ -257,8 +259,10 @@ impl Workshop {
         handle: &Handle,
     ) -> Result<bool, JobError> {
         for _ in 0..TOUCHES {
-            if !self.intend(lease, plan, handle).await? {
-                return Ok(false);
+            match self.intend(lease, plan, handle).await? {
+                Intent::Committed => {}
+                Intent::Newer => return Ok(true),
+                Intent::LeaseLost => return Ok(false),
             }
             if self.carry_out(plan.clone()).await? != Carried::AnotherFile {
                 return Ok(true);
@@ -272,15 +276,15 @@ impl Workshop {
     }
 
     /// Commits the intent. The processor's work is done and must not be done again for want of room, so a database that
-    /// can't be written just now is waited for, until somebody stops the attempt; `false` then, or when the lease was
-    /// lost.
-    async fn intend(&self, lease: &Lease, plan: &Disposition, handle: &Handle) -> Result<bool, JobError> {
+    /// can't be written just now is waited for, until somebody stops the attempt, whose lease is as good as lost
+    /// then.
+    async fn intend(&self, lease: &Lease, plan: &Disposition, handle: &Handle) -> Result<Intent, JobError> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.dispositions.intend(lease.claim(), plan.clone()).await {
                 Err(error) if error.is_passing() => {
                     tokio::select! {
-                        () = handle.token().cancelled() => return Ok(false),
+                        () = handle.token().cancelled() => return Ok(Intent::LeaseLost),
                         () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                     }
                 }
@@ -391,9 +395,20 @@ fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
 }
 
+/// Whether the root of the file's watch is missing.
+fn root_is_away(work: &Work) -> bool {
+    let SourceKey::Watched { relative, .. } = &work.source else { return false };
+    work.path.ancestors().nth(relative.components().count()).is_some_and(|root| !root.is_dir())
+}
+
 fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
     let message = format!("{}: {error}", work.path.display());
     match error.kind() {
+        // A whole folder that is away, unmounted or renamed, says nothing about its files.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if root_is_away(work) => Outcome::Deferred {
+            after: None,
+            error: JobError::transient(ErrorKind::Vanished, format!("{message}; the watch's folder is not there")),
+        },
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.execution == 1 => {
             Outcome::Moot(SkipReason::Vanished)
         }

@@ -1,11 +1,13 @@
 //! The dispatcher: one loop that leases, hands out, gathers and settles.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::futures::OwnedNotified;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
@@ -136,14 +138,14 @@ impl Dispatcher {
         let mut hungry = true;
         let mut heartbeat = Instant::now() + self.heartbeat_period();
         let mut next_due: Option<Timestamp> = None;
+        let mut changed = self.interest();
         loop {
-            // Interest first, then the question: what changes in between wakes the wait below.
-            let changed = self.workshop.queue.changed();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
             // Once everything else has ended, a suspect's turn has come.
             while hungry || !self.ended.is_empty() || (self.quiesce && self.running.is_empty() && self.may_lease()) {
                 hungry = false;
+                // Interest first, then the question: what changes in between, or while the loop is busy with something
+                // else, wakes the wait below. It is renewed here alone, so that no change is ever forgotten.
+                changed = self.interest();
                 next_due = self.turn().await?;
             }
             if self.stops.draining.is_cancelled() && self.running.is_empty() && self.ended.is_empty() {
@@ -163,7 +165,7 @@ impl Dispatcher {
                 Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
                 Some(settled) = self.settling.next() => { report(settled)?; Woken::Idle }
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
-                () = changed => Woken::Hungry,
+                () = &mut changed => Woken::Hungry,
                 () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
@@ -175,6 +177,13 @@ impl Dispatcher {
                 self.gather(ended);
             }
         }
+    }
+
+    /// Resolves when jobs may have become leasable since now.
+    fn interest(&self) -> Pin<Box<OwnedNotified>> {
+        let mut changed = Box::pin(self.workshop.queue.changed());
+        changed.as_mut().enable();
+        changed
     }
 
     fn heartbeat_period(&self) -> Duration {

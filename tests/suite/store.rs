@@ -12,8 +12,8 @@ use ingestd::job::{
 };
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
-    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Lease, NewJob, Queue, Settings, Settled, Settlement,
-    Sources, Steered, Steering, Vanished, Want, Work,
+    Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Intent, Lease, NewJob, Queue, Settings, Settled,
+    Settlement, Sources, Steered, Steering, Vanished, Want, Work,
 };
 
 /// A store in a folder of its own, with a clock that moves when told.
@@ -315,7 +315,7 @@ async fn a_file_that_we_took_away_ourselves_is_no_delete_and_may_arrive_anew() {
         identity: work.identity,
         error: None,
     };
-    assert!(f.store.intend(lease.claim(), way).await.unwrap());
+    assert_eq!(f.store.intend(lease.claim(), way).await.unwrap(), Intent::Committed);
     let seen_just_before = f.enqueue(watched("a", 1)).await;
     assert!(matches!(seen_just_before, Enqueued::Known { .. }), "{seen_just_before:?}");
     f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;

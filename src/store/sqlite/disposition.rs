@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::disposition::{Disposition, Dispositions};
+use super::super::disposition::{Disposition, Dispositions, Intent};
 use super::super::error::Result;
 use super::super::lease::Claim;
 use super::{SqliteStore, wire};
@@ -12,7 +12,7 @@ use crate::job::FileIdentity;
 
 #[async_trait]
 impl Dispositions for SqliteStore {
-    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<bool> {
+    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<Intent> {
         let clock = self.clock.clone();
         self.write(move |tx| {
             let (disposition, now) = (disposition.clone(), clock.now());
@@ -36,9 +36,12 @@ async fn stands(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
     Ok(row.is_some())
 }
 
-async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: Timestamp) -> Result<bool> {
+async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: Timestamp) -> Result<Intent> {
     if !stands(tx, claim).await? {
-        return Ok(false);
+        return Ok(Intent::LeaseLost);
+    }
+    if has_newer(tx, claim).await? {
+        return Ok(Intent::Newer);
     }
     let [dev, inode, size, mtime, ctime] = wire::identity_columns(&to.identity);
     sqlx::query(
@@ -60,7 +63,7 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     .bind(ctime)
     .execute(&mut *tx)
     .await?;
-    // From here on its absence is our doing and no delete; unless a newer version is known already.
+    // From here on its absence is our doing and no delete.
     sqlx::query(
         "UPDATE sources SET presence = 'consumed', gone_at = ?2 FROM jobs AS j
          WHERE j.id = ?1 AND sources.id = j.source AND sources.version = j.version",
@@ -69,7 +72,19 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     .bind(now.as_millis())
     .execute(tx)
     .await?;
-    Ok(true)
+    Ok(Intent::Committed)
+}
+
+/// Whether the source is at a newer version than the job, and nothing of this job is on its way yet.
+async fn has_newer(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
+    let row = sqlx::query(
+        "SELECT 1 FROM jobs AS j JOIN sources AS s ON s.id = j.source
+         WHERE j.id = ?1 AND s.version > j.version AND NOT EXISTS (SELECT 1 FROM dispositions WHERE job = ?1)",
+    )
+    .bind(claim.job.0)
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
 }
 
 async fn withdraw(tx: &mut SqliteConnection, claim: Claim, back: Option<FileIdentity>) -> Result<bool> {

@@ -280,7 +280,11 @@ impl WriterTask {
         loop {
             let (group, outside) = tokio::select! {
                 call = self.calls.recv() => match call {
-                    Some(first) => self.gather(first),
+                    Some(first) => {
+                        // Whoever is about to call gets to: the dispatcher's ends and its next lease share a commit.
+                        tokio::task::yield_now().await;
+                        self.gather(first)
+                    }
                     None => break,
                 },
                 () = self.kept.due() => (Group::default(), Vec::new()),
