@@ -49,7 +49,8 @@ pub async fn run(args: Health, context: &mut Context) -> Done {
     let (grade, reason) = match look(context).await {
         Ok(verdict) => verdict,
         // A database that can't be read at all is what a monitor has to hear first; wrong usage stays 2 as well.
-        Err(failure) => (Grade::Critical, failure.message),
+        // It is told in one line, whatever was said.
+        Err(failure) => (Grade::Critical, failure.message.split_whitespace().collect::<Vec<_>>().join(" ")),
     };
     if args.format.json {
         context.screen.json(&serde_json::json!({ "status": grade.as_str(), "reason": reason }))?;

@@ -12,6 +12,8 @@ mod code {
     pub const FULL: i32 = 13;
     pub const CANTOPEN: i32 = 14;
     pub const NOTADB: i32 = 26;
+    /// The WAL's index could not grow, which nothing but a full disk brings about.
+    pub const IOERR_SHMSIZE: i32 = IOERR | 19 << 8;
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -19,7 +21,10 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(inner) => {
                 let number = inner.code().and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
-                from_code(number & 0xff, inner.message())
+                match number {
+                    code::IOERR_SHMSIZE => Self::Full,
+                    _ => from_code(number & 0xff, inner.message()),
+                }
             }
             sqlx::Error::Io(io) => Self::Disk(io.to_string()),
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
