@@ -8,14 +8,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
-use super::settings::WorkerSettings;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
@@ -79,7 +78,7 @@ pub struct Dispatcher {
     attempts: JoinSet<Ended>,
     by_task: HashMap<Id, Claim>,
     /// Of what runs or has ended and is not settled yet.
-    pipeline_of: HashMap<Claim, String>,
+    about: HashMap<Claim, About>,
     warnings: Warnings,
     running: Running,
     ended: Vec<Settlement>,
@@ -91,9 +90,24 @@ pub struct Dispatcher {
     quiesce: bool,
 }
 
+/// What an execution is about, for people.
+#[derive(Debug)]
+struct About {
+    pipeline: String,
+    path: String,
+}
+
+/// An end as it is told once it is written.
+struct Told {
+    claim: Claim,
+    about: Option<About>,
+    verdict: Verdict,
+    took: Duration,
+}
+
 /// What was handed to the store, and its answer.
 struct Settling {
-    ends: Vec<(Claim, Verdict, Duration)>,
+    ends: Vec<Told>,
     answer: Result<Vec<Settled>, StoreError>,
 }
 
@@ -118,7 +132,7 @@ impl Dispatcher {
             pulse,
             attempts: JoinSet::new(),
             by_task: HashMap::new(),
-            pipeline_of: HashMap::new(),
+            about: HashMap::new(),
             warnings,
             running: Running::default(),
             ended: Vec::new(),
@@ -230,12 +244,18 @@ impl Dispatcher {
         if ends.is_empty() {
             return;
         }
-        for end in &ends {
-            self.note_program(end);
-        }
         let queue = self.workshop.queue.clone();
-        let told = ends.iter().map(|end| (end.lease.claim(), end.verdict.clone(), end.duration)).collect();
+        let told: Vec<Told> = ends.iter().map(|end| self.tell(end)).collect();
         self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
+    }
+
+    fn tell(&mut self, end: &Settlement) -> Told {
+        let claim = end.lease.claim();
+        let about = self.about.remove(&claim);
+        if let Some(about) = &about {
+            self.note_program(&about.pipeline, &end.verdict);
+        }
+        Told { claim, about, verdict: end.verdict.clone(), took: end.duration }
     }
 
     /// Waits for the last answers, but not for a disk that stays full.
@@ -295,7 +315,8 @@ impl Dispatcher {
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
-        self.pipeline_of.insert(claim, work.pipeline.clone());
+        let path = work.path.to_string_lossy().into_owned();
+        self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
         let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
         let task = self.attempts.spawn(attempt);
@@ -312,22 +333,21 @@ impl Dispatcher {
         match ended {
             Ok((_, Ended::Verdict(end))) => self.ended.push(end),
             Ok((_, Ended::LeaseLost(lease))) => {
-                self.pipeline_of.remove(&claim);
+                self.about.remove(&claim);
                 tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
             }
             // Its lease is gone with it, runs out, and is taken back.
             Err(error) => {
-                self.pipeline_of.remove(&claim);
+                self.about.remove(&claim);
                 tracing::error!(job.id = %claim.job, %error, "an attempt panicked");
             }
         }
     }
 
     /// A program that is missing is a warning for as long as the pipeline's attempts end so.
-    fn note_program(&mut self, end: &Settlement) {
-        let Some(pipeline) = self.pipeline_of.remove(&end.lease.claim()) else { return };
+    fn note_program(&self, pipeline: &str, verdict: &Verdict) {
         let key = format!("pipeline.{pipeline}.program");
-        match &end.verdict {
+        match verdict {
             Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
                 self.warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
             }
@@ -408,8 +428,8 @@ fn obey(running: &Running, command: Command) {
 fn report(settled: Settling) -> Result<(), StoreError> {
     match settled.answer {
         Ok(answers) => {
-            for ((claim, verdict, took), answer) in settled.ends.iter().zip(answers) {
-                report_end(*claim, verdict, *took, answer);
+            for (told, answer) in settled.ends.iter().zip(answers) {
+                report_end(told, answer);
             }
             Ok(())
         }
@@ -435,22 +455,21 @@ fn release(lease: Lease, now: Timestamp) -> Settlement {
 }
 
 /// Says once how an execution ended: failures aloud, the rest for who listens.
-fn report_end(claim: Claim, verdict: &Verdict, took: Duration, answer: Settled) {
-    let (job, duration_ms) = (claim.job, crate::clock::millis(took));
-    match (answer, verdict) {
+fn report_end(told: &Told, answer: Settled) {
+    let (job, duration_ms) = (told.claim.job, crate::clock::millis(told.took));
+    let pipeline = told.about.as_ref().map(|about| about.pipeline.as_str());
+    let path = told.about.as_ref().map(|about| about.path.as_str());
+    match (answer, &told.verdict) {
         (Settled::LeaseLost, _) => {
-            tracing::warn!(job.id = %job, fence = %claim.fence, "lease lost; nothing was written");
+            tracing::warn!(job.id = %job, path, fence = %told.claim.fence, "lease lost; nothing was written");
         }
-        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, %error, duration_ms, "failed"),
+        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, pipeline, path, %error, duration_ms, "failed"),
         (_, Verdict::Retry { run_at, error }) => {
-            tracing::info!(job.id = %job, %error, duration_ms, retry_at = %run_at, "will be retried");
+            tracing::info!(job.id = %job, pipeline, path, %error, duration_ms, retry_at = %run_at, "will be retried");
         }
         (_, Verdict::Defer { run_at, error }) => {
-            tracing::debug!(job.id = %job, %error, again_at = %run_at, "deferred");
+            tracing::debug!(job.id = %job, pipeline, path, %error, again_at = %run_at, "deferred");
         }
-        (_, other) => tracing::debug!(job.id = %job, duration_ms, "{}", other.as_str()),
+        (_, other) => tracing::debug!(job.id = %job, pipeline, path, duration_ms, "{}", other.as_str()),
     }
 }
-
-/// The settings' channel, for whoever replaces them.
-pub type SettingsSender = watch::Sender<Arc<WorkerSettings>>;
