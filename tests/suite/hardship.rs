@@ -155,6 +155,26 @@ fn a_root_that_vanishes_is_not_a_thousand_deletions() {
 }
 
 #[test]
+fn jobs_that_wait_while_their_folder_is_away_fail_for_nothing() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"test -e @PLACE@/go || exit 75\"]\n\
+         retry = { base = \"20ms\", factor = 1.0, jitter = \"none\" }\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\npoll_interval = \"100ms\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("file", "x");
+    let kind = || place.newest_of("file").map(|job| job["error"]["kind"].clone());
+    wait_until("it is deferred", || kind() == Some("exit".into()));
+    fs::rename(place.inbox(), place.at("elsewhere")).unwrap();
+    wait_until("its folder is missed", || kind() == Some("vanished".into()));
+    assert_eq!(place.in_state("failed"), 0);
+    fs::rename(place.at("elsewhere"), place.inbox()).unwrap();
+    fs::write(place.at("go"), "").unwrap();
+    place.wait_count("completed", 1);
+    assert_eq!(place.in_state("failed"), 0);
+}
+
+#[test]
 fn lost_events_are_made_good_by_a_scan() {
     let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").ok();
     let Some(most) = most.and_then(|most| most.trim().parse::<usize>().ok()).filter(|most| *most <= 20_000) else {
