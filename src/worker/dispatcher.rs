@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
+use super::told::{About, Settling, Told, report};
 use crate::clock::{Clock, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
-use crate::store::{Appetite, Claim, Lease, Leased, Settled, Settlement, StoreError, Want, Work};
+use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
 use crate::warnings::{Severity, Warnings};
 
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
@@ -88,27 +89,6 @@ pub struct Dispatcher {
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
-}
-
-/// What an execution is about, for people.
-#[derive(Debug)]
-struct About {
-    pipeline: String,
-    path: String,
-}
-
-/// An end as it is told once it is written.
-struct Told {
-    claim: Claim,
-    about: Option<About>,
-    verdict: Verdict,
-    took: Duration,
-}
-
-/// What was handed to the store, and its answer.
-struct Settling {
-    ends: Vec<Told>,
-    answer: Result<Vec<Settled>, StoreError>,
 }
 
 /// What woke the loop.
@@ -424,24 +404,6 @@ fn obey(running: &Running, command: Command) {
     }
 }
 
-/// Says how executions ended, as the store answered.
-fn report(settled: Settling) -> Result<(), StoreError> {
-    match settled.answer {
-        Ok(answers) => {
-            for (told, answer) in settled.ends.iter().zip(answers) {
-                report_end(told, answer);
-            }
-            Ok(())
-        }
-        Err(error) if error.is_fatal() => Err(error),
-        // The leases run out, and the jobs are taken back as crashed.
-        Err(error) => {
-            tracing::error!(ends = settled.ends.len(), %error, "ends of executions could not be written");
-            Ok(())
-        }
-    }
-}
-
 fn release(lease: Lease, now: Timestamp) -> Settlement {
     Settlement {
         lease,
@@ -451,25 +413,5 @@ fn release(lease: Lease, now: Timestamp) -> Settlement {
         content: None,
         finished_at: now,
         duration: Duration::ZERO,
-    }
-}
-
-/// Says once how an execution ended: failures aloud, the rest for who listens.
-fn report_end(told: &Told, answer: Settled) {
-    let (job, duration_ms) = (told.claim.job, crate::clock::millis(told.took));
-    let pipeline = told.about.as_ref().map(|about| about.pipeline.as_str());
-    let path = told.about.as_ref().map(|about| about.path.as_str());
-    match (answer, &told.verdict) {
-        (Settled::LeaseLost, _) => {
-            tracing::warn!(job.id = %job, path, fence = %told.claim.fence, "lease lost; nothing was written");
-        }
-        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, pipeline, path, %error, duration_ms, "failed"),
-        (_, Verdict::Retry { run_at, error }) => {
-            tracing::info!(job.id = %job, pipeline, path, %error, duration_ms, retry_at = %run_at, "will be retried");
-        }
-        (_, Verdict::Defer { run_at, error }) => {
-            tracing::debug!(job.id = %job, pipeline, path, %error, again_at = %run_at, "deferred");
-        }
-        (_, other) => tracing::debug!(job.id = %job, pipeline, path, duration_ms, "{}", other.as_str()),
     }
 }

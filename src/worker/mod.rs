@@ -14,6 +14,7 @@ pub mod dispatcher;
 pub mod disposal;
 mod running;
 mod settings;
+mod told;
 
 pub use dispatcher::{Command, Dispatcher, Handles};
 pub use running::RunningJob;
