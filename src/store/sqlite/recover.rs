@@ -64,11 +64,12 @@ async fn gather(tx: &mut SqliteConnection, whose: Whose, max_crashes: u32) -> Re
     )
     .execute(&mut *tx)
     .await?;
-    let (sql, boot, passed) = match whose {
-        Whose::DeadBoots { but } => (include_str!("sql/gather_dead.sql"), but, i64::MAX),
-        Whose::Expired { boot, now } => (include_str!("sql/gather_expired.sql"), boot, now.as_millis()),
+    let (boot, passed, own) = match whose {
+        Whose::DeadBoots { but } => (but, i64::MAX, false),
+        Whose::Expired { boot, now } => (boot, now.as_millis(), true),
     };
-    sqlx::query(sql).bind(boot).bind(passed).bind(max_crashes).execute(tx).await?;
+    let sql = include_str!("sql/gather_crashed.sql");
+    sqlx::query(sql).bind(boot).bind(passed).bind(max_crashes).bind(own).execute(tx).await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
--- Leases of every boot but ?1. What follows: given up after ?3 crashes while alone; superseded where a newer
+-- Leases whose deadline (CLOCK_BOOTTIME) is at most ?2: of boot ?1 where ?4, else of every other. What follows: given up after ?3 crashes while alone; superseded where a newer
 -- version waits; due again otherwise. A file on its way (a disposition) is always brought to its end first.
 INSERT INTO temp.crashed (id, pipeline, priority, next_state, successor, moving, suspect)
 SELECT j.id, j.pipeline, j.priority,
@@ -10,4 +10,4 @@ SELECT j.id, j.pipeline, j.priority,
 FROM jobs AS j INDEXED BY jobs_leased
 LEFT JOIN jobs AS b ON b.blocked_by = j.id
 LEFT JOIN dispositions AS d ON d.job = j.id
-WHERE j.state = 'running' AND j.boot <> ?1 AND j.lease_deadline <= ?2
+WHERE j.state = 'running' AND j.boot IS NOT NULL AND (j.boot = ?1) = ?4 AND j.lease_deadline <= ?2
