@@ -15,11 +15,12 @@ use super::super::disposition::Disposition;
 use super::super::error::{Result, StoreError};
 use super::super::lease::{Claim, Lease};
 use super::super::queue::{Appetite, Leased, Want, Work};
-use super::enqueue::{SCOPE_KEY, SCOPE_PATH, parse};
+use super::enqueue::parse;
+use super::row::source_of;
 use super::tally::Tally;
 use super::wire;
 use crate::clock::{Boottime, Timestamp, millis};
-use crate::job::{Fence, IdempotencyKey, Incarnation, JobError, JobId, Priority, SourceKey, Spent, StateName};
+use crate::job::{Fence, IdempotencyKey, Incarnation, JobError, JobId, Priority, Spent, StateName};
 
 /// What a lease call goes by.
 #[derive(Clone, Debug)]
@@ -190,28 +191,8 @@ async fn mark(
         .collect()
 }
 
-/// The source of a row that has `scope`, `identity`, `own_path`, `watch` and `root`, and its absolute path.
-pub(super) fn source_of(row: &SqliteRow) -> Result<(SourceKey, std::path::PathBuf)> {
-    let identity: Vec<u8> = row.try_get("identity")?;
-    let own_path: Option<Vec<u8>> = row.try_get("own_path")?;
-    Ok(match row.try_get::<i64, _>("scope")? {
-        SCOPE_PATH => {
-            let path = wire::path(identity);
-            (SourceKey::Path(path.clone()), path)
-        }
-        SCOPE_KEY => {
-            let path = wire::path(own_path.unwrap_or_default());
-            (SourceKey::Keyed { key: String::from_utf8_lossy(&identity).into_owned(), path: path.clone() }, path)
-        }
-        _ => {
-            let path = wire::joined(&row.try_get::<Vec<u8>, _>("root")?, &identity);
-            (SourceKey::Watched { watch: row.try_get("watch")?, relative: wire::path(identity) }, path)
-        }
-    })
-}
-
 fn read_work(row: &SqliteRow, request: &Request) -> Result<Work> {
-    let (source, path) = source_of(row)?;
+    let (source, path) = source_of(row, JobId(row.try_get("id")?))?;
     let count = |name: &str| -> Result<u32> { Ok(u32::try_from(row.try_get::<i64, _>(name)?).unwrap_or(u32::MAX)) };
     let pipeline: String = row.try_get("pipeline")?;
     let op = parse(&row.try_get::<String, _>("op")?)?;

@@ -16,16 +16,12 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::browse::Attempt;
 use super::super::error::{Result, StoreError};
+use super::enqueue::{SCOPE_KEY, SCOPE_PATH};
 use crate::clock::Timestamp;
 use crate::job::{
     Digest, IdempotencyKey, Incarnation, Job, JobError, JobId, Priority, SkipReason, SourceKey, State, StateName,
     UnknownName,
 };
-
-/// Source of files that were named by their absolute path (`sources.scope`).
-const SCOPE_PATH: i64 = 0;
-/// Source of files under an identity of the caller's own.
-const SCOPE_KEY: i64 = -1;
 
 /// Why a row can't be read.
 #[derive(Debug)]
@@ -61,6 +57,12 @@ pub(super) fn attempt(row: &SqliteRow) -> Result<Attempt> {
 pub(super) fn path_of(row: &SqliteRow, id: JobId) -> Result<PathBuf> {
     let located = located(row).map_err(|why| unreadable(format_args!("job {id}"), why))?;
     Ok(located.path)
+}
+
+/// The source that job `id` is about, and its file's path, from a row with the columns of its source.
+pub(super) fn source_of(row: &SqliteRow, id: JobId) -> Result<(SourceKey, PathBuf)> {
+    let located = located(row).map_err(|why| unreadable(format_args!("job {id}"), why))?;
+    Ok((located.key, located.path))
 }
 
 fn unreadable(what: impl Display, why: Unreadable) -> StoreError {

@@ -1,7 +1,6 @@
 //! How rows travel into a statement: one JSON array of arrays, unrolled by `json_each`. JSON carries no raw
 //! bytes, so paths and digests go as hexadecimal and come back through `unhex`.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -39,11 +38,6 @@ pub(super) fn path_bytes(path: &Path) -> &[u8] {
 /// A path from a BLOB.
 pub(super) fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-/// A relative path under a root, both as BLOBs.
-pub(super) fn joined(root: &[u8], relative: &[u8]) -> PathBuf {
-    Path::new(OsStr::from_bytes(root)).join(OsStr::from_bytes(relative))
 }
 
 /// A digest from its column.

@@ -2,7 +2,7 @@
 SELECT j.id, j.version, j.op, j.priority, j.state, j.attempt, j.deferrals, j.executions, j.crashes, j.fence,
        j.first_started_at, j.digest, j.baseline, j.metadata,
        j.pipeline AS pipeline_id, p.name AS pipeline,
-       s.scope, s.identity, s.path AS own_path, w.name AS watch, w.root,
+       s.scope, s.identity, s.path AS source_path, w.name AS watch, w.root,
        s.dev, s.inode, s.size AS source_size, s.mtime_ns, s.ctime_ns,
        d.path AS d_path, d.private AS d_private, d.target AS d_target,
        d.error_kind AS d_error_kind, d.error_message AS d_error_message,
