@@ -1,10 +1,9 @@
 //! Drain: lease, process with nothing to do, settle, until nothing waits.
 
 use std::path::Path;
-use std::time::Instant;
 
 use crate::raw::Raw;
-use crate::report::{self, Aim, Rounds};
+use crate::report::{self, Aim, Rounds, Watch};
 use crate::{Bench, database, paths, pool, seed};
 
 const JOBS: i64 = 100_000;
@@ -17,7 +16,7 @@ pub fn nothing_to_read(bench: &Bench) {
     seed::deletes(&seeded, JOBS);
     let rounds = beside_raw(bench, 5, &seeded, None);
     let ratio = rounds.ratio();
-    let (ours, raw) = rounds.rates(usize::try_from(JOBS).unwrap());
+    let (ours, raw) = rounds.rates(JOBS);
     let what = format!("lease → noop → settle, 100 000 jobs without a file, concurrency {}", pool::CONCURRENCY);
     report::row(&what, &ours, &format!("raw: {raw}"), Some(ratio), &Aim::at_least(ratio, 0.6));
 }
@@ -29,7 +28,7 @@ pub fn files_to_read(bench: &Bench) {
     database::create(bench, &seeded, &root);
     seed::files(&seeded, &paths::make(&root, JOBS));
     let rounds = beside_raw(bench, 3, &seeded, Some(&root));
-    let (ours, raw) = rounds.rates(usize::try_from(JOBS).unwrap());
+    let (ours, raw) = rounds.rates(JOBS);
     let what = format!("lease → digest → noop → settle, 100 000 small files, concurrency {}", pool::CONCURRENCY);
     let beside = format!("raw, digests on one thread: {raw}");
     report::row(&what, &ours, &beside, Some(rounds.ratio()), &Aim::none());
@@ -51,9 +50,9 @@ fn beside_raw(bench: &Bench, n: usize, seeded: &Path, root: Option<&Path>) -> Ro
             database::copy(seeded, &raw_path);
             let connection = database::connect(&raw_path);
             let mut raw = Raw::new(&connection);
-            let begun = Instant::now();
+            let watch = Watch::start();
             assert_eq!(raw.drain(pool::CONCURRENCY, root) as i64, JOBS);
-            let took = begun.elapsed();
+            let took = watch.stop();
             drop(raw);
             connection.close().unwrap();
             took

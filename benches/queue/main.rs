@@ -42,8 +42,12 @@ pub struct Bench {
 }
 
 /// The subjects, by the names that choose them.
-const SUBJECTS: &[(&str, fn(&Bench))] =
-    &[("enqueue", enqueue::thousand_a_call), ("drain", drain::nothing_to_read), ("files", drain::files_to_read)];
+const SUBJECTS: &[(&str, fn(&Bench))] = &[
+    ("enqueue", enqueue::thousand_a_call),
+    ("single", enqueue::one_a_call),
+    ("drain", drain::nothing_to_read),
+    ("files", drain::files_to_read),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

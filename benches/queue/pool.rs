@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ingestd::clock::{Clock, SystemClock};
 use ingestd::job::{DigestAlgorithm, RetryPolicy};
@@ -20,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Bench;
 use crate::database::{self, PIPELINE};
+use crate::report::{Took, Watch};
 
 /// Jobs that may run at once.
 pub const CONCURRENCY: usize = 1_000;
 
 /// Lets the pool work until `n` jobs are completed; answers how long that took.
-pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Duration {
+pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (settings, watched) = watch::channel(Arc::new(noop(store.database_path())));
     let workshop =
@@ -38,12 +39,12 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Duration {
     let mut completed = onlooker.prepare("SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'completed'").unwrap();
     let mut activity = store.activity();
     bench.runtime.block_on(async {
-        let begun = Instant::now();
+        let watch = Watch::start();
         let working = bench.runtime.spawn(dispatcher.run());
         while completed.query_row([], |row| row.get::<_, i64>(0)).unwrap() < n {
             activity.changed().await.unwrap();
         }
-        let took = begun.elapsed();
+        let took = watch.stop();
         stops.draining.cancel();
         working.await.unwrap().unwrap();
         drop((settings, handles));
