@@ -23,6 +23,14 @@ struct Loss {
     version: i64,
 }
 
+/// ?1: the watch, ?2: relative to its root, ?3: the pipeline.
+pub(super) const LOSS: &str = "
+    SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions, j.blocked_by
+    FROM sources AS s
+    LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
+    LEFT JOIN jobs AS j ON j.id = t.job
+    WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'";
+
 pub(super) async fn vanish(
     tx: &mut SqliteConnection,
     gone: &[Gone],
@@ -57,18 +65,8 @@ pub(super) async fn vanish(
 }
 
 async fn look_up(tx: &mut SqliteConnection, scope: i64, gone: &Gone, pipeline: i64) -> Result<Option<Loss>> {
-    let row = sqlx::query(
-        "SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions, j.blocked_by
-         FROM sources AS s
-         LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
-         LEFT JOIN jobs AS j ON j.id = t.job
-         WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'",
-    )
-    .bind(scope)
-    .bind(wire::path_bytes(&gone.relative))
-    .bind(pipeline)
-    .fetch_optional(tx)
-    .await?;
+    let row =
+        sqlx::query(LOSS).bind(scope).bind(wire::path_bytes(&gone.relative)).bind(pipeline).fetch_optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     let job = match row.try_get::<Option<i64>, _>(3)? {
         None => None,
