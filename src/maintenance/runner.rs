@@ -151,7 +151,10 @@ impl Runner {
                 } else {
                     slot.ran(now);
                 }
-                warn(&self.context, duty, &failure.to_string());
+                // That the database can't be written at all is told once, by whoever watches that.
+                if !failure.is_passing() {
+                    warn(&self.context, duty, &failure.to_string());
+                }
                 self.note(duty, took, Err(failure.to_string())).await;
             }
         }

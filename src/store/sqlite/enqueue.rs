@@ -6,10 +6,14 @@
 //! 2. [`decide`] is pure: same version, refreshed identity, new version, or *take the digest first*.
 //! 3. The decisions are written as a handful of set-based statements. Numbers are given out here.
 //!
+//! 4. Where the caller is bound by a number of waiting jobs, whatever would raise it beyond is answered *full*, and
+//!    nothing of it is written. The number is read from the counters once for a group.
+//!
 //! A source that is asked for twice in one group is decided in two rounds, so that the second sees the first.
 
 mod known;
 mod numbers;
+mod room;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -25,6 +29,7 @@ use crate::job::{JobId, Op};
 
 use known::{Decision, Known, Taken, decide, look_up};
 use numbers::Names;
+use room::Room;
 use rows::Plan;
 
 pub(super) use known::parse;
@@ -34,6 +39,14 @@ pub(super) use numbers::{Numbers, pipeline_ids, watch_ids};
 pub(super) const SCOPE_PATH: i64 = 0;
 /// The scope of identities that the caller chose.
 pub(super) const SCOPE_KEY: i64 = -1;
+
+/// Versions that somebody asks to become jobs.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub jobs: Vec<NewJob>,
+    /// So many jobs may wait, and no more of these.
+    pub limit: Option<u64>,
+}
 
 /// Writes enqueues.
 #[derive(Debug)]
@@ -49,13 +62,18 @@ impl Intake {
     pub(super) async fn write<'a>(
         &self,
         tx: &mut SqliteConnection,
-        jobs: impl Iterator<Item = &'a NewJob> + Send,
+        offers: impl Iterator<Item = &'a Offer> + Send,
         tally: &mut Tally,
     ) -> Result<Vec<Enqueued>> {
-        let jobs: Vec<&NewJob> = jobs.collect();
+        let (mut jobs, mut limits): (Vec<&NewJob>, Vec<Option<u64>>) = (Vec::new(), Vec::new());
+        for offer in offers {
+            jobs.extend(&offer.jobs);
+            limits.resize(jobs.len(), offer.limit);
+        }
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        let mut room = Room::read(tx, &limits).await?;
         let now = self.clock.now();
         let names = Names::resolve(tx, &jobs).await?;
         let keys: Vec<Key> = jobs.iter().map(|job| names.key(job)).collect::<Result<_>>()?;
@@ -65,8 +83,8 @@ impl Intake {
             let mut seen = BTreeSet::new();
             let (round, later) = left.into_iter().partition(|&i| seen.insert((keys[i].scope, &keys[i].identity)));
             let round: Vec<Asked<'_>> =
-                Vec::<usize>::into_iter(round).map(|at| Asked { at, job: jobs[at], key: &keys[at] }).collect();
-            write_round(tx, &round, now, tally, &mut answers).await?;
+                Vec::<usize>::into_iter(round).map(|at| Asked { at, job: jobs[at], key: &keys[at], limit: limits[at] }).collect();
+            write_round(tx, &round, now, &mut room, tally, &mut answers).await?;
             left = later;
         }
         Ok(answers)
@@ -85,12 +103,14 @@ struct Asked<'a> {
     at: usize,
     job: &'a NewJob,
     key: &'a Key,
+    limit: Option<u64>,
 }
 
 async fn write_round(
     tx: &mut SqliteConnection,
     round: &[Asked<'_>],
     now: Timestamp,
+    room: &mut Room,
     tally: &mut Tally,
     answers: &mut [Enqueued],
 ) -> Result<()> {
@@ -107,6 +127,7 @@ async fn write_round(
                 }
                 same(known)
             }
+            (decision, known) if !room.has_place(decision, known.as_ref(), asked) => Enqueued::Full,
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
                 plan.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);

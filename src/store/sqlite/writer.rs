@@ -8,7 +8,8 @@
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
 //!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
 //!    executions are then kept aside, because their work is done: they go into every further group, and are tried
-//!    by themselves with a growing pause. Nobody else waits for them.
+//!    by themselves with a growing pause. Nobody else waits for them. What is in the way is signalled, and told by
+//!    whoever listens.
 //! 5. After a failed commit the connection is replaced: sqlx's idea of its depth may be wrong by then.
 //! 6. No call is ever dropped half-way: callers may go away, the write goes on.
 
@@ -21,10 +22,10 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::super::error::{Result, StoreError};
-use super::super::queue::{Enqueued, NewJob, Settled, Settlement};
+use super::super::error::{Obstacle, Result, StoreError};
+use super::super::queue::{Enqueued, Settled, Settlement};
 use super::Signals;
-use super::enqueue::Intake;
+use super::enqueue::{Intake, Offer};
 use super::settle::Ends;
 use super::tally::Tally;
 
@@ -67,7 +68,7 @@ struct Kept {
 /// One caller's request.
 #[derive(Debug)]
 enum Call {
-    Enqueue { jobs: Vec<NewJob>, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
+    Enqueue { offer: Offer, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
     Settle { settlements: Vec<Settlement>, reply: oneshot::Sender<Result<Vec<Settled>>> },
     Errand(Box<dyn Errand>),
     Last(Box<dyn Errand>),
@@ -134,8 +135,8 @@ impl Writer {
         self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    pub(super) async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
-        self.call(|reply| Call::Enqueue { jobs, reply }).await
+    pub(super) async fn enqueue(&self, offer: Offer) -> Result<Vec<Enqueued>> {
+        self.call(|reply| Call::Enqueue { offer, reply }).await
     }
 
     pub(super) async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
@@ -201,7 +202,7 @@ impl Kept {
 impl Call {
     fn rows(&self) -> usize {
         match self {
-            Self::Enqueue { jobs, .. } => jobs.len(),
+            Self::Enqueue { offer, .. } => offer.jobs.len(),
             Self::Settle { settlements, .. } => settlements.len(),
             _ => 1,
         }
@@ -219,7 +220,7 @@ impl Call {
 /// The calls of one transaction, by kind.
 #[derive(Default)]
 struct Group {
-    enqueues: Vec<(Vec<NewJob>, oneshot::Sender<Result<Vec<Enqueued>>>)>,
+    enqueues: Vec<(Offer, oneshot::Sender<Result<Vec<Enqueued>>>)>,
     settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
     errands: Vec<Box<dyn Errand>>,
     last: Vec<Box<dyn Errand>>,
@@ -235,7 +236,7 @@ struct Answers {
 impl Group {
     fn add(&mut self, call: Call) {
         match call {
-            Call::Enqueue { jobs, reply } => self.enqueues.push((jobs, reply)),
+            Call::Enqueue { offer, reply } => self.enqueues.push((offer, reply)),
             Call::Settle { settlements, reply } => self.settles.push((settlements, reply)),
             Call::Errand(errand) => self.errands.push(errand),
             Call::Last(errand) | Call::Outside(errand) => self.last.push(errand),
@@ -248,7 +249,7 @@ impl Group {
 
     fn into_calls(self) -> Vec<Call> {
         let mut calls = Vec::with_capacity(self.len());
-        calls.extend(self.enqueues.into_iter().map(|(jobs, reply)| Call::Enqueue { jobs, reply }));
+        calls.extend(self.enqueues.into_iter().map(|(offer, reply)| Call::Enqueue { offer, reply }));
         calls.extend(self.settles.into_iter().map(|(settlements, reply)| Call::Settle { settlements, reply }));
         calls.extend(self.errands.into_iter().map(Call::Errand));
         calls.extend(self.last.into_iter().map(Call::Last));
@@ -257,8 +258,8 @@ impl Group {
 
     fn answer(self, answers: Answers) {
         let mut enqueued = answers.enqueued.into_iter();
-        for (jobs, reply) in self.enqueues {
-            drop(reply.send(Ok(enqueued.by_ref().take(jobs.len()).collect())));
+        for (offer, reply) in self.enqueues {
+            drop(reply.send(Ok(enqueued.by_ref().take(offer.jobs.len()).collect())));
         }
         let mut settled = answers.settled.into_iter();
         for (settlements, reply) in self.settles {
@@ -350,10 +351,12 @@ impl WriterTask {
 
     fn acknowledge(&mut self, group: Group, answers: Answers) {
         if self.kept.retry_at.take().is_some() {
-            tracing::info!("the database takes writes again");
             self.kept.pause = Duration::ZERO;
         }
-        self.signals.full.send_if_modified(|full| std::mem::replace(full, false));
+        self.note_obstacle(None);
+        if answers.enqueued.contains(&Enqueued::Full) {
+            self.signals.refused.send_modify(|n| *n = n.wrapping_add(1));
+        }
         let (leasable, moved) = (answers.tally.is_leasable(), !answers.tally.is_empty());
         group.answer(answers);
         if leasable {
@@ -364,11 +367,13 @@ impl WriterTask {
         }
     }
 
+    fn note_obstacle(&self, obstacle: Option<Obstacle>) {
+        self.signals.obstacle.send_if_modified(|known| std::mem::replace(known, obstacle) != obstacle);
+    }
+
     /// Keeps the ends of executions for later, and tells everybody else.
     fn keep_ends(&mut self, group: Group, error: &StoreError) {
-        if matches!(error, StoreError::Full) {
-            self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
-        }
+        self.note_obstacle(error.obstacle());
         for call in group.into_calls() {
             match call {
                 Call::Settle { settlements, reply } => self.kept.settles.push((settlements, reply)),
@@ -376,9 +381,6 @@ impl WriterTask {
             }
         }
         if !self.kept.settles.is_empty() {
-            if self.kept.retry_at.is_none() {
-                tracing::warn!(%error, "ends of executions can't be written yet; trying again until they can");
-            }
             self.kept.postpone();
         }
     }
@@ -422,7 +424,8 @@ async fn transaction(
 ) -> Result<Answers> {
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
     let mut tally = Tally::default();
-    let enqueued = intake.write(&mut tx, group.enqueues.iter().flat_map(|(jobs, _)| jobs), &mut tally).await?;
+    let offers = group.enqueues.iter().map(|(offer, _)| offer);
+    let enqueued = intake.write(&mut tx, offers, &mut tally).await?;
     let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
     for errand in group.errands.iter_mut().chain(&mut group.last) {
         errand.run(&mut tx, &mut tally).await?;
