@@ -88,11 +88,11 @@ pub trait Processor: Send + Sync {
 pub type SharedProcessor = Arc<dyn Processor>;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A task about a file, as intake would find it in the watch `inbox`.
-    pub(super) fn task(path: &str) -> Task {
+    pub(crate) fn task(path: &str) -> Task {
         Task {
             job: JobId(1),
             attempt: 1,

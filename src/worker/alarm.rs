@@ -17,8 +17,12 @@ use rustix::fs::Timespec;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use tokio::io::unix::AsyncFd;
 
+use crate::clock::{Clock, Timestamp};
+
 /// The shortest wait that a timer is armed for; zero would disarm it.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// How long a wait may be where the kernel does not tell of a stepped clock.
+const LONGEST_DOZE: Duration = Duration::from_mins(1);
 /// A point in time that never comes: some 280 000 years from now.
 const NEVER_SECONDS: i64 = 1 << 43;
 
@@ -88,6 +92,22 @@ impl Steps {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => self.listen(),
             other => other,
         }
+    }
+}
+
+/// Resolves when the next job is due, or the wall clock was stepped, after which it may be.
+pub async fn until_due(clock: &dyn Clock, due: Option<Timestamp>, steps: Option<&Steps>) {
+    let Some(due) = due else { return std::future::pending().await };
+    let wait = due.since(clock.now()) + SHORTEST;
+    let stepped = async {
+        match steps {
+            Some(steps) if steps.stepped().await.is_ok() => {}
+            _ => tokio::time::sleep(LONGEST_DOZE).await,
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = stepped => {}
     }
 }
 

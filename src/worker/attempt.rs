@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use super::aside::{Aside, Beat, Unanswered};
 use super::disposal::{self, Carried};
-use super::running::{Handle, StopReason};
+use super::process::{STOP_PATIENCE, process, told};
+use super::running::Handle;
 use super::settings::{PipelineSettings, WorkerSettings};
 use crate::clock::Clock;
 use crate::config::Disposal;
@@ -29,9 +30,6 @@ use crate::processor::{Report, Task};
 use crate::store::{
     AtWork, Content, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement, StoreError, Work,
 };
-
-/// A processor that does not return this long after it was told to stop is left to its fate.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pauses while an intent can't be committed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -141,7 +139,7 @@ impl Workshop {
         }
         let task = self.task(lease, work, content.as_ref(), handle);
         let spool = task.spool.clone();
-        let report = process(pipeline, task, handle).await;
+        let report = process(pipeline, task, handle, STOP_PATIENCE).await;
         remove_spool(&spool);
         Findings { report, content, settled: None }
     }
@@ -379,39 +377,6 @@ impl Workshop {
         };
         Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) }
     }
-}
-
-/// Runs the processor until it is done, too late, or stopped.
-async fn process(pipeline: &PipelineSettings, task: Task, handle: &Handle) -> Report {
-    let stop = handle.token().child_token();
-    let work = pipeline.processor.process(task, stop.clone());
-    tokio::pin!(work);
-    let timed_out = tokio::select! {
-        report = &mut work => return told(report, handle),
-        () = tokio::time::sleep(pipeline.timeout) => true,
-        () = handle.token().cancelled() => false,
-    };
-    stop.cancel();
-    // One that does not return even now is left to its fate; that it was too late counts all the same, or it would be
-    // tried for ever and never be spent.
-    let left = Report::of(Outcome::Interrupted);
-    let mut report = tokio::time::timeout(STOP_PATIENCE, work).await.unwrap_or(left);
-    if timed_out && handle.reason() != Some(StopReason::Cancelled) {
-        let limit = humantime::format_duration(pipeline.timeout);
-        report.outcome = Outcome::Failed(JobError::transient(ErrorKind::Timeout, format!("no end after {limit}")));
-        return report;
-    }
-    told(report, handle)
-}
-
-/// What a stop from outside means outweighs what the processor made of it.
-fn told(mut report: Report, handle: &Handle) -> Report {
-    match handle.reason() {
-        Some(StopReason::Cancelled) if report.outcome != Outcome::Done => report.outcome = Outcome::Cancelled,
-        Some(StopReason::Interrupted) if report.outcome != Outcome::Done => report.outcome = Outcome::Interrupted,
-        _ => {}
-    }
-    report
 }
 
 fn unchanged(path: &Path, identity: &FileIdentity) -> bool {

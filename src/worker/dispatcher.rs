@@ -12,11 +12,11 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::alarm::{Alarm, Steps};
+use super::alarm::{Alarm, Steps, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::told::{About, Settling, Told, report};
-use crate::clock::{Boottime, Clock, Timestamp};
+use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
@@ -29,8 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// A lease this close to its end is given up rather than worked on.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
-/// How long a wait for a due job may be where the kernel does not tell of a stepped clock.
-const LONGEST_DOZE: Duration = Duration::from_mins(1);
 /// Commands that may wait for the dispatcher.
 const WAITING_COMMANDS: usize = 64;
 
@@ -418,22 +416,6 @@ impl Dispatcher {
         self.pause = Some(pause);
         self.quiesce = false;
         self.workshop.clock.now().plus(pause)
-    }
-}
-
-/// Resolves when the next job is due, or the wall clock was stepped, after which it may be.
-async fn until_due(clock: &dyn Clock, due: Option<Timestamp>, steps: Option<&Steps>) {
-    let Some(due) = due else { return std::future::pending().await };
-    let wait = due.since(clock.now()) + Duration::from_millis(1);
-    let stepped = async {
-        match steps {
-            Some(steps) if steps.stepped().await.is_ok() => {}
-            _ => tokio::time::sleep(LONGEST_DOZE).await,
-        }
-    };
-    tokio::select! {
-        () = tokio::time::sleep(wait) => {}
-        () = stepped => {}
     }
 }
 

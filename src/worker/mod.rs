@@ -15,6 +15,7 @@ mod aside;
 pub mod attempt;
 pub mod dispatcher;
 pub mod disposal;
+mod process;
 mod running;
 mod settings;
 mod told;
