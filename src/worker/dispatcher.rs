@@ -113,12 +113,7 @@ impl Dispatcher {
     ///
     /// # Errors
     /// The process has too many files open for a timer.
-    pub fn new(
-        workshop: Workshop,
-        stops: Stops,
-        pulse: Pulse,
-        warnings: Warnings,
-    ) -> std::io::Result<(Self, Handles)> {
+    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> std::io::Result<(Self, Handles)> {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let dispatcher = Self {
             workshop,

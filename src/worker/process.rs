@@ -89,13 +89,10 @@ mod tests {
     async fn a_stop_that_comes_after_the_timeout_does_not_make_it_unspent() {
         let (task, handle) = (crate::processor::tests::task("/a"), handle());
         let stopping = handle.clone();
-        let (report, ()) = tokio::join!(
-            async { process(&deaf(SHORT), task, &handle, SHORT * 5).await },
-            async move {
-                tokio::time::sleep(SHORT * 3).await;
-                stopping.stop(StopReason::Interrupted);
-            }
-        );
+        let (report, ()) = tokio::join!(async { process(&deaf(SHORT), task, &handle, SHORT * 5).await }, async move {
+            tokio::time::sleep(SHORT * 3).await;
+            stopping.stop(StopReason::Interrupted);
+        });
         assert!(is_timeout(&report), "{report:?}");
     }
 

@@ -7,73 +7,62 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use rusqlite::Connection;
+use rustix::process::Signal;
 
 use crate::support::*;
 
-/// A pipeline whose jobs wait until `go` is there.
+/// A pipeline whose jobs wait until their gates are open.
 fn gated(head: &str) -> (Place, Ledger) {
     let place = Place::new();
-    let ledger = Ledger::new(&place, &format!("while [ ! -e {} ]; do sleep 0.05; done", place.at("go").display()));
-    place.configure(&format!("{head}\n[pipeline.p]\nkind = \"exec\"\ncommand = {}\n", ledger.command));
-    place.ok(&["db", "migrate"]);
+    let ledger = Ledger::new(&place, "while [ ! -e \"$1.go\" ]; do sleep 0.05; done");
+    place.configure(&format!("{head}\n[pipeline.p]\nkind = \"exec\"\nconcurrency = 4\ncommand = {}\n", ledger.command));
     (place, ledger)
 }
 
-fn open_the_gate(place: &Place) {
-    fs::write(place.at("go"), "").unwrap();
+fn open_gate(place: &Place, name: &str) {
+    fs::write(place.at("files").join(format!("{name}.go")), "").unwrap();
 }
 
 fn lines_with(daemon: &Daemon, words: &str) -> usize {
     daemon.log().lines().filter(|line| line.contains(words)).count()
 }
 
-#[test]
-fn a_lock_held_for_longer_than_a_lease_costs_no_lease() {
-    // Once given up long before the lease ends, once waited for until long after.
-    for busy_timeout in ["200ms", "30s"] {
-        let head = format!("[database]\nbusy_timeout = \"{busy_timeout}\"\n[queue]\nlease = \"1s\"");
-        let (place, ledger) = gated(&head);
-        let job = place.add(&place.file("held", "x"), &[]);
-        let daemon = Daemon::start(&place);
-        wait_until("it runs", || ledger.entries().len() == 1);
-        let other = Connection::open(place.database()).unwrap();
-        other.execute_batch("BEGIN IMMEDIATE").unwrap();
-        // Ends meanwhile, and so can't be settled: four leases long, because the duration is what is tested.
-        open_the_gate(&place);
-        sleep(Duration::from_secs(4));
-        if busy_timeout == "200ms" {
-            assert_eq!(lines_with(&daemon, "holds the database's write lock"), 1, "{}", daemon.log());
-            assert_eq!(lines_with(&daemon, "WARN"), 1, "{}", daemon.log());
-        }
-        other.execute_batch("ROLLBACK").unwrap();
-        let done = place.wait_state(job, "completed");
-        assert_eq!((count(&done, "attempt"), count(&done, "crashes")), (1, 0), "{done}");
-        assert_eq!(ledger.entries().len(), 1, "it was executed twice");
-        if busy_timeout == "200ms" {
-            wait_until("it was said that this is over", || lines_with(&daemon, "over: another process holds") == 1);
-            assert_eq!(lines_with(&daemon, "holds the database's write lock"), 2, "{}", daemon.log());
-        }
-        assert_eq!(lines_with(&daemon, "lease"), 0, "{}", daemon.log());
-    }
+/// Longer than a lease of a second, because the duration is what is tested; and long enough for whoever looks for late
+/// leases to look.
+fn outlast_leases() {
+    sleep(Duration::from_secs(3));
 }
 
 #[test]
-fn an_attempt_outlives_a_lock_that_is_held_while_it_runs() {
-    let (place, ledger) = gated("[database]\nbusy_timeout = \"200ms\"\n[queue]\nlease = \"1s\"");
-    let job = place.add(&place.file("held", "x"), &[]);
-    let daemon = Daemon::start(&place);
-    wait_until("it runs", || ledger.entries().len() == 1);
-    let other = Connection::open(place.database()).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    sleep(Duration::from_secs(3));
-    other.execute_batch("ROLLBACK").unwrap();
-    // And for some leases more, so that whoever looks for late ones has looked.
-    sleep(Duration::from_secs(2));
-    open_the_gate(&place);
-    let done = place.wait_state(job, "completed");
-    assert_eq!((ledger.entries().len(), count(&done, "crashes")), (1, 0), "{done}\n{}", daemon.log());
+fn a_lock_held_for_longer_than_a_lease_costs_no_lease_and_is_told_once() {
+    // Once given up long before the lease ends, once waited for until long after.
+    for busy_timeout in ["200ms", "30s"] {
+        let (place, ledger) = gated(&format!("[database]\nbusy_timeout = \"{busy_timeout}\"\n[queue]\nlease = \"1s\""));
+        place.ok(&["db", "migrate"]);
+        let jobs = ["ends", "goes-on"].map(|name| place.add(&place.file(name, name), &[]));
+        let daemon = Daemon::start(&place);
+        wait_until("both run", || ledger.entries().len() == 2);
+        let other = Connection::open(place.database()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // Its end can't be written, and the dispatcher waits to write it.
+        open_gate(&place, "ends");
+        outlast_leases();
+        other.execute_batch("ROLLBACK").unwrap();
+        outlast_leases();
+        open_gate(&place, "goes-on");
+        for job in jobs {
+            let done = place.wait_state(job, "completed");
+            assert_eq!((count(&done, "attempt"), count(&done, "crashes")), (1, 0), "{done}\n{}", daemon.log());
+        }
+        assert_eq!(ledger.entries().len(), 2, "one was executed twice\n{}", daemon.log());
+        if busy_timeout == "200ms" {
+            wait_until("it was said that this is over", || lines_with(&daemon, "over: another process holds") == 1);
+            assert_eq!(lines_with(&daemon, "holds the database's write lock"), 2, "{}", daemon.log());
+            assert_eq!(lines_with(&daemon, "WARN"), 1, "{}", daemon.log());
+        }
+        assert_eq!(lines_with(&daemon, "lease"), 0, "{}", daemon.log());
+    }
 }
 
 /// A small filesystem of its own; unmounted when dropped.
@@ -83,7 +72,8 @@ impl SmallDisk {
     /// `None`, and says so, where nothing can be mounted.
     fn at(path: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(path).output();
         if mount.is_ok_and(|output| output.status.success()) {
             return Some(Self(path.to_owned()));
         }
@@ -100,28 +90,28 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_disk_that_is_full_for_longer_than_a_lease_costs_no_lease() {
-    let place = Place::new();
+    let (place, ledger) =
+        gated("[queue]\nlease = \"1s\"\n[maintenance]\nmin_free_space = \"0B\"\nbackup = { interval = \"0s\" }");
     let Some(_disk) = SmallDisk::at(&place.at("state"), "8m") else { return };
-    let ledger = Ledger::new(&place, &format!("while [ ! -e {} ]; do sleep 0.05; done", place.at("go").display()));
-    place.configure(&format!(
-        "[queue]\nlease = \"1s\"\n[maintenance]\nmin_free_space = \"0B\"\nbackup = {{ interval = \"0s\" }}\n\
-         [pipeline.p]\nkind = \"exec\"\ncommand = {}\n",
-        ledger.command
-    ));
     place.ok(&["db", "migrate"]);
-    let job = place.add(&place.file("held", "x"), &[]);
+    let jobs = ["ends", "goes-on"].map(|name| place.add(&place.file(name, name), &[]));
     let daemon = Daemon::start(&place);
-    wait_until("it runs", || ledger.entries().len() == 1);
+    wait_until("both run", || ledger.entries().len() == 2);
     let ballast = place.at("state/ballast");
     let mut zeros = std::io::repeat(0).take(64 << 20);
     let _ = std::io::copy(&mut zeros, &mut fs::File::create(&ballast).unwrap());
-    open_the_gate(&place);
+    open_gate(&place, "ends");
     wait_until("the full disk is noticed", || lines_with(&daemon, "no room is left for the database") > 0);
-    sleep(Duration::from_secs(3));
+    outlast_leases();
     assert_eq!(lines_with(&daemon, "no room is left for the database"), 1, "{}", daemon.log());
     fs::remove_file(&ballast).unwrap();
-    let done = place.wait_state(job, "completed");
-    assert_eq!((ledger.entries().len(), count(&done, "crashes")), (1, 0), "{done}\n{}", daemon.log());
+    outlast_leases();
+    open_gate(&place, "goes-on");
+    for job in jobs {
+        let done = place.wait_state(job, "completed");
+        assert_eq!(count(&done, "crashes"), 0, "{done}\n{}", daemon.log());
+    }
+    assert_eq!(ledger.entries().len(), 2, "{}", daemon.log());
 }
 
 #[test]
@@ -147,7 +137,7 @@ fn a_lease_that_ran_out_in_a_freeze_is_given_anew_only_after_its_work_has_ended(
         daemon.signal(Signal::CONT);
     }
     wait_until("it was started anew", || starts() == 3);
-    open_the_gate(&place);
+    fs::write(place.at("go"), "").unwrap();
     place.wait_state(job, "completed");
     assert!(!place.at("overlaps").exists(), "two executions at once\n{}", daemon.log());
 }
@@ -253,6 +243,19 @@ fn a_first_scan_stops_at_the_bound_and_loses_nothing() {
     place.ok(&["resume", "p"]);
     place.wait_count("completed", 320);
     wait_until("the warning is gone", || !place.status()["warnings"].to_string().contains("max_pending"));
+}
+
+#[test]
+fn a_run_once_takes_everything_although_the_bound_is_small() {
+    let place = Place::with(
+        "[queue]\nmax_pending = 7\n[pipeline.p]\nkind = \"noop\"\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    for number in 0..100 {
+        place.put(&format!("file-{number}"), "x");
+    }
+    place.ok(&["run", "--once"]);
+    assert_eq!(place.in_state("completed"), 100);
 }
 
 #[test]

@@ -82,8 +82,9 @@ impl Intake {
         while !left.is_empty() {
             let mut seen = BTreeSet::new();
             let (round, later) = left.into_iter().partition(|&i| seen.insert((keys[i].scope, &keys[i].identity)));
-            let round: Vec<Asked<'_>> =
-                Vec::<usize>::into_iter(round).map(|at| Asked { at, job: jobs[at], key: &keys[at], limit: limits[at] }).collect();
+            let round: Vec<Asked<'_>> = Vec::<usize>::into_iter(round)
+                .map(|at| Asked { at, job: jobs[at], key: &keys[at], limit: limits[at] })
+                .collect();
             write_round(tx, &round, now, &mut room, tally, &mut answers).await?;
             left = later;
         }
