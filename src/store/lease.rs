@@ -92,6 +92,19 @@ impl AtWork {
     }
 }
 
+#[cfg(test)]
+impl AtWork {
+    /// Work under no lease.
+    pub(crate) fn alone() -> Self {
+        Self::at(&Desk::default())
+    }
+
+    /// Whether somebody else is at it as well.
+    pub(crate) fn has_company(&self) -> bool {
+        self.0.0.load(Ordering::Acquire) > 1
+    }
+}
+
 impl Clone for AtWork {
     fn clone(&self) -> Self {
         Self::at(&self.0)

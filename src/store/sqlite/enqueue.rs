@@ -6,9 +6,13 @@
 //! 2. [`decide`] is pure: same version, refreshed identity, new version, or *take the digest first*.
 //! 3. The decisions are written as a handful of set-based statements. Numbers are given out here.
 //!
+//! 4. Where the caller is bound by a number of waiting jobs, whatever would raise it beyond is answered *full*, and
+//!    nothing of it is written. The number is read from the counters once for a group.
+//!
 //! A source that is asked for twice in one group is decided in two rounds, so that the second sees the first.
 
 mod known;
+mod room;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -25,6 +29,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Op, SourceKey};
 
 use known::{Decision, Known, Taken, decide, look_up};
+use room::Room;
 use rows::Plan;
 
 pub(super) use known::parse;
@@ -35,6 +40,14 @@ pub(super) use {known::LOOK_UP, rows::STATEMENTS};
 pub(super) const SCOPE_PATH: i64 = 0;
 /// The scope of identities that the caller chose.
 pub(super) const SCOPE_KEY: i64 = -1;
+
+/// Versions that somebody asks to become jobs.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub jobs: Vec<NewJob>,
+    /// So many jobs may wait, and no more of these.
+    pub limit: Option<u64>,
+}
 
 /// Writes enqueues.
 #[derive(Debug)]
@@ -50,14 +63,19 @@ impl Intake {
     pub(super) async fn write<'a>(
         &self,
         tx: &mut SqliteConnection,
-        jobs: impl Iterator<Item = &'a NewJob> + Send,
+        offers: impl Iterator<Item = &'a Offer> + Send,
         catalog: &mut Catalog,
         tally: &mut Tally,
     ) -> Result<Vec<Enqueued>> {
-        let jobs: Vec<&NewJob> = jobs.collect();
+        let (mut jobs, mut limits): (Vec<&NewJob>, Vec<Option<u64>>) = (Vec::new(), Vec::new());
+        for offer in offers {
+            jobs.extend(&offer.jobs);
+            limits.resize(jobs.len(), offer.limit);
+        }
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
+        let mut room = Room::read(tx, &limits).await?;
         let now = self.clock.now();
         learn(tx, &jobs, catalog).await?;
         let keys: Vec<Key<'_>> = jobs.iter().map(|job| Key::of(job, catalog)).collect::<Result<_>>()?;
@@ -66,9 +84,10 @@ impl Intake {
         while !left.is_empty() {
             let mut seen = BTreeSet::new();
             let (round, later) = left.into_iter().partition(|&i| seen.insert((keys[i].scope, keys[i].identity)));
-            let round: Vec<Asked<'_>> =
-                Vec::<usize>::into_iter(round).map(|at| Asked { at, job: jobs[at], key: keys[at] }).collect();
-            write_round(tx, &round, now, catalog, tally, &mut answers).await?;
+            let round: Vec<Asked<'_>> = Vec::<usize>::into_iter(round)
+                .map(|at| Asked { at, job: jobs[at], key: keys[at], limit: limits[at] })
+                .collect();
+            write_round(tx, &round, now, catalog, &mut room, tally, &mut answers).await?;
             left = later;
         }
         Ok(answers)
@@ -102,6 +121,7 @@ struct Asked<'a> {
     at: usize,
     job: &'a NewJob,
     key: Key<'a>,
+    limit: Option<u64>,
 }
 
 /// Learns the names that the jobs are about.
@@ -119,6 +139,7 @@ async fn write_round(
     round: &[Asked<'_>],
     now: Timestamp,
     catalog: &mut Catalog,
+    room: &mut Room,
     tally: &mut Tally,
     answers: &mut [Enqueued],
 ) -> Result<()> {
@@ -135,6 +156,7 @@ async fn write_round(
                 }
                 same(known)
             }
+            (decision, known) if !room.has_place(decision, known.as_ref(), asked) => Enqueued::Full,
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
                 plan.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);

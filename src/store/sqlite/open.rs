@@ -122,6 +122,7 @@ impl SqliteStore {
             writer,
             incarnation,
             rules: RwLock::new(rules),
+            max_pending: RwLock::default(),
             boot: OnceLock::new(),
             held: super::held::Held::default(),
             signals,

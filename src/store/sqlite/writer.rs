@@ -8,7 +8,8 @@
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
 //!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
 //!    executions are then kept aside, because their work is done: they go into every further group, and are tried
-//!    by themselves with a growing pause. Nobody else waits for them.
+//!    by themselves with a growing pause. Nobody else waits for them. What is in the way is signalled, and told by
+//!    whoever listens.
 //! 5. After a failed commit the connection is replaced: sqlx's idea of its depth may be wrong by then.
 //! 6. No call is ever dropped half-way: callers may go away, the write goes on.
 
@@ -21,11 +22,11 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::super::error::{Result, StoreError};
-use super::super::queue::{Enqueued, Leased, NewJob, Settled, Settlement};
+use super::super::error::{Obstacle, Result, StoreError};
+use super::super::queue::{Enqueued, Leased, Settled, Settlement};
 use super::Signals;
 use super::catalog::Catalog;
-use super::enqueue::Intake;
+use super::enqueue::{Intake, Offer};
 use super::lease::{Asked, Leases};
 use super::settle::Ends;
 use super::tally::Tally;
@@ -77,7 +78,7 @@ struct Kept {
 /// One caller's request.
 #[derive(Debug)]
 enum Call {
-    Enqueue { jobs: Vec<NewJob>, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
+    Enqueue { offer: Offer, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
     Settle { settlements: Vec<Settlement>, reply: oneshot::Sender<Result<Vec<Settled>>> },
     Errand(Box<dyn Errand>),
     Lease { asked: Asked, reply: oneshot::Sender<Result<Leased>> },
@@ -142,8 +143,8 @@ impl Writer {
         self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    pub(super) async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
-        self.call(|reply| Call::Enqueue { jobs, reply }).await
+    pub(super) async fn enqueue(&self, offer: Offer) -> Result<Vec<Enqueued>> {
+        self.call(|reply| Call::Enqueue { offer, reply }).await
     }
 
     pub(super) async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
@@ -205,7 +206,7 @@ impl Kept {
 impl Call {
     fn rows(&self) -> usize {
         match self {
-            Self::Enqueue { jobs, .. } => jobs.len(),
+            Self::Enqueue { offer, .. } => offer.jobs.len(),
             Self::Settle { settlements, .. } => settlements.len(),
             _ => 1,
         }
@@ -224,7 +225,7 @@ impl Call {
 /// The calls of one transaction, by kind.
 #[derive(Default)]
 struct Group {
-    enqueues: Vec<(Vec<NewJob>, oneshot::Sender<Result<Vec<Enqueued>>>)>,
+    enqueues: Vec<(Offer, oneshot::Sender<Result<Vec<Enqueued>>>)>,
     settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
     errands: Vec<Box<dyn Errand>>,
     leases: Vec<(Asked, oneshot::Sender<Result<Leased>>)>,
@@ -241,7 +242,7 @@ struct Answers {
 impl Group {
     fn add(&mut self, call: Call) {
         match call {
-            Call::Enqueue { jobs, reply } => self.enqueues.push((jobs, reply)),
+            Call::Enqueue { offer, reply } => self.enqueues.push((offer, reply)),
             Call::Settle { settlements, reply } => self.settles.push((settlements, reply)),
             Call::Lease { asked, reply } => self.leases.push((asked, reply)),
             Call::Errand(errand) | Call::Outside(errand) => self.errands.push(errand),
@@ -254,7 +255,7 @@ impl Group {
 
     fn into_calls(self) -> Vec<Call> {
         let mut calls = Vec::with_capacity(self.len());
-        calls.extend(self.enqueues.into_iter().map(|(jobs, reply)| Call::Enqueue { jobs, reply }));
+        calls.extend(self.enqueues.into_iter().map(|(offer, reply)| Call::Enqueue { offer, reply }));
         calls.extend(self.settles.into_iter().map(|(settlements, reply)| Call::Settle { settlements, reply }));
         calls.extend(self.errands.into_iter().map(Call::Errand));
         calls.extend(self.leases.into_iter().map(|(asked, reply)| Call::Lease { asked, reply }));
@@ -263,8 +264,8 @@ impl Group {
 
     fn answer(self, answers: Answers) {
         let mut enqueued = answers.enqueued.into_iter();
-        for (jobs, reply) in self.enqueues {
-            drop(reply.send(Ok(enqueued.by_ref().take(jobs.len()).collect())));
+        for (offer, reply) in self.enqueues {
+            drop(reply.send(Ok(enqueued.by_ref().take(offer.jobs.len()).collect())));
         }
         let mut settled = answers.settled.into_iter();
         for (settlements, reply) in self.settles {
@@ -359,10 +360,12 @@ impl WriterTask {
 
     fn acknowledge(&mut self, group: Group, answers: Answers) {
         if self.kept.retry_at.take().is_some() {
-            tracing::info!("the database takes writes again");
             self.kept.pause = Duration::ZERO;
         }
-        self.signals.full.send_if_modified(|full| std::mem::replace(full, false));
+        self.note_obstacle(None);
+        if answers.enqueued.contains(&Enqueued::Full) {
+            self.signals.refused.send_modify(|n| *n = n.wrapping_add(1));
+        }
         let (leasable, moved) = (answers.tally.is_leasable(), !answers.tally.is_empty());
         group.answer(answers);
         if leasable {
@@ -373,11 +376,13 @@ impl WriterTask {
         }
     }
 
+    fn note_obstacle(&self, obstacle: Option<Obstacle>) {
+        self.signals.obstacle.send_if_modified(|known| std::mem::replace(known, obstacle) != obstacle);
+    }
+
     /// Keeps the ends of executions for later, and tells everybody else.
     fn keep_ends(&mut self, group: Group, error: &StoreError) {
-        if matches!(error, StoreError::Full) {
-            self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
-        }
+        self.note_obstacle(error.obstacle());
         for call in group.into_calls() {
             match call {
                 Call::Settle { settlements, reply } => self.kept.settles.push((settlements, reply)),
@@ -385,9 +390,6 @@ impl WriterTask {
             }
         }
         if !self.kept.settles.is_empty() {
-            if self.kept.retry_at.is_none() {
-                tracing::warn!(%error, "ends of executions can't be written yet; trying again until they can");
-            }
             self.kept.postpone();
         }
     }
@@ -432,8 +434,8 @@ impl Scribe {
         let Self { intake, ends, leases, catalog } = self;
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut tally = Tally::default();
-        let asked = group.enqueues.iter().flat_map(|(jobs, _)| jobs);
-        let enqueued = intake.write(&mut tx, asked, catalog, &mut tally).await?;
+        let offers = group.enqueues.iter().map(|(offer, _)| offer);
+        let enqueued = intake.write(&mut tx, offers, catalog, &mut tally).await?;
         let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
         for errand in &mut group.errands {
             errand.run(&mut tx, &mut tally).await?;
