@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::raw::Raw;
 use crate::report::{self, Aim, Rounds, Watch};
-use crate::{Bench, database, paths, pool, seed};
+use crate::seed::Seed;
+use crate::{Bench, database, paths, pool};
 
 const JOBS: i64 = 100_000;
 
@@ -13,7 +14,7 @@ pub fn nothing_to_read(bench: &Bench) {
     let folder = tempfile::tempdir().unwrap();
     let seeded = folder.path().join("seeded.db");
     database::create(bench, &seeded, folder.path());
-    seed::deletes(&seeded, JOBS);
+    Seed::open(&seeded).deletes((1, JOBS)).close();
     let rounds = beside_raw(bench, 5, &seeded, None);
     let ratio = rounds.ratio();
     let (ours, raw) = rounds.rates(JOBS);
@@ -26,7 +27,7 @@ pub fn files_to_read(bench: &Bench) {
     let folder = tempfile::tempdir().unwrap();
     let (seeded, root) = (folder.path().join("seeded.db"), folder.path().join("inbox"));
     database::create(bench, &seeded, &root);
-    seed::files(&seeded, &paths::make(&root, JOBS));
+    Seed::open(&seeded).files(&paths::make(&root, JOBS)).close();
     let rounds = beside_raw(bench, 3, &seeded, Some(&root));
     let (ours, raw) = rounds.rates(JOBS);
     let what = format!("lease → digest → noop → settle, 100 000 small files, concurrency {}", pool::CONCURRENCY);

@@ -22,14 +22,22 @@
     reason = "a benchmark that can't go on has nothing to say, and its result is what it prints"
 )]
 
+mod add;
+#[path = "../daemon/mod.rs"]
+mod daemon;
 mod database;
+mod depth;
 mod drain;
 mod enqueue;
+mod exec;
+mod memory;
 mod paths;
 mod pool;
 mod raw;
 mod report;
 mod seed;
+mod size;
+mod start;
 
 use tokio::runtime::Runtime;
 
@@ -47,6 +55,12 @@ const SUBJECTS: &[(&str, fn(&Bench))] = &[
     ("single", enqueue::one_a_call),
     ("drain", drain::nothing_to_read),
     ("files", drain::files_to_read),
+    ("depth", depth::lease),
+    ("add", add::command_to_start),
+    ("exec", exec::beside_xargs),
+    ("start", start::after_a_crash),
+    ("size", size::bytes_per_job),
+    ("memory", memory::resident),
 ];
 
 fn main() {

@@ -1,16 +1,24 @@
 //! Rounds of pairs, and the table that they are printed into.
 
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// What a piece of work took.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Took {
     /// By the clock on the wall.
     pub wall: Duration,
     /// Of processors, by all threads of this process: what other processes do to the machine is not in it.
     pub cpu: Duration,
+}
+
+impl AddAssign for Took {
+    fn add_assign(&mut self, more: Self) {
+        self.wall += more.wall;
+        self.cpu += more.cpu;
+    }
 }
 
 /// Measures from its making.
@@ -83,6 +91,22 @@ impl Rounds {
         };
         (rate(&self.ours), rate(&self.other))
     }
+
+    /// What one of `n` things in a round took, ours and the other's: medians.
+    pub fn each(&self, n: u32) -> (String, String) {
+        let each = |times: &[Took]| ms(median(times.iter().map(|took| took.wall / n).collect()));
+        (each(&self.ours), each(&self.other))
+    }
+}
+
+/// Milliseconds, as they are printed.
+pub fn ms(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1_000.0)
+}
+
+/// Megabytes, as they are printed.
+pub fn mb(of: f64) -> String {
+    format!("{of:.1} MB")
 }
 
 /// The median.
@@ -113,6 +137,21 @@ impl Aim {
     /// A ratio that is not less than this.
     pub fn at_least(ratio: f64, aim: f64) -> Self {
         Self(format!("≥ {aim}: {}", reached(ratio >= aim)))
+    }
+
+    /// A ratio that is not more than this.
+    pub fn at_most(ratio: f64, aim: f64) -> Self {
+        Self(format!("≤ {aim}: {}", reached(ratio <= aim)))
+    }
+
+    /// A figure that is not more than this.
+    pub fn up_to(figure: f64, aim: f64, unit: &str) -> Self {
+        Self(format!("≤ {aim} {unit}: {}", reached(figure <= aim)))
+    }
+
+    /// A figure that is less than this.
+    pub fn under(figure: f64, aim: f64, unit: &str) -> Self {
+        Self(format!("< {aim} {unit}: {}", reached(figure < aim)))
     }
 }
 
