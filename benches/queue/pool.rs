@@ -12,6 +12,7 @@ use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
 use ingestd::store::sqlite::SqliteStore;
 use ingestd::warnings::Warnings;
+use ingestd::worker::Aside;
 use ingestd::worker::attempt::Workshop;
 use ingestd::worker::dispatcher::Stops;
 use ingestd::worker::{Dispatcher, PipelineSettings, WorkerSettings};
@@ -29,12 +30,19 @@ pub const CONCURRENCY: usize = 1_000;
 pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (settings, watched) = watch::channel(Arc::new(noop(store.database_path())));
-    let workshop =
-        Workshop { queue: store.clone(), dispositions: store.clone(), clock: clock.clone(), settings: watched };
+    let workshop = Workshop {
+        queue: store.clone(),
+        dispositions: store.clone(),
+        clock: clock.clone(),
+        settings: watched,
+        aside: Aside::default(),
+    };
     let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
     let pulses = Pulses::default();
+    let entered = bench.runtime.enter();
     let (dispatcher, handles) =
-        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), Warnings::new(clock));
+        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), Warnings::new(clock)).unwrap();
+    drop(entered);
     let onlooker = database::look(store.database_path());
     let mut completed = onlooker.prepare("SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'completed'").unwrap();
     let mut activity = store.activity();
