@@ -18,12 +18,25 @@ pub struct Lease {
     job: JobId,
     fence: Fence,
     deadline: Boottime,
+    place: Place,
     desk: Desk,
 }
 
+/// Where a leased job stands in the tables: facts that can't change while it runs, so that its end need not ask.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Place {
+    pub(in crate::store) source: i64,
+    pub(in crate::store) pipeline: i64,
+    pub(in crate::store) priority: i64,
+}
+
 impl Lease {
-    pub(in crate::store) fn new(job: JobId, fence: Fence, deadline: Boottime) -> Self {
-        Self { job, fence, deadline, desk: Desk::default() }
+    pub(in crate::store) fn new(job: JobId, fence: Fence, deadline: Boottime, place: Place) -> Self {
+        Self { job, fence, deadline, place, desk: Desk::default() }
+    }
+
+    pub(in crate::store) const fn place(&self) -> Place {
+        self.place
     }
 
     /// The job that it is for.

@@ -226,7 +226,8 @@ pub trait Queue: Send + Sync {
     }
     /// Notes that files are gone.
     async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>>;
-    /// Leases what is due, at most `limit` in all, fairly over the pipelines.
+    /// Leases what is due, at most `limit` in all: the pipelines take turns, in the order of `wants`, and the last one
+    /// that was served comes last in the answer.
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased>;
     /// Prolongs leases; answers each with its new deadline, or `None` where it was lost or has expired. Does not depend
     /// on whether anything can be written just now.

@@ -10,6 +10,8 @@
 mod backlog;
 mod boot;
 mod browse;
+mod bulk;
+mod catalog;
 mod check;
 mod disposition;
 mod enqueue;

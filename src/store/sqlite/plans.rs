@@ -23,18 +23,12 @@ fn assert_uses(plan: &str, index: &str) {
 }
 
 #[tokio::test]
-async fn leasing_reads_the_head_of_one_range_in_order() {
+async fn every_head_of_the_queue_is_one_range_in_order() {
     let (_folder, mut connection) = database().await;
-    assert_uses(&plan(&mut connection, include_str!("sql/due.sql")).await, "jobs_due");
-}
-
-#[tokio::test]
-async fn the_next_due_time_is_one_probe_for_each_level() {
-    let (_folder, mut connection) = database().await;
-    let plan = plan(&mut connection, include_str!("sql/next_due.sql")).await;
-    assert_eq!(plan.matches("INDEX jobs_due (").count(), 4, "{plan}");
-    assert_eq!(plan.matches("INDEX jobs_suspect (").count(), 1, "{plan}");
-    assert!(!plan.contains("SCAN jobs"), "{plan}");
+    let plan = plan(&mut connection, super::lease::HEADS).await;
+    assert_eq!(plan.matches("INDEX jobs_due (").count(), 8, "{plan}");
+    assert_eq!(plan.matches("INDEX jobs_suspect (").count(), 2, "{plan}");
+    assert!(!plan.contains("SCAN jobs") && !plan.contains("TEMP B-TREE"), "scans or sorts:\n{plan}");
 }
 
 #[tokio::test]
@@ -48,4 +42,29 @@ async fn a_settled_job_finds_its_successor_by_index() {
     let (_folder, mut connection) = database().await;
     let sql = "SELECT id FROM jobs WHERE blocked_by = ?";
     assert_uses(&plan(&mut connection, sql).await, "jobs_blocked");
+}
+
+/// The tables that grow.
+const TABLES: [&str; 7] = ["jobs", "sources", "taken", "attempts", "outputs", "rates", "dispositions"];
+
+#[tokio::test]
+async fn no_statement_over_many_rows_walks_through_a_table() {
+    let (_folder, mut connection) = database().await;
+    let bulks = [&super::enqueue::LOOK_UP, &super::lease::WORK, &super::lease::MARK_LEASED]
+        .into_iter()
+        .chain(super::enqueue::STATEMENTS)
+        .chain(super::settle::STATEMENTS)
+        .chain(super::tally::STATEMENTS);
+    for bulk in bulks {
+        for rows in [1, 1_000] {
+            let plan = plan(&mut connection, bulk.text(rows)).await;
+            let scans = TABLES
+                .iter()
+                .any(|table| plan.contains(&format!("SCAN {table}\n")) || plan.contains(&format!("SCAN {table} ")));
+            let aliases = ["SCAN j", "SCAN s", "SCAN t", "SCAN b", "SCAN d"]
+                .iter()
+                .any(|alias| plan.contains(&format!("{alias}\n")) || plan.contains(&format!("{alias} ")));
+            assert!(!scans && !aliases && !plan.contains("TEMP B-TREE"), "{plan}\n{}", bulk.text(1));
+        }
+    }
 }

@@ -33,23 +33,9 @@ impl Queue for SqliteStore {
     }
 
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased> {
-        let (boot, clock, rules, incarnation) = (self.boot()?, self.clock.clone(), self.rules(), self.incarnation);
-        let leased = self
-            .writer
-            .last(move |tx, tally| {
-                let request = lease::Request {
-                    boot,
-                    wants: wants.clone(),
-                    limit,
-                    appetite,
-                    now: clock.now(),
-                    deadline: clock.boottime().plus(rules.lease),
-                    priority_aging: rules.priority_aging,
-                    incarnation,
-                };
-                Box::pin(async move { lease::lease(tx, &request, tally).await })
-            })
-            .await?;
+        let (boot, rules, incarnation) = (self.boot()?, self.rules(), self.incarnation);
+        let asked = lease::Asked { boot, wants, limit, appetite, rules, incarnation };
+        let leased = self.writer.lease(asked).await?;
         self.held.note(&leased.work);
         Ok(leased)
     }

@@ -6,7 +6,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
 use super::super::queue::{Gone, Vanished};
-use super::enqueue::{Numbers, parse, pipeline_ids, watch_ids};
+use super::catalog::{Numbers, pipeline_ids, watch_ids};
+use super::enqueue::parse;
 use super::tally::Tally;
 use super::wire;
 use crate::clock::Timestamp;

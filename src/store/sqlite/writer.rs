@@ -2,8 +2,8 @@
 //!
 //! 1. Calls wait in a bounded channel. The task takes one, and whatever else waits: a lone caller never waits
 //!    for company, and while a commit syncs, the next group gathers.
-//! 2. A group is one transaction, in a fixed order: enqueues (one statement for all), ends of executions (one
-//!    statement for all), errands, leases. Leases come last and so see what the others made due.
+//! 2. A group is one transaction, in a fixed order: enqueues and ends of executions, each as a few statements for all
+//!    calls of the kind, then errands, then leases. Leases come last and so see what the others made due.
 //! 3. Callers are answered after the commit, and only a commit that succeeded counts.
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
 //!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
@@ -23,9 +23,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::super::error::{Obstacle, Result, StoreError};
-use super::super::queue::{Enqueued, Settled, Settlement};
+use super::super::queue::{Enqueued, Leased, Settled, Settlement};
 use super::Signals;
+use super::catalog::Catalog;
 use super::enqueue::{Intake, Offer};
+use super::lease::{Asked, Leases};
 use super::settle::Ends;
 use super::tally::Tally;
 
@@ -51,10 +53,18 @@ pub struct WriterTask {
     calls: mpsc::Receiver<Call>,
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
-    intake: Intake,
-    ends: Ends,
+    scribe: Scribe,
     signals: Arc<Signals>,
     kept: Kept,
+}
+
+/// What writes a group.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    pub intake: Intake,
+    pub ends: Ends,
+    pub leases: Leases,
+    pub catalog: Catalog,
 }
 
 /// Ends of executions that found no room, or the lock in another process's hands.
@@ -71,7 +81,7 @@ enum Call {
     Enqueue { offer: Offer, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
     Settle { settlements: Vec<Settlement>, reply: oneshot::Sender<Result<Vec<Settled>>> },
     Errand(Box<dyn Errand>),
-    Last(Box<dyn Errand>),
+    Lease { asked: Asked, reply: oneshot::Sender<Result<Leased>> },
     Outside(Box<dyn Errand>),
 }
 
@@ -116,13 +126,11 @@ impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
         options: SqliteConnectOptions,
-        intake: Intake,
-        ends: Ends,
+        scribe: Scribe,
         signals: Arc<Signals>,
     ) -> (Self, WriterTask) {
         let (sender, calls) = mpsc::channel(WAITING_CALLS);
-        let task =
-            WriterTask { calls, connection: Some(connection), options, intake, ends, signals, kept: Kept::default() };
+        let task = WriterTask { calls, connection: Some(connection), options, scribe, signals, kept: Kept::default() };
         (Self { calls: std::sync::Mutex::new(Some(sender)) }, task)
     }
 
@@ -143,21 +151,17 @@ impl Writer {
         self.call(|reply| Call::Settle { settlements, reply }).await
     }
 
+    /// Leases, after everything else of its group.
+    pub(super) async fn lease(&self, asked: Asked) -> Result<Leased> {
+        self.call(|reply| Call::Lease { asked, reply }).await
+    }
+
     pub(super) async fn errand<T, F>(&self, body: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
     {
         self.call(|reply| Call::Errand(closure(body, reply))).await
-    }
-
-    /// As [`Self::errand`], after everything else of its group.
-    pub(super) async fn last<T, F>(&self, body: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
-    {
-        self.call(|reply| Call::Last(closure(body, reply))).await
     }
 
     pub(super) async fn outside<T, F>(&self, body: F) -> Result<T>
@@ -212,7 +216,8 @@ impl Call {
         match self {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
-            Self::Errand(errand) | Self::Last(errand) | Self::Outside(errand) => errand.answer(Err(error)),
+            Self::Lease { reply, .. } => drop(reply.send(Err(error))),
+            Self::Errand(errand) | Self::Outside(errand) => errand.answer(Err(error)),
         }
     }
 }
@@ -223,13 +228,14 @@ struct Group {
     enqueues: Vec<(Offer, oneshot::Sender<Result<Vec<Enqueued>>>)>,
     settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
     errands: Vec<Box<dyn Errand>>,
-    last: Vec<Box<dyn Errand>>,
+    leases: Vec<(Asked, oneshot::Sender<Result<Leased>>)>,
 }
 
 /// What the merged statements of a group answered.
 struct Answers {
     enqueued: Vec<Enqueued>,
     settled: Vec<Settled>,
+    leased: Vec<Leased>,
     tally: Tally,
 }
 
@@ -238,13 +244,13 @@ impl Group {
         match call {
             Call::Enqueue { offer, reply } => self.enqueues.push((offer, reply)),
             Call::Settle { settlements, reply } => self.settles.push((settlements, reply)),
-            Call::Errand(errand) => self.errands.push(errand),
-            Call::Last(errand) | Call::Outside(errand) => self.last.push(errand),
+            Call::Lease { asked, reply } => self.leases.push((asked, reply)),
+            Call::Errand(errand) | Call::Outside(errand) => self.errands.push(errand),
         }
     }
 
     fn len(&self) -> usize {
-        self.enqueues.len() + self.settles.len() + self.errands.len() + self.last.len()
+        self.enqueues.len() + self.settles.len() + self.errands.len() + self.leases.len()
     }
 
     fn into_calls(self) -> Vec<Call> {
@@ -252,7 +258,7 @@ impl Group {
         calls.extend(self.enqueues.into_iter().map(|(offer, reply)| Call::Enqueue { offer, reply }));
         calls.extend(self.settles.into_iter().map(|(settlements, reply)| Call::Settle { settlements, reply }));
         calls.extend(self.errands.into_iter().map(Call::Errand));
-        calls.extend(self.last.into_iter().map(Call::Last));
+        calls.extend(self.leases.into_iter().map(|(asked, reply)| Call::Lease { asked, reply }));
         calls
     }
 
@@ -265,8 +271,11 @@ impl Group {
         for (settlements, reply) in self.settles {
             drop(reply.send(Ok(settled.by_ref().take(settlements.len()).collect())));
         }
-        for errand in self.errands.into_iter().chain(self.last) {
+        for errand in self.errands {
             errand.answer(Ok(()));
+        }
+        for ((_, reply), leased) in self.leases.into_iter().zip(answers.leased) {
+            drop(reply.send(Ok(leased)));
         }
     }
 }
@@ -387,6 +396,7 @@ impl WriterTask {
 
     async fn write_outside(&mut self, mut errand: Box<dyn Errand>) -> Result<()> {
         let mut unused = Tally::default();
+        self.scribe.catalog.forget();
         let result = match self.connection().await {
             Ok(connection) => errand.run(connection, &mut unused).await,
             Err(error) => Err(error),
@@ -406,33 +416,41 @@ impl WriterTask {
     async fn transact(&mut self, group: &mut Group) -> Result<Answers> {
         self.connection().await?;
         let Some(mut connection) = self.connection.take() else { return Err(StoreError::Closed) };
-        let result = transaction(&mut connection, &self.intake, &self.ends, group).await;
+        let result = self.scribe.transaction(&mut connection, group).await;
         match &result {
             // A failed transaction may leave a connection whose depth sqlx counts wrongly.
-            Err(_) => drop(connection.close_hard().await),
+            Err(_) => {
+                self.scribe.catalog.forget();
+                drop(connection.close_hard().await);
+            }
             Ok(_) => self.connection = Some(connection),
         }
         result
     }
 }
 
-async fn transaction(
-    connection: &mut SqliteConnection,
-    intake: &Intake,
-    ends: &Ends,
-    group: &mut Group,
-) -> Result<Answers> {
-    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let mut tally = Tally::default();
-    let offers = group.enqueues.iter().map(|(offer, _)| offer);
-    let enqueued = intake.write(&mut tx, offers, &mut tally).await?;
-    let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
-    for errand in group.errands.iter_mut().chain(&mut group.last) {
-        errand.run(&mut tx, &mut tally).await?;
+impl Scribe {
+    async fn transaction(&mut self, connection: &mut SqliteConnection, group: &mut Group) -> Result<Answers> {
+        let Self { intake, ends, leases, catalog } = self;
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tally = Tally::default();
+        let offers = group.enqueues.iter().map(|(offer, _)| offer);
+        let enqueued = intake.write(&mut tx, offers, catalog, &mut tally).await?;
+        let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
+        for errand in &mut group.errands {
+            errand.run(&mut tx, &mut tally).await?;
+            // It may have changed anything.
+            catalog.forget();
+        }
+        let mut leased = Vec::with_capacity(group.leases.len());
+        for (asked, _) in &group.leases {
+            leased.push(leases.give(&mut tx, asked, catalog, &mut tally).await?);
+        }
+        tally.write(&mut tx, catalog).await?;
+        tx.commit().await?;
+        catalog.committed();
+        Ok(Answers { enqueued, settled, leased, tally })
     }
-    tally.write(&mut tx).await?;
-    tx.commit().await?;
-    Ok(Answers { enqueued, settled, tally })
 }
 
 fn refuse_all(group: Group, error: StoreError) -> StoreError {
