@@ -91,8 +91,6 @@ pub struct Dispatcher {
     heartbeat: Instant,
     /// Goes off shortly before the first lease ends that was not renewed.
     alarm: Alarm,
-    /// The deadline for which the alarm is set; none that runs ends earlier.
-    alarm_for: Option<Boottime>,
     /// `None` where the kernel can't tell.
     steps: Option<Steps>,
     interrupted: bool,
@@ -132,7 +130,6 @@ impl Dispatcher {
             pause: None,
             heartbeat: Instant::now(),
             alarm: Alarm::new()?,
-            alarm_for: None,
             steps: Steps::new().ok(),
             interrupted: false,
             quiesce: false,
@@ -168,7 +165,7 @@ impl Dispatcher {
             let woken = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => { self.renew().await?; Woken::Idle }
-                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => { self.stop_late(); Woken::Idle }
+                () = self.alarm.gone_off() => { self.stop_late(); Woken::Idle }
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
@@ -219,7 +216,7 @@ impl Dispatcher {
                 // Another process may hold the database's lock for a while; the loop is alive all the same, and so are
                 // the leases.
                 () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => self.renew().await?,
-                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => self.stop_late(),
+                () = self.alarm.gone_off() => self.stop_late(),
                 () = self.pulse.asked() => self.pulse.beat(),
                 Some(command) = self.commands.recv() => obey(&self.running, command),
             }
@@ -386,20 +383,16 @@ impl Dispatcher {
 
     /// Sees to it that the alarm goes off before this deadline; as a rule it is set for an earlier one.
     fn set_alarm(&mut self, deadline: Boottime) {
-        if self.alarm_for.is_some_and(|set| set <= deadline) {
-            return;
-        }
-        let left = deadline.since(self.workshop.clock.boottime()).saturating_sub(LEASE_MARGIN);
-        match self.alarm.set(left) {
-            Ok(()) => self.alarm_for = Some(deadline),
+        // What is that close counts as late.
+        let now = self.workshop.clock.boottime().plus(LEASE_MARGIN);
+        if let Err(error) = self.alarm.set(deadline, now) {
             // Renewals still find out, a third of a lease apart.
-            Err(error) => tracing::error!(%error, "no alarm can be set for the ends of leases"),
+            tracing::error!(%error, "no alarm can be set for the ends of leases");
         }
     }
 
     /// Stops what was not renewed in time.
     fn stop_late(&mut self) {
-        self.alarm_for = None;
         if let Some(next) = self.running.stop_late(self.workshop.clock.boottime().plus(LEASE_MARGIN)) {
             self.set_alarm(next);
         }
