@@ -24,6 +24,7 @@ mod disposal;
 mod fairness;
 mod hardship;
 mod journey;
+mod order;
 mod pressure;
 mod shutdown;
 mod store;
