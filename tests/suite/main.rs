@@ -22,6 +22,7 @@ mod crash;
 mod disposal;
 mod hardship;
 mod journey;
+mod model;
 mod shutdown;
 mod store;
 mod upkeep;

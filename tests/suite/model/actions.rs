@@ -1,0 +1,258 @@
+//! What can happen to a queue, and how it is drawn.
+//!
+//! The world is small on purpose: six sources, three pipelines, four looks and three contents of a file, so that
+//! actions meet. What refers to something that exists only at run time (a lease, a job) is a [`Pick`], a number that
+//! is taken modulo what there is: so an action keeps a meaning while the sequence around it shrinks.
+
+use ingestd::job::Priority;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// Sources by the name that tells them apart: three watched files, two absolute paths, one caller's key.
+pub const SOURCES: [&str; 6] = ["a", "b", "c", "/x", "/y", "key"];
+/// How many of them, from the first, are under the watch.
+pub const WATCHED: usize = 3;
+/// The pipelines.
+pub const PIPELINES: [&str; 3] = ["docs", "mail", "hook"];
+
+/// Chooses among what there is when the action runs.
+pub type Pick = u8;
+
+/// How a file looks on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its modification.
+    pub mtime: i64,
+    /// Its status change, which a rename moves alone.
+    pub ctime: i64,
+}
+
+/// A file that somebody saw.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    pub source: &'static str,
+    pub pipeline: &'static str,
+    pub priority: Priority,
+    /// Not before so many seconds from now.
+    pub delay_s: Option<i64>,
+    pub look: Look,
+    pub content: u8,
+    /// The digest is given with the first call, and not only when it is asked for.
+    pub eager: bool,
+    pub force: bool,
+    pub note_only: bool,
+}
+
+/// A watched file that is gone.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    pub source: &'static str,
+    pub pipeline: &'static str,
+    pub wants_job: bool,
+    pub priority: Priority,
+}
+
+/// What an execution came to.
+#[derive(Clone, Copy, Debug)]
+pub enum Ending {
+    Done,
+    Failed,
+    FailedForGood,
+    /// With the least wait that the other side asked for, in seconds.
+    Deferred(Option<u64>),
+    Interrupted,
+    Cancelled,
+    Unchanged,
+    Vanished,
+    /// In favour of the newer version, where there is one.
+    Superseded,
+}
+
+/// The end of the execution under a lease, which may be a stale one.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub lease: Pick,
+    pub ending: Ending,
+    /// What it worked on, where its digest was taken.
+    pub content: Option<(Look, u8)>,
+    /// Where in its range a jittered wait falls, in percent.
+    pub chance: u8,
+}
+
+/// A request for work.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Pipelines with their free permits.
+    pub wants: Vec<(&'static str, usize)>,
+    pub limit: usize,
+}
+
+/// What a person does.
+#[derive(Clone, Copy, Debug)]
+pub enum Hand {
+    Retry,
+    Cancel,
+    Prioritize(Priority),
+}
+
+/// What time removes.
+#[derive(Clone, Copy, Debug)]
+pub enum Old {
+    Completed,
+    Failed,
+    Cancelled,
+    Skipped,
+    Attempts,
+    Sources,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// One call; asked for digests, it is repeated with them for those where `answer`.
+    Enqueue {
+        sightings: Vec<Sighting>,
+        answer: bool,
+    },
+    Vanish(Vec<Loss>),
+    Lease(Ask),
+    /// Where nothing runs.
+    LeaseSuspect,
+    Settle(Vec<End>),
+    /// Calls that share a transaction, beside one that can't be written.
+    Together {
+        sighting: Sighting,
+        end: End,
+        ask: Ask,
+    },
+    Renew(Vec<Pick>),
+    Reclaim,
+    Intend(Pick),
+    /// With the file back under its name, or without.
+    Withdraw(Pick, Option<Look>),
+    /// Both clocks.
+    Advance {
+        seconds: u64,
+    },
+    /// The wall clock alone.
+    Step {
+        seconds: i64,
+    },
+    /// The daemon dies; the machine with it, or not.
+    Crash {
+        reboot: bool,
+    },
+    /// The daemon releases what runs, ends in order, and starts again.
+    Restart,
+    Steer {
+        hand: Hand,
+        jobs: Vec<Pick>,
+    },
+    Pause {
+        pipeline: &'static str,
+        paused: bool,
+    },
+    Prune {
+        what: Old,
+        age_s: u64,
+    },
+    /// `db check`.
+    Check,
+}
+
+/// A sequence of at most so many steps.
+pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Action>> {
+    vec(action(), 1..=longest)
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        14 => (vec(sighting(), 1..4), prop::bool::weighted(0.8))
+            .prop_map(|(sightings, answer)| Action::Enqueue { sightings, answer }),
+        5 => vec(loss(), 1..3).prop_map(Action::Vanish),
+        14 => ask().prop_map(Action::Lease),
+        3 => Just(Action::LeaseSuspect),
+        14 => vec(end(), 1..4).prop_map(Action::Settle),
+        3 => (sighting(), end(), ask()).prop_map(|(sighting, end, ask)| Action::Together { sighting, end, ask }),
+        3 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
+        3 => Just(Action::Reclaim),
+        4 => any::<Pick>().prop_map(Action::Intend),
+        2 => (any::<Pick>(), prop::option::of(look())).prop_map(|(lease, back)| Action::Withdraw(lease, back)),
+        6 => select(&[1, 20, 61, 700, 4_000][..]).prop_map(|seconds| Action::Advance { seconds }),
+        1 => select(&[-5, 5, -4_000, 4_000][..]).prop_map(|seconds| Action::Step { seconds }),
+        3 => any::<bool>().prop_map(|reboot| Action::Crash { reboot }),
+        1 => Just(Action::Restart),
+        6 => (hand(), vec(any::<Pick>(), 1..3)).prop_map(|(hand, jobs)| Action::Steer { hand, jobs }),
+        1 => (pipeline(), prop::bool::weighted(0.3)).prop_map(|(pipeline, paused)| Action::Pause { pipeline, paused }),
+        3 => (old(), select(&[0, 30, 1_000][..])).prop_map(|(what, age_s)| Action::Prune { what, age_s }),
+        1 => Just(Action::Check),
+    ]
+}
+
+fn sighting() -> impl Strategy<Value = Sighting> {
+    let marks = (prop::bool::weighted(0.3), prop::bool::weighted(0.05), prop::bool::weighted(0.05));
+    let delay = prop::option::weighted(0.15, select(&[-30, 0, 10, 300][..]));
+    (select(&SOURCES[..]), pipeline(), priority(), delay, look(), 0..3_u8, marks).prop_map(
+        |(source, pipeline, priority, delay_s, look, content, (eager, force, note_only))| Sighting {
+            source,
+            pipeline,
+            priority,
+            delay_s,
+            look,
+            content,
+            eager,
+            force,
+            note_only,
+        },
+    )
+}
+
+fn loss() -> impl Strategy<Value = Loss> {
+    (select(&SOURCES[..WATCHED]), pipeline(), any::<bool>(), priority())
+        .prop_map(|(source, pipeline, wants_job, priority)| Loss { source, pipeline, wants_job, priority })
+}
+
+fn end() -> impl Strategy<Value = End> {
+    let ending = prop_oneof![
+        6 => Just(Ending::Done),
+        5 => Just(Ending::Failed),
+        2 => Just(Ending::FailedForGood),
+        2 => prop::option::of(select(&[0, 15, 100_000][..])).prop_map(Ending::Deferred),
+        2 => Just(Ending::Interrupted),
+        1 => Just(Ending::Cancelled),
+        1 => Just(Ending::Unchanged),
+        1 => Just(Ending::Vanished),
+        1 => Just(Ending::Superseded),
+    ];
+    (any::<Pick>(), ending, prop::option::of((look(), 0..3_u8)), 0..100_u8)
+        .prop_map(|(lease, ending, content, chance)| End { lease, ending, content, chance })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let wants = [1..4_usize, 0..4, 0..3];
+    (wants, 1..6_usize).prop_map(|(permits, limit)| {
+        let wants = PIPELINES.into_iter().zip(permits).filter(|(_, permits)| *permits > 0).collect();
+        Ask { wants, limit }
+    })
+}
+
+fn hand() -> impl Strategy<Value = Hand> {
+    prop_oneof![4 => Just(Hand::Retry), 3 => Just(Hand::Cancel), 2 => priority().prop_map(Hand::Prioritize)]
+}
+
+fn old() -> impl Strategy<Value = Old> {
+    select(&[Old::Completed, Old::Failed, Old::Cancelled, Old::Skipped, Old::Attempts, Old::Sources][..])
+}
+
+fn pipeline() -> impl Strategy<Value = &'static str> {
+    prop_oneof![6 => Just(PIPELINES[0]), 2 => Just(PIPELINES[1]), 1 => Just(PIPELINES[2])]
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    select(&[Priority::Normal, Priority::Low, Priority::High, Priority::Urgent][..])
+}
+
+fn look() -> impl Strategy<Value = Look> {
+    (0..4_i64, 0..2_i64).prop_map(|(mtime, ctime)| Look { mtime, ctime })
+}
