@@ -89,6 +89,8 @@ pub struct Dispatcher {
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
+    /// The pipeline that was served last: the next turn begins with the one after it.
+    served: Option<String>,
 }
 
 /// What woke the loop.
@@ -120,6 +122,7 @@ impl Dispatcher {
             pause: None,
             interrupted: false,
             quiesce: false,
+            served: None,
         };
         (dispatcher, Handles { commands: sender })
     }
@@ -194,11 +197,7 @@ impl Dispatcher {
         let (wants, limit, appetite) = self.appetite();
         let queue = self.workshop.queue.clone();
         let lease = async {
-            if limit == 0 || wants.is_empty() {
-                Ok(Leased::default())
-            } else {
-                queue.lease(wants, limit, appetite).await
-            }
+            if limit == 0 || wants.is_empty() { Ok(None) } else { queue.lease(wants, limit, appetite).await.map(Some) }
         };
         self.hand_in(ends);
         tokio::pin!(lease);
@@ -213,7 +212,9 @@ impl Dispatcher {
             }
         };
         match leased {
-            Ok(leased) => Ok(self.begin(leased, appetite)),
+            Ok(Some(leased)) => Ok(self.begin(leased, appetite)),
+            // Nothing may start, and nothing was learned: a suspect that waits for quiet goes on waiting.
+            Ok(None) => Ok(None),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => Ok(Some(self.back_off(&error))),
         }
@@ -261,7 +262,7 @@ impl Dispatcher {
         if !self.may_lease() || self.running.has_suspect() || waits_for_quiet {
             return (Vec::new(), 0, Appetite::Regular);
         }
-        let wants: Vec<Want> = settings
+        let mut wants: Vec<Want> = settings
             .pipelines
             .iter()
             .map(|(name, pipeline)| Want {
@@ -270,6 +271,10 @@ impl Dispatcher {
             })
             .filter(|want| want.permits > 0)
             .collect();
+        // They stand in the order of their names; the turns go on where they ended, or the first name would win every
+        // single permit.
+        let after = wants.partition_point(|want| self.served.as_ref().is_some_and(|served| want.pipeline <= *served));
+        wants.rotate_left(after);
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
         if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
     }
@@ -279,6 +284,13 @@ impl Dispatcher {
         let Leased { work, next_due, suspect_due } = leased;
         // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
         self.quiesce = suspect_due && appetite == Appetite::Regular;
+        if appetite == Appetite::OneSuspect && work.is_empty() {
+            // It was cancelled or paused before its turn came, and who waited for it is asked for at once.
+            return Some(self.workshop.clock.now());
+        }
+        if let Some((_, work)) = work.last() {
+            self.served = Some(work.pipeline.clone());
+        }
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
