@@ -344,6 +344,47 @@ async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
     f.settle(lease, Verdict::Complete).await;
 }
 
+/// A running version of `a`, and a newer one that waits for it.
+async fn with_newer(f: &Fixture) -> (Lease, JobId) {
+    f.enqueue(watched("a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let newer = id(f.enqueue(NewJob { digest: Some(digest(2)), ..watched("a", 2) }).await);
+    (lease, newer)
+}
+
+#[tokio::test]
+async fn a_version_waits_for_the_running_one_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, between) = with_newer(&f).await;
+    assert_eq!(f.store.cancel(vec![between]).await.unwrap(), [Steered::Done]);
+    let newest = id(f.enqueue(NewJob { digest: Some(digest(3)), ..watched("a", 3) }).await);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newest);
+}
+
+#[tokio::test]
+async fn a_cancelled_version_that_is_retried_waits_for_the_running_one() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert_eq!(f.store.retry(vec![newer]).await.unwrap(), [Steered::Done]);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newer);
+}
+
+#[tokio::test]
+async fn a_delete_waits_for_the_running_version_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert!(matches!(f.store.vanish(vec![gone("a", true)]).await.unwrap()[..], [Vanished::New { .. }]));
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.op, Op::Delete);
+}
+
 #[tokio::test]
 async fn what_is_known_of_files_is_told_in_the_asked_order() {
     let f = with_watch().await;

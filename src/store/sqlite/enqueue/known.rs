@@ -23,6 +23,8 @@ pub(super) struct Known {
     /// The file as it was processed, while it is on its way to where `on_success` or `on_failure` send it.
     pub(super) moving: Option<FileIdentity>,
     pub(super) taken: Option<Taken>,
+    /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
+    pub(super) in_the_way: Option<i64>,
 }
 
 impl Known {
@@ -50,7 +52,6 @@ pub(super) struct TakenRow {
     pub(super) run_at: Timestamp,
     pub(super) executions: i64,
     pub(super) deferrals: i64,
-    pub(super) blocked_by: Option<i64>,
     pub(super) vanished: bool,
 }
 
@@ -136,7 +137,6 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
                     run_at: Timestamp::from_millis(row.try_get("job_run_at")?),
                     executions: row.try_get("job_executions")?,
                     deferrals: row.try_get("job_deferrals")?,
-                    blocked_by: row.try_get("job_blocked_by")?,
                     vanished: word("job_reason")?.as_deref() == Some("vanished"),
                 }),
             },
@@ -168,6 +168,7 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
             ])),
         },
         taken,
+        in_the_way: row.try_get("in_the_way")?,
     })
 }
 
