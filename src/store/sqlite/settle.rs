@@ -1,7 +1,8 @@
 //! The end of an execution, guarded by job, state and fence.
 //!
 //! 1. One query finds, of the asked ends, those whose lease still stands; the others are *lease lost*.
-//! 2. A job whose newer version waits for it is never tried again: what would be another try becomes `skipped`.
+//! 2. A job is never tried again once a newer version came: what would be another try becomes `skipped`. Only a file
+//!    on its way is brought to its end first.
 //! 3. States, history, output, what is known of the content, and the release of the newer version are written
 //!    as a handful of set-based statements.
 
@@ -29,7 +30,10 @@ struct Held {
     source: i64,
     pipeline: i64,
     priority: i64,
+    /// The job of the newest version, if that is another.
     successor: Option<i64>,
+    /// Whether its file is on its way.
+    moving: bool,
 }
 
 /// A row of the update: the job's new facts.
@@ -89,9 +93,11 @@ impl Ends {
 async fn held(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<Vec<Option<Held>>> {
     let asked: Vec<_> = ends.iter().map(|end| (end.lease.job(), end.lease.fence())).collect();
     let rows = sqlx::query(
-        "SELECT asked.key, j.source, j.pipeline, j.priority, (SELECT b.id FROM jobs AS b WHERE b.blocked_by = j.id) AS successor
+        "SELECT asked.key, j.source, j.pipeline, j.priority, t.job AS successor, d.job IS NOT NULL AS moving
          FROM json_each(?) AS asked
-         CROSS JOIN jobs AS j ON j.id = asked.value ->> 0 AND j.fence = asked.value ->> 1 AND j.state = 'running'",
+         CROSS JOIN jobs AS j ON j.id = asked.value ->> 0 AND j.fence = asked.value ->> 1 AND j.state = 'running'
+         LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline AND t.job <> j.id
+         LEFT JOIN dispositions AS d ON d.job = j.id",
     )
     .bind(wire::rows(&asked)?)
     .fetch_all(tx)
@@ -111,6 +117,7 @@ fn read_held(row: &SqliteRow) -> Result<Held> {
         pipeline: row.try_get("pipeline")?,
         priority: row.try_get("priority")?,
         successor: row.try_get("successor")?,
+        moving: row.try_get("moving")?,
     })
 }
 
@@ -126,7 +133,7 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn add(&mut self, end: &'a Settlement, held: &Held, now: Timestamp, tally: &mut Tally) -> StateName {
         let (id, mut row) = (end.lease.job(), job_end(end));
-        if let (Some(successor), true) = (held.successor, row.finished_at.is_none()) {
+        if let (Some(successor), true, false) = (held.successor, row.finished_at.is_none(), held.moving) {
             row.state = StateName::Skipped.as_str();
             (row.run_at, row.finished_at) = (None, Some(row.ended_at));
             (row.reason, row.superseded_by) = (Some("superseded"), Some(successor));
@@ -139,7 +146,7 @@ impl<'a> Rows<'a> {
         if !end.output.is_empty() {
             self.outputs.push((id.0, &end.output));
         }
-        if held.successor.is_some() {
+        if held.successor.is_some() && row.finished_at.is_some() {
             self.unblocked.push((id.0, digest.filter(|_| end.verdict == Verdict::Complete)));
             tally.unblocked();
         }

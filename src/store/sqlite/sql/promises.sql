@@ -18,10 +18,10 @@ FROM jobs AS w INDEXED BY jobs_blocked
 WHERE w.blocked_by IS NOT NULL
     AND ((r.state = 'running' OR r.id IN (SELECT job FROM dispositions)) AND r.source = w.source AND r.pipeline = w.pipeline) IS NOT TRUE
 UNION ALL
--- Two versions of one source never wait side by side.
+-- Two versions of one source never wait side by side: a newer one waits behind an older whose file is on its way.
 SELECT printf('jobs %d and %d wait side by side, though they are versions of one source', min(id), max(id))
 FROM jobs
-WHERE state IN ('pending', 'retrying')
+WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL
 GROUP BY source, pipeline
 HAVING count(*) > 1
 UNION ALL
