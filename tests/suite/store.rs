@@ -433,6 +433,17 @@ async fn a_file_on_its_way_is_brought_to_its_end_before_the_next_version_runs() 
 }
 
 #[tokio::test]
+async fn a_file_that_was_gone_when_its_turn_came_is_processed_when_it_is_back() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let changed = NewJob { digest: Some(digest(2)), ..watched("a", 2) };
+    f.enqueue(changed.clone()).await;
+    assert_eq!(f.store.vanish(vec![gone("a", false)]).await.unwrap(), [Vanished::Noted]);
+    assert!(f.lease(1).await.is_empty());
+    assert!(matches!(f.enqueue(changed).await, Enqueued::New { version: 3, .. }), "it was moved away and back");
+}
+
+#[tokio::test]
 async fn what_is_known_of_files_is_told_in_the_asked_order() {
     let f = with_watch().await;
     f.store.enqueue(vec![watched("b", 1), watched("a", 2)]).await.unwrap();

@@ -86,10 +86,7 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.force {
         return Decision::Raise { op: Op::Modify };
     }
-    let came_back = !known.present
-        && taken.row.as_ref().is_none_or(|row| row.op == Op::Delete || row.vanished)
-        && known.current_digest().is_none();
-    if came_back {
+    if came_back(new, known, taken) {
         return Decision::Raise { op: Op::Add };
     }
     if new.identity == known.identity {
@@ -100,6 +97,15 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
         (None, _) => Decision::TakeDigest,
         (Some(digest), Some(old)) if digest == old => current(known, taken, true),
         (Some(_), _) => Decision::Raise { op: Op::Modify },
+    }
+}
+
+/// Whether what is there now was never worked on, because it was gone when its turn came: whatever its content.
+fn came_back(new: &NewJob, known: &Known, taken: &Taken) -> bool {
+    match &taken.row {
+        None => !known.present && known.current_digest().is_none(),
+        Some(row) if row.vanished => !known.present || new.identity != known.identity,
+        Some(row) => !known.present && row.op == Op::Delete,
     }
 }
 
