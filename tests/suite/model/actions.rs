@@ -4,6 +4,8 @@
 //! actions meet. What refers to something that exists only at run time (a lease, a job) is a [`Pick`], a number that
 //! is taken modulo what there is: so an action keeps a meaning while the sequence around it shrinks.
 
+use std::fmt;
+
 use ingestd::job::Priority;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,7 +22,7 @@ pub const PIPELINES: [&str; 3] = ["docs", "mail", "hook"];
 pub type Pick = u8;
 
 /// How a file looks on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     /// Its modification.
     pub mtime: i64,
@@ -29,7 +31,7 @@ pub struct Look {
 }
 
 /// A file that somebody saw.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sighting {
     pub source: &'static str,
     pub pipeline: &'static str,
@@ -42,6 +44,25 @@ pub struct Sighting {
     pub eager: bool,
     pub force: bool,
     pub note_only: bool,
+}
+
+/// Tells what is out of the ordinary.
+impl fmt::Debug for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {}, {}, looks {:?}", self.source, self.pipeline, self.priority, self.look)?;
+        if let Some(delay_s) = self.delay_s {
+            write!(f, ", due in {delay_s} s")?;
+        }
+        write!(f, ", content {}", self.content)?;
+        let marks = [(self.eager, "digest given"), (self.force, "forced"), (self.note_only, "only noted")];
+        marks.iter().filter(|(set, _)| *set).try_for_each(|(_, mark)| write!(f, ", {mark}"))
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.mtime, self.ctime)
+    }
 }
 
 /// A watched file that is gone.
@@ -116,6 +137,8 @@ pub enum Action {
         answer: bool,
     },
     Vanish(Vec<Loss>),
+    /// Files that a person added are not there any more.
+    NoteAbsent(Vec<Pick>),
     Lease(Ask),
     /// Where nothing runs.
     LeaseSuspect,
@@ -127,6 +150,9 @@ pub enum Action {
         ask: Ask,
     },
     Renew(Vec<Pick>),
+    /// Something works under the lease that can't be stopped; or nothing does any more, under any.
+    Work(Pick),
+    Rest,
     Reclaim,
     Intend(Pick),
     /// With the file back under its name, or without.
@@ -171,11 +197,14 @@ fn action() -> impl Strategy<Value = Action> {
         14 => (vec(sighting(), 1..4), prop::bool::weighted(0.8))
             .prop_map(|(sightings, answer)| Action::Enqueue { sightings, answer }),
         5 => vec(loss(), 1..3).prop_map(Action::Vanish),
+        2 => vec(any::<Pick>(), 1..3).prop_map(Action::NoteAbsent),
         14 => ask().prop_map(Action::Lease),
         3 => Just(Action::LeaseSuspect),
         14 => vec(end(), 1..4).prop_map(Action::Settle),
         3 => (sighting(), end(), ask()).prop_map(|(sighting, end, ask)| Action::Together { sighting, end, ask }),
         3 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
+        1 => any::<Pick>().prop_map(Action::Work),
+        2 => Just(Action::Rest),
         3 => Just(Action::Reclaim),
         4 => any::<Pick>().prop_map(Action::Intend),
         2 => (any::<Pick>(), prop::option::of(look())).prop_map(|(lease, back)| Action::Withdraw(lease, back)),

@@ -77,6 +77,7 @@ impl Model {
         (job.fence, job.executions) = (job.fence + 1, job.executions + 1);
         (job.started_at, job.first_started_at) = (Some(now), job.first_started_at.or(Some(now)));
         job.deadline = Some(deadline);
+        self.deadlines.insert(id, deadline);
     }
 
     /// Whether a lease with this fence is the right to act.
@@ -168,20 +169,21 @@ impl Model {
         }
     }
 
-    /// Prolongs a lease that stands, and answers its new end.
+    /// Prolongs a lease that stands and has not ended by itself, and answers its new end.
     pub fn renew(&mut self, id: i64, fence: i64) -> Option<i64> {
         let deadline = self.boottime + LEASE_MS;
-        self.stands(id, fence).then(|| {
-            self.job(id).deadline = Some(deadline);
+        let in_time = self.stands(id, fence) && self.deadlines[&id] > self.boottime;
+        in_time.then(|| {
+            self.deadlines.insert(id, deadline);
             deadline
         })
     }
 
     /// Takes back leases: those that ended by themselves, or after the daemon's death all.
     pub fn take_back(&mut self, only_expired: bool) -> Recovered {
-        let boottime = self.boottime;
-        let lost = |job: &Job| !only_expired || job.deadline.is_some_and(|deadline| deadline <= boottime);
-        let lost: Vec<i64> = self.running().filter(|(_, job)| lost(job)).map(|(id, _)| id).collect();
+        let late = |id: i64, fence: i64| self.deadlines[&id] <= self.boottime && !self.at_work.contains(&(id, fence));
+        let lost = |(id, job): &(i64, &Job)| !only_expired || late(*id, job.fence);
+        let lost: Vec<i64> = self.running().filter(lost).map(|(id, _)| id).collect();
         let mut recovered = Recovered::default();
         for id in lost {
             self.crash(id, &mut recovered);

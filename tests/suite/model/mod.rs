@@ -1,9 +1,11 @@
 //! The store against a model of its semantics: random sequences of everything that can happen to a queue, by a clock
 //! that moves when told, on a real database, shrunken to the shortest one that fails.
 //!
-//! 1. `actions` draws a sequence. 2. `world` carries each action out on the store and on the model (`model`,
-//! `executions`), and compares the answers. 3. `check` reads the tables after every step, past the code under test:
-//! the promises hold by themselves, and every row is as the model has it.
+//! 1. `actions` draws a sequence.
+//! 2. `world` and `workers` carry each action out on the store and on the model (`model`, `executions`), and compare
+//!    the answers, in the terms of both (`terms`).
+//! 3. `check` reads the tables after every step, past the code under test: the promises hold by themselves, and every
+//!    row is as the model has it.
 //!
 //! A run of `cargo test` takes a fixed seed and a random one, a few thousand steps. On demand for as long as wanted:
 //! `INGESTD_MODEL_MINUTES=60 cargo test --release --test suite model::`; one seed again:
@@ -13,6 +15,8 @@ mod actions;
 mod check;
 mod executions;
 mod model;
+mod terms;
+mod workers;
 mod world;
 
 use std::fmt::Write as _;
@@ -29,6 +33,8 @@ const SEED: u64 = 1;
 const LONGEST: usize = 120;
 /// Sequences of one seed in an ordinary run, and between two looks at the clock in a long one.
 const SEQUENCES: u32 = 25;
+/// How long a failing sequence is made shorter at most, in milliseconds.
+const SHRINK_MS: u32 = 300_000;
 
 #[test]
 fn the_store_does_what_the_model_does() {
@@ -51,7 +57,8 @@ fn number(variable: &str) -> Option<u64> {
 
 /// Tries the sequences of one seed.
 fn hold(seed: u64) {
-    let config = Config { cases: SEQUENCES, failure_persistence: None, max_shrink_time: 300_000, ..Config::default() };
+    let mut config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
+    (config.max_shrink_iters, config.max_shrink_time) = (1_000_000, SHRINK_MS);
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));

@@ -43,7 +43,7 @@ pub struct Job {
     pub crashes: i64,
     pub crashes_alone: i64,
     pub fence: i64,
-    /// While it is leased: when the lease ends, by boot time.
+    /// While it is leased: when the lease ended if it were never renewed, by boot time.
     pub deadline: Option<i64>,
     pub blocked_by: Option<i64>,
     pub reason: Option<String>,
@@ -97,6 +97,10 @@ pub struct Model {
     pub now: i64,
     pub boottime: i64,
     pub newest_job: i64,
+    /// When the leases of this boot end, as they were renewed.
+    pub deadlines: BTreeMap<i64, i64>,
+    /// Leases (job and fence) under which somebody still works, however late it is.
+    pub at_work: BTreeSet<(i64, i64)>,
     /// The highest version of every source that was forgotten.
     pub version_floor: i64,
 }
@@ -228,6 +232,13 @@ impl Model {
         let (version, presence, gone_at) = (source.version + raised, Presence::Vanished, Some(self.now));
         self.facts.sources.insert(loss.source, Source { version, presence, gone_at, digest, ..source });
         Some(delete)
+    }
+
+    /// Notes that a file is gone; what waits for it is left to its attempt.
+    pub fn note_absent(&mut self, name: &str) {
+        let now = self.now;
+        let source = self.facts.sources.get_mut(name).expect("a source that is known");
+        (source.presence, source.gone_at) = (Presence::Vanished, Some(now));
     }
 
     /// The newest job that the pipeline was given of the source, unless it was pruned.
