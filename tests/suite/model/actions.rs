@@ -1,6 +1,6 @@
 //! What can happen to a queue, and how it is drawn.
 //!
-//! The world is small on purpose: six sources, three pipelines, four looks and three contents of a file, so that
+//! The world is small on purpose: six sources, two pipelines, four looks and three contents of a file, so that
 //! actions meet. What refers to something that exists only at run time (a lease, a job) is a [`Pick`], a number that
 //! is taken modulo what there is: so an action keeps a meaning while the sequence around it shrinks.
 
@@ -16,7 +16,7 @@ pub const SOURCES: [&str; 6] = ["a", "b", "c", "/x", "/y", "key"];
 /// How many of them, from the first, are under the watch.
 pub const WATCHED: usize = 3;
 /// The pipelines.
-pub const PIPELINES: [&str; 3] = ["docs", "mail", "hook"];
+pub const PIPELINES: [&str; 2] = ["docs", "mail"];
 
 /// Chooses among what there is when the action runs.
 pub type Pick = u8;
@@ -187,42 +187,67 @@ pub enum Action {
     Check,
 }
 
-/// A sequence of at most so many steps.
-pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Action>> {
-    vec(action(), 1..=longest)
+/// What prevails in a sequence, so that also what takes many steps in a row is reached.
+#[derive(Clone, Copy)]
+struct Mood {
+    sources: &'static [&'static str],
+    pipelines: &'static [&'static str],
+    settle: u32,
+    crash: u32,
+    suspect: u32,
 }
 
-fn action() -> impl Strategy<Value = Action> {
+/// Everything, evenly.
+const EVEN: Mood = Mood { sources: &SOURCES, pipelines: &PIPELINES, settle: 14, crash: 3, suspect: 3 };
+/// One file that changes all the time.
+const CROWDED: Mood = Mood { sources: &["a"], pipelines: &["docs"], ..EVEN };
+/// The daemon dies again and again.
+const STORMY: Mood = Mood { sources: &["a", "b", "/x"], settle: 3, crash: 20, suspect: 20, ..EVEN };
+
+/// A sequence of at most so many steps.
+pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Action>> {
+    let in_mood = move |mood| vec(action(mood), 1..=longest);
+    prop_oneof![3 => in_mood(EVEN), 2 => in_mood(CROWDED), 1 => in_mood(STORMY)]
+}
+
+fn action(mood: Mood) -> impl Strategy<Value = Action> {
     prop_oneof![
-        14 => (vec(sighting(), 1..4), prop::bool::weighted(0.8))
+        14 => (vec(sighting(mood), 1..4), prop::bool::weighted(0.8))
             .prop_map(|(sightings, answer)| Action::Enqueue { sightings, answer }),
-        5 => vec(loss(), 1..3).prop_map(Action::Vanish),
+        5 => vec(loss(mood), 1..3).prop_map(Action::Vanish),
         2 => vec(any::<Pick>(), 1..3).prop_map(Action::NoteAbsent),
         14 => ask().prop_map(Action::Lease),
-        3 => Just(Action::LeaseSuspect),
-        14 => vec(end(), 1..4).prop_map(Action::Settle),
-        3 => (sighting(), end(), ask()).prop_map(|(sighting, end, ask)| Action::Together { sighting, end, ask }),
-        3 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
+        mood.suspect => Just(Action::LeaseSuspect),
+        mood.settle => vec(end(), 1..4).prop_map(Action::Settle),
+        3 => (sighting(mood), end(), ask())
+            .prop_map(|(sighting, end, ask)| Action::Together { sighting, end, ask }),
+        14 => occasionally(),
+        6 => (hand(), vec(any::<Pick>(), 1..3)).prop_map(|(hand, jobs)| Action::Steer { hand, jobs }),
+        6 => select(&[1, 20, 45, 700, 4_000][..]).prop_map(|seconds| Action::Advance { seconds }),
+        mood.crash => any::<bool>().prop_map(|reboot| Action::Crash { reboot }),
+    ]
+}
+
+fn occasionally() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
         1 => any::<Pick>().prop_map(Action::Work),
         2 => Just(Action::Rest),
         3 => Just(Action::Reclaim),
         4 => any::<Pick>().prop_map(Action::Intend),
         2 => (any::<Pick>(), prop::option::of(look())).prop_map(|(lease, back)| Action::Withdraw(lease, back)),
-        6 => select(&[1, 20, 61, 700, 4_000][..]).prop_map(|seconds| Action::Advance { seconds }),
         1 => select(&[-5, 5, -4_000, 4_000][..]).prop_map(|seconds| Action::Step { seconds }),
-        3 => any::<bool>().prop_map(|reboot| Action::Crash { reboot }),
         1 => Just(Action::Restart),
-        6 => (hand(), vec(any::<Pick>(), 1..3)).prop_map(|(hand, jobs)| Action::Steer { hand, jobs }),
         1 => (pipeline(), prop::bool::weighted(0.3)).prop_map(|(pipeline, paused)| Action::Pause { pipeline, paused }),
         3 => (old(), select(&[0, 30, 1_000][..])).prop_map(|(what, age_s)| Action::Prune { what, age_s }),
         1 => Just(Action::Check),
     ]
 }
 
-fn sighting() -> impl Strategy<Value = Sighting> {
+fn sighting(mood: Mood) -> impl Strategy<Value = Sighting> {
     let marks = (prop::bool::weighted(0.3), prop::bool::weighted(0.05), prop::bool::weighted(0.05));
     let delay = prop::option::weighted(0.15, select(&[-30, 0, 10, 300][..]));
-    (select(&SOURCES[..]), pipeline(), priority(), delay, look(), 0..3_u8, marks).prop_map(
+    (select(mood.sources), select(mood.pipelines), priority(), delay, look(), 0..3_u8, marks).prop_map(
         |(source, pipeline, priority, delay_s, look, content, (eager, force, note_only))| Sighting {
             source,
             pipeline,
@@ -237,8 +262,9 @@ fn sighting() -> impl Strategy<Value = Sighting> {
     )
 }
 
-fn loss() -> impl Strategy<Value = Loss> {
-    (select(&SOURCES[..WATCHED]), pipeline(), any::<bool>(), priority())
+fn loss(mood: Mood) -> impl Strategy<Value = Loss> {
+    let watched: Vec<_> = SOURCES[..WATCHED].iter().copied().filter(|name| mood.sources.contains(name)).collect();
+    (select(watched), select(mood.pipelines), any::<bool>(), priority())
         .prop_map(|(source, pipeline, wants_job, priority)| Loss { source, pipeline, wants_job, priority })
 }
 
@@ -259,7 +285,7 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let wants = [1..4_usize, 0..4, 0..3];
+    let wants = [1..4_usize, 0..4];
     (wants, 1..6_usize).prop_map(|(permits, limit)| {
         let wants = PIPELINES.into_iter().zip(permits).filter(|(_, permits)| *permits > 0).collect();
         Ask { wants, limit }
@@ -275,7 +301,7 @@ fn old() -> impl Strategy<Value = Old> {
 }
 
 fn pipeline() -> impl Strategy<Value = &'static str> {
-    prop_oneof![6 => Just(PIPELINES[0]), 2 => Just(PIPELINES[1]), 1 => Just(PIPELINES[2])]
+    select(&PIPELINES[..])
 }
 
 fn priority() -> impl Strategy<Value = Priority> {
