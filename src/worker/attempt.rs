@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::disposal::{self, Carried};
 use super::running::{Handle, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
+use super::throttle::Execution;
 use crate::clock::Clock;
 use crate::config::Disposal;
 use crate::intake::digest_file;
@@ -74,10 +75,17 @@ impl Findings {
 
 impl Workshop {
     /// Executes the job to its end.
-    pub async fn attempt(self, lease: Lease, work: Work, pipeline: PipelineSettings, handle: Handle) -> Ended {
+    pub async fn attempt(
+        self,
+        lease: Lease,
+        work: Work,
+        pipeline: PipelineSettings,
+        handle: Handle,
+        execution: Execution,
+    ) -> Ended {
         let begun = Instant::now();
         let mut findings = tokio::select! {
-            findings = self.execute(&lease, &work, &pipeline, &handle) => findings,
+            findings = self.execute(&lease, &work, &pipeline, &handle, execution) => findings,
             () = self.lease_runs_out(&handle) => {
                 handle.stop(StopReason::LeaseLost);
                 return Ended::LeaseLost(lease);
@@ -113,7 +121,14 @@ impl Workshop {
         }
     }
 
-    async fn execute(&self, lease: &Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Findings {
+    async fn execute(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        pipeline: &PipelineSettings,
+        handle: &Handle,
+        execution: Execution,
+    ) -> Findings {
         if let Some(disposition) = &work.disposition {
             return self.resume(lease, work, disposition.clone(), handle).await;
         }
@@ -127,7 +142,8 @@ impl Workshop {
         }
         let task = self.task(lease, work, content.as_ref());
         let spool = task.spool.clone();
-        let report = process(pipeline, task, handle).await;
+        let mut report = process(pipeline, task, handle).await;
+        execution.ended(&mut report, pipeline.processor.calls_out());
         remove_spool(&spool);
         Findings { report, content, settled: None }
     }

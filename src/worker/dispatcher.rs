@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::told::{About, Settling, Told, report};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Boottime, Clock, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
@@ -89,6 +89,10 @@ pub struct Dispatcher {
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
+    /// No suspect could run alone after all: everybody else is asked for at once.
+    regular_next: bool,
+    /// When a throttled pipeline may start more jobs.
+    throttled_until: Option<Boottime>,
 }
 
 /// What woke the loop.
@@ -120,6 +124,8 @@ impl Dispatcher {
             pause: None,
             interrupted: false,
             quiesce: false,
+            regular_next: false,
+            throttled_until: None,
         };
         (dispatcher, Handles { commands: sender })
     }
@@ -135,7 +141,10 @@ impl Dispatcher {
         let mut changed = self.interest();
         loop {
             // Once everything else has ended, a suspect's turn has come.
-            while hungry || !self.ended.is_empty() || (self.quiesce && self.running.is_empty() && self.may_lease()) {
+            while hungry
+                || !self.ended.is_empty()
+                || ((self.quiesce && self.running.is_empty() || self.regular_next) && self.may_lease())
+            {
                 hungry = false;
                 // Interest first, then the question: what changes in between, or while the loop is busy with something
                 // else, wakes the wait below. It is renewed here alone, so that no change is ever forgotten.
@@ -161,6 +170,9 @@ impl Dispatcher {
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
                 () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
+                () = until_boottime(self.workshop.clock.clone(), self.throttled_until), if self.may_lease() => {
+                    Woken::Hungry
+                }
             };
             hungry = matches!(woken, Woken::Hungry);
             if matches!(woken, Woken::Heartbeat) {
@@ -254,24 +266,26 @@ impl Dispatcher {
     }
 
     /// How many jobs may start, of which pipelines.
-    fn appetite(&self) -> (Vec<Want>, usize, Appetite) {
+    fn appetite(&mut self) -> (Vec<Want>, usize, Appetite) {
+        self.throttled_until = None;
         let settings = self.workshop.settings.borrow();
         let limit = settings.concurrency.unwrap_or(usize::MAX).saturating_sub(self.running.len());
         let waits_for_quiet = self.quiesce && !self.running.is_empty();
         if !self.may_lease() || self.running.has_suspect() || waits_for_quiet {
             return (Vec::new(), 0, Appetite::Regular);
         }
-        let wants: Vec<Want> = settings
-            .pipelines
-            .iter()
-            .map(|(name, pipeline)| Want {
-                pipeline: name.clone(),
-                permits: pipeline.concurrency.saturating_sub(self.running.of_pipeline(name)),
-            })
-            .filter(|want| want.permits > 0)
-            .collect();
+        let appetite = if self.quiesce { Appetite::OneSuspect } else { Appetite::Regular };
+        let mut wants = Vec::new();
+        for (name, pipeline) in &settings.pipelines {
+            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
+            let grant = pipeline.throttle.grant(free, appetite);
+            self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
+            if grant.permits > 0 {
+                wants.push(Want { pipeline: name.clone(), permits: grant.permits });
+            }
+        }
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
-        if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
+        (wants, if self.quiesce { total.min(1) } else { total }, appetite)
     }
 
     fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
@@ -279,6 +293,7 @@ impl Dispatcher {
         let Leased { work, next_due, suspect_due } = leased;
         // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
         self.quiesce = suspect_due && appetite == Appetite::Regular;
+        self.regular_next = appetite == Appetite::OneSuspect && work.is_empty();
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
@@ -298,7 +313,8 @@ impl Dispatcher {
         let path = work.path.to_string_lossy().into_owned();
         self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
-        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
+        let execution = pipeline.throttle.start(claim);
+        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
         let task = self.attempts.spawn(attempt);
         self.by_task.insert(task.id(), claim);
     }
@@ -386,6 +402,18 @@ async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
             tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
         None => std::future::pending().await,
+    }
+}
+
+/// Resolves at a time since the machine's boot, which a suspend does not stop as it stops timers.
+async fn until_boottime(clock: Arc<dyn Clock>, at: Option<Boottime>) {
+    let Some(at) = at else { return std::future::pending().await };
+    loop {
+        let left = at.since(clock.boottime());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(Duration::from_secs(30))).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config::Disposal;
 use crate::job::{DigestAlgorithm, RetryPolicy};
+use super::throttle::Throttle;
 use crate::processor::SharedProcessor;
 
 /// The pool's settings.
@@ -38,4 +39,6 @@ pub struct PipelineSettings {
     pub timeout: Duration,
     /// What follows a failure.
     pub retry: RetryPolicy,
+    /// What holds it back: its breaker and its rate limit.
+    pub throttle: Throttle,
 }
