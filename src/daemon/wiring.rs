@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
 use crate::store::sqlite::{SqliteStore, make_folder, verify};

@@ -263,7 +263,9 @@ mod tests {
         {
             assert_eq!(says(kind, code), Testimony::Down, "{kind} {code:?}");
         }
-        for (kind, code) in [(Exit, Some(1)), (Exit, Some(500)), (Signal, None), (Status, Some(408)), (Status, Some(429))] {
+        for (kind, code) in
+            [(Exit, Some(1)), (Exit, Some(500)), (Signal, None), (Status, Some(408)), (Status, Some(429))]
+        {
             assert_eq!(says(kind, code), Testimony::Up, "{kind} {code:?}");
         }
         for kind in [Unreadable, Vanished, NotAFile, Template, Disposition, Crash, Io] {

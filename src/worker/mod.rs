@@ -15,6 +15,7 @@ pub mod attempt;
 mod breaker;
 pub mod dispatcher;
 pub mod disposal;
+mod look;
 mod rate;
 mod running;
 mod settings;

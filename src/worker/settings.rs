@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::throttle::Throttle;
 use crate::config::Disposal;
 use crate::job::{DigestAlgorithm, RetryPolicy};
-use super::throttle::Throttle;
 use crate::processor::SharedProcessor;
 
 /// The pool's settings.
