@@ -24,6 +24,7 @@ mod hardship;
 mod journey;
 mod shutdown;
 mod store;
+mod throttle;
 mod upkeep;
 mod verdicts_exec;
 mod verdicts_http;
