@@ -6,7 +6,7 @@
 //! 2. **A lease is the only right to act.** [`Queue::lease`] hands out [`Lease`]s, each with a fence that grows;
 //!    [`Queue::settle`] takes them back with a verdict, guarded by job, state and fence.
 //! 3. **A lease ends by itself.** It is renewed while its attempt lives, judged by boot time, taken back by
-//!    [`Queue::reclaim`], and those of dead daemons are taken back at the next start.
+//!    [`Queue::reclaim`] once nobody works under it, and those of dead daemons are taken back at the next start.
 //! 4. **Only a commit that succeeded counts.** Every call answers after its transaction's commit.
 //!
 //! The traits are narrow so that a worker *cannot* prune and a watch *cannot* settle.
@@ -25,7 +25,7 @@ mod upkeep;
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Result, StoreError};
-pub use lease::{Claim, Lease};
+pub use lease::{AtWork, Claim, Lease};
 pub use queue::{
     Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Settled, Settlement, Vanished,
     Want, Work,

@@ -218,13 +218,16 @@ pub trait Queue: Send + Sync {
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>>;
     /// Notes that files are gone.
     async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>>;
-    /// Leases what is due, at most `limit` in all, fairly over the pipelines.
+    /// Leases what is due, at most `limit` in all: the pipelines take turns, in the order of `wants`, and the last one
+    /// that was served comes last in the answer.
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased>;
-    /// Prolongs leases; answers each with its new deadline, or `None` where it was lost.
+    /// Prolongs leases; answers each with its new deadline, or `None` where it was lost or has expired. Does not depend
+    /// on whether anything can be written just now.
     async fn renew(&self, claims: Vec<Claim>) -> Result<Vec<Option<Boottime>>>;
     /// Ends executions; the answers are in the order of the asked.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>>;
-    /// Takes back the leases of this boot that were not renewed in time.
+    /// Takes back the leases of this boot that were not renewed in time, but for those under which somebody still
+    /// works ([`Lease::at_work`]): these when that has ended.
     async fn reclaim(&self) -> Result<u64>;
     /// Resolves when jobs may have become leasable since the future was made: make it, enable it, then query.
     fn changed(&self) -> tokio::sync::futures::OwnedNotified;

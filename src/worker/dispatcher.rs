@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::told::{About, Settling, Told, report};
-use crate::clock::{Boottime, Clock, Timestamp};
+use super::until::{until_boottime, until_due};
+use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
@@ -89,9 +89,9 @@ pub struct Dispatcher {
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
-    /// No suspect could run alone after all: everybody else is asked for at once.
-    regular_next: bool,
-    /// When a throttled pipeline may start more jobs.
+    /// The pipeline that was served last: the next turn begins with the one after it.
+    served: Option<String>,
+    /// When a pipeline that is held back may start more jobs.
     throttled_until: Option<Boottime>,
 }
 
@@ -124,7 +124,7 @@ impl Dispatcher {
             pause: None,
             interrupted: false,
             quiesce: false,
-            regular_next: false,
+            served: None,
             throttled_until: None,
         };
         (dispatcher, Handles { commands: sender })
@@ -141,10 +141,7 @@ impl Dispatcher {
         let mut changed = self.interest();
         loop {
             // Once everything else has ended, a suspect's turn has come.
-            while hungry
-                || !self.ended.is_empty()
-                || ((self.quiesce && self.running.is_empty() || self.regular_next) && self.may_lease())
-            {
+            while hungry || !self.ended.is_empty() || (self.quiesce && self.running.is_empty() && self.may_lease()) {
                 hungry = false;
                 // Interest first, then the question: what changes in between, or while the loop is busy with something
                 // else, wakes the wait below. It is renewed here alone, so that no change is ever forgotten.
@@ -206,11 +203,7 @@ impl Dispatcher {
         let (wants, limit, appetite) = self.appetite();
         let queue = self.workshop.queue.clone();
         let lease = async {
-            if limit == 0 || wants.is_empty() {
-                Ok(Leased::default())
-            } else {
-                queue.lease(wants, limit, appetite).await
-            }
+            if limit == 0 || wants.is_empty() { Ok(None) } else { queue.lease(wants, limit, appetite).await.map(Some) }
         };
         self.hand_in(ends);
         tokio::pin!(lease);
@@ -225,7 +218,14 @@ impl Dispatcher {
             }
         };
         match leased {
-            Ok(leased) => Ok(self.begin(leased, appetite)),
+            Ok(Some(leased)) => Ok(self.begin(leased, appetite)),
+            // The suspect's pipeline is held back meanwhile, and who waited for it is asked for at once.
+            Ok(None) if appetite == Appetite::OneSuspect => {
+                self.quiesce = false;
+                Ok(Some(self.workshop.clock.now()))
+            }
+            // Nothing may start, and nothing was learned: a suspect that waits for quiet goes on waiting.
+            Ok(None) => Ok(None),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => Ok(Some(self.back_off(&error))),
         }
@@ -284,6 +284,10 @@ impl Dispatcher {
                 wants.push(Want { pipeline: name.clone(), permits: grant.permits });
             }
         }
+        // They stand in the order of their names; the turns go on where they ended, or the first name would win every
+        // single permit.
+        let after = wants.partition_point(|want| self.served.as_ref().is_some_and(|served| want.pipeline <= *served));
+        wants.rotate_left(after);
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
         (wants, if self.quiesce { total.min(1) } else { total }, appetite)
     }
@@ -293,7 +297,13 @@ impl Dispatcher {
         let Leased { work, next_due, suspect_due } = leased;
         // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
         self.quiesce = suspect_due && appetite == Appetite::Regular;
-        self.regular_next = appetite == Appetite::OneSuspect && work.is_empty();
+        if appetite == Appetite::OneSuspect && work.is_empty() {
+            // It was cancelled or paused before its turn came, and who waited for it is asked for at once.
+            return Some(self.workshop.clock.now());
+        }
+        if let Some((_, work)) = work.last() {
+            self.served = Some(work.pipeline.clone());
+        }
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
@@ -390,30 +400,6 @@ impl Dispatcher {
         self.pause = Some(pause);
         self.quiesce = false;
         self.workshop.clock.now().plus(pause)
-    }
-}
-
-/// Resolves when the next job is due.
-async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
-    match due {
-        // At most a minute at a time, so that a step of the wall clock is noticed.
-        Some(due) => {
-            let wait = due.since(clock.now()).min(Duration::from_mins(1));
-            tokio::time::sleep(wait + Duration::from_millis(1)).await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves at a time since the machine's boot, which a suspend does not stop as it stops timers.
-async fn until_boottime(clock: Arc<dyn Clock>, at: Option<Boottime>) {
-    let Some(at) = at else { return std::future::pending().await };
-    loop {
-        let left = at.since(clock.boottime());
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(Duration::from_secs(30))).await;
     }
 }
 

@@ -21,6 +21,7 @@ mod running;
 mod settings;
 mod throttle;
 mod told;
+mod until;
 
 pub use dispatcher::{Command, Dispatcher, Handles};
 pub use running::RunningJob;

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod ageing;
 mod cli_database;
 mod cli_jobs;
 mod cli_misc;
@@ -20,6 +21,7 @@ mod config_queue;
 mod config_watch;
 mod crash;
 mod disposal;
+mod fairness;
 mod hardship;
 mod journey;
 mod shutdown;

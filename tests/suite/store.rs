@@ -17,17 +17,17 @@ use ingestd::store::{
 };
 
 /// A store in a folder of its own, with a clock that moves when told.
-struct Fixture {
+pub(crate) struct Fixture {
     folder: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    store: Arc<SqliteStore>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Arc<SqliteStore>,
 }
 
-const RULES: QueueRules =
+pub(crate) const RULES: QueueRules =
     QueueRules { lease: Duration::from_mins(1), priority_aging: Duration::from_mins(10), max_crashes: 2 };
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
         let store = open(&folder, &clock).await;
@@ -80,7 +80,7 @@ async fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> Arc<Sqlit
     store
 }
 
-fn file(path: &str, mtime: i64) -> NewJob {
+pub(crate) fn file(path: &str, mtime: i64) -> NewJob {
     NewJob {
         source: SourceKey::Path(PathBuf::from(path)),
         pipeline: "docs".to_owned(),
@@ -106,7 +106,7 @@ fn transient() -> JobError {
     JobError::transient(ErrorKind::Exit, "exit 1")
 }
 
-fn id(answer: Enqueued) -> JobId {
+pub(crate) fn id(answer: Enqueued) -> JobId {
     match answer {
         Enqueued::New { id, .. } | Enqueued::Known { id, .. } => id,
         other => panic!("{other:?} is no job"),

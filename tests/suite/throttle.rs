@@ -91,7 +91,11 @@ fn an_outage_costs_no_attempts_and_ends_by_itself() {
     up.store(true, Ordering::SeqCst);
     place.wait_count("completed", 23);
     let shown = pipeline(&place, "hook")["breaker"].clone();
-    assert_eq!((text(&shown, "state"), count(&shown, "opened"), count(&shown, "failures")), ("closed", 1, 0), "{shown}");
+    assert_eq!(
+        (text(&shown, "state"), count(&shown, "opened"), count(&shown, "failures")),
+        ("closed", 1, 0),
+        "{shown}"
+    );
     assert_eq!(place.status()["warnings"].to_string(), "[]");
     let attempts: i64 = place.jobs().iter().map(|job| count(job, "attempt")).sum();
     assert_eq!(attempts, 23 + 3);
@@ -172,7 +176,8 @@ fn exit_codes_never_open_a_breaker() {
 #[test]
 fn a_breaker_that_is_turned_off_never_opens() {
     let (server, _) = server();
-    let place = hook(&server, &format!("breaker = {{ failures = 0 }}\n{}", RETRY.replace("{ ", "{ max_attempts = 2, ")));
+    let place =
+        hook(&server, &format!("breaker = {{ failures = 0 }}\n{}", RETRY.replace("{ ", "{ max_attempts = 2, ")));
     fill(&place, "hook", "f", 8);
     let _daemon = Daemon::start(&place);
     place.wait_count("failed", 8);
@@ -183,7 +188,8 @@ fn a_breaker_that_is_turned_off_never_opens() {
 #[test]
 fn a_run_that_ends_by_itself_waits_for_an_open_breaker() {
     let requests = std::sync::atomic::AtomicUsize::new(0);
-    let server = Server::new(move |_, _| Answer::status(if requests.fetch_add(1, Ordering::SeqCst) < 5 { 500 } else { 200 }));
+    let server =
+        Server::new(move |_, _| Answer::status(if requests.fetch_add(1, Ordering::SeqCst) < 5 { 500 } else { 200 }));
     let keys = "breaker = { failures = 2, cooldown = \"100ms\", max_cooldown = \"200ms\" }";
     let place = hook(&server, &format!("{keys}\n{RETRY}"));
     fill(&place, "hook", "f", 6);

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::super::disposition::Disposition;
 use super::super::error::{Result, StoreError};
-use super::super::lease::{Claim, Lease};
+use super::super::lease::Lease;
 use super::super::queue::{Appetite, Leased, Want, Work};
 use super::enqueue::parse;
 use super::row::source_of;
@@ -253,27 +253,4 @@ fn read_disposition(row: &SqliteRow) -> Result<Option<Disposition>> {
         ]),
         error,
     }))
-}
-
-/// Prolongs the leases that are still held.
-pub(super) async fn renew(
-    tx: &mut SqliteConnection,
-    boot: i64,
-    claims: &[Claim],
-    deadline: Boottime,
-) -> Result<Vec<Option<Boottime>>> {
-    let rows: Vec<_> = claims.iter().map(|claim| (claim.job, claim.fence)).collect();
-    let held = sqlx::query(
-        "UPDATE jobs SET lease_deadline = ?3 FROM json_each(?1) AS v
-         WHERE jobs.id = v.value ->> 0 AND jobs.fence = v.value ->> 1 AND jobs.state = 'running' AND jobs.boot = ?2
-         RETURNING jobs.id",
-    )
-    .bind(wire::rows(&rows)?)
-    .bind(boot)
-    .bind(deadline.as_millis())
-    .fetch_all(tx)
-    .await?;
-    let held: std::collections::BTreeSet<i64> =
-        held.iter().map(|row| row.try_get(0)).collect::<Result<_, sqlx::Error>>()?;
-    Ok(claims.iter().map(|claim| held.contains(&claim.job.0).then_some(deadline)).collect())
 }

@@ -16,6 +16,7 @@ mod enqueue;
 mod errors;
 #[cfg(test)]
 mod fixture;
+mod held;
 mod lease;
 mod open;
 mod overview;
@@ -68,6 +69,7 @@ pub struct SqliteStore {
     rules: std::sync::RwLock<QueueRules>,
     /// The row of this daemon's start; unset in commands, which lease nothing.
     boot: OnceLock<i64>,
+    held: held::Held,
     signals: Arc<Signals>,
 }
 

@@ -115,6 +115,7 @@ impl SqliteStore {
             incarnation,
             rules: RwLock::new(rules),
             boot: OnceLock::new(),
+            held: super::held::Held::default(),
             signals,
         };
         Ok((Arc::new(store), task))

@@ -40,8 +40,7 @@ async fn the_next_due_time_is_one_probe_for_each_level() {
 #[tokio::test]
 async fn recovery_reads_the_leases_alone() {
     let (_folder, mut connection) = database().await;
-    let sql = "SELECT 1 FROM jobs WHERE state = 'running' AND boot = ? AND lease_deadline <= ? LIMIT 1";
-    assert_uses(&plan(&mut connection, sql).await, "jobs_leased");
+    assert_uses(&plan(&mut connection, include_str!("sql/past_deadline.sql")).await, "jobs_leased");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
-//! The queue's trait, on SQLite: each call goes to the writer with what it needs of the clock and the rules.
+//! The queue's trait, on SQLite: each call goes to the writer with what it needs of the clock and the rules. Only
+//! renewals do not: they count in memory (`held`).
 
 use async_trait::async_trait;
+use sqlx::Row as _;
 
 use super::super::error::Result;
 use super::super::lease::Claim;
@@ -8,6 +10,7 @@ use super::super::queue::{Appetite, Enqueued, Gone, Leased, NewJob, Queue, Settl
 use super::recover::{self, Whose};
 use super::{SqliteStore, lease, vanish};
 use crate::clock::Boottime;
+use crate::job::{Fence, JobId};
 
 #[async_trait]
 impl Queue for SqliteStore {
@@ -26,7 +29,8 @@ impl Queue for SqliteStore {
 
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased> {
         let (boot, clock, rules, incarnation) = (self.boot()?, self.clock.clone(), self.rules(), self.incarnation);
-        self.writer
+        let leased = self
+            .writer
             .last(move |tx, tally| {
                 let request = lease::Request {
                     boot,
@@ -40,32 +44,38 @@ impl Queue for SqliteStore {
                 };
                 Box::pin(async move { lease::lease(tx, &request, tally).await })
             })
-            .await
+            .await?;
+        self.held.note(&leased.work);
+        Ok(leased)
     }
 
     async fn renew(&self, claims: Vec<Claim>) -> Result<Vec<Option<Boottime>>> {
-        let (boot, clock, rules) = (self.boot()?, self.clock.clone(), self.rules());
-        self.write(move |tx| {
-            let (claims, deadline) = (claims.clone(), clock.boottime().plus(rules.lease));
-            Box::pin(async move { lease::renew(tx, boot, &claims, deadline).await })
-        })
-        .await
+        self.boot()?;
+        let now = self.clock.boottime();
+        Ok(self.held.renew(&claims, now, now.plus(self.rules().lease)))
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
-        self.writer.settle(settlements).await
+        let claims: Vec<Claim> = settlements.iter().map(|settlement| settlement.lease.claim()).collect();
+        let settled = self.writer.settle(settlements).await;
+        // Also after an error: the leases went with the call. What is running by its row is taken back by its row.
+        self.held.forget(&claims);
+        settled
     }
 
     async fn reclaim(&self) -> Result<u64> {
         let (boot, clock, rules) = (self.boot()?, self.clock.clone(), self.rules());
+        let lost = self.held.give_up(self.past_deadline(boot).await?, clock.boottime());
         // Most of the time nothing has expired, and a read finds that out without a commit.
-        if !self.any_expired(boot).await? {
+        if lost.is_empty() {
             return Ok(0);
         }
         let recovery = self
             .write_counted(move |tx, tally| {
-                let (now, whose) = (clock.now(), Whose::Expired { boot, now: clock.boottime() });
-                Box::pin(async move { recover::take_back(tx, whose, rules.max_crashes, now, tally).await })
+                let (now, claims) = (clock.now(), lost.clone());
+                Box::pin(async move {
+                    recover::take_back(tx, Whose::Lost { boot, claims: &claims }, rules.max_crashes, now, tally).await
+                })
             })
             .await?;
         Ok(recovery.released + recovery.failed + recovery.superseded)
@@ -77,13 +87,13 @@ impl Queue for SqliteStore {
 }
 
 impl SqliteStore {
-    async fn any_expired(&self, boot: i64) -> Result<bool> {
-        let row =
-            sqlx::query("SELECT 1 FROM jobs WHERE state = 'running' AND boot = ? AND lease_deadline <= ? LIMIT 1")
-                .bind(boot)
-                .bind(self.clock.boottime().as_millis())
-                .fetch_optional(self.readers())
-                .await?;
-        Ok(row.is_some())
+    /// The leases of this boot whose deadlines, as they were given, have passed: at most as many as there are permits.
+    async fn past_deadline(&self, boot: i64) -> Result<Vec<Claim>> {
+        let rows = sqlx::query(include_str!("sql/past_deadline.sql"))
+            .bind(boot)
+            .bind(self.clock.boottime().as_millis())
+            .fetch_all(self.readers())
+            .await?;
+        rows.iter().map(|row| Ok(Claim { job: JobId(row.try_get(0)?), fence: Fence(row.try_get(1)?) })).collect()
     }
 }

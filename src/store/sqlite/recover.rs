@@ -11,32 +11,34 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
+use super::super::lease::Claim;
 use super::super::queue::Recovery;
 use super::enqueue::parse;
 use super::tally::Tally;
-use crate::clock::{Boottime, Timestamp};
+use super::wire;
+use crate::clock::Timestamp;
 use crate::job::StateName;
 
 /// Whose leases are taken back.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Whose {
+pub(super) enum Whose<'a> {
     /// Every other boot's.
     DeadBoots {
         /// This one.
         but: i64,
     },
-    /// This boot's, whose deadline has passed.
-    Expired {
+    /// These of this boot, which were given up.
+    Lost {
         /// This one.
         boot: i64,
-        /// Now.
-        now: Boottime,
+        /// Which.
+        claims: &'a [Claim],
     },
 }
 
 pub(super) async fn take_back(
     tx: &mut SqliteConnection,
-    whose: Whose,
+    whose: Whose<'_>,
     max_crashes: u32,
     now: Timestamp,
     tally: &mut Tally,
@@ -56,7 +58,7 @@ pub(super) async fn take_back(
 }
 
 /// Lists the leases to take back, with what follows for each, in a temporary table.
-async fn gather(tx: &mut SqliteConnection, whose: Whose, max_crashes: u32) -> Result<()> {
+async fn gather(tx: &mut SqliteConnection, whose: Whose<'_>, max_crashes: u32) -> Result<()> {
     sqlx::query(
         "CREATE TEMP TABLE IF NOT EXISTS crashed
             (id INTEGER PRIMARY KEY, pipeline INTEGER, priority INTEGER, next_state TEXT,
@@ -64,12 +66,14 @@ async fn gather(tx: &mut SqliteConnection, whose: Whose, max_crashes: u32) -> Re
     )
     .execute(&mut *tx)
     .await?;
-    let (boot, passed, own) = match whose {
-        Whose::DeadBoots { but } => (but, i64::MAX, false),
-        Whose::Expired { boot, now } => (boot, now.as_millis(), true),
+    let (boot, lost) = match whose {
+        Whose::DeadBoots { but } => (but, None),
+        Whose::Lost { boot, claims } => {
+            let rows: Vec<_> = claims.iter().map(|claim| (claim.job, claim.fence)).collect();
+            (boot, Some(wire::rows(&rows)?))
+        }
     };
-    let sql = include_str!("sql/gather_crashed.sql");
-    sqlx::query(sql).bind(boot).bind(passed).bind(max_crashes).bind(own).execute(tx).await?;
+    sqlx::query(include_str!("sql/gather_crashed.sql")).bind(boot).bind(lost).bind(max_crashes).execute(tx).await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
--- Leases whose deadline (CLOCK_BOOTTIME) is at most ?2: of boot ?1 where ?4, else of every other. What follows: given up after ?3 crashes while alone; superseded where a newer
--- version waits; due again otherwise. A file on its way (a disposition) is always brought to its end first.
+-- Leases to take back: where ?2 is a list of (job, fence), those of them that boot ?1 still holds; else every other
+-- boot's. What follows: given up after ?3 crashes while alone; superseded where a newer version waits; due again
+-- otherwise. A file on its way (a disposition) is always brought to its end first.
 INSERT INTO temp.crashed (id, pipeline, priority, next_state, successor, moving, suspect)
 SELECT j.id, j.pipeline, j.priority,
        CASE WHEN d.job IS NOT NULL THEN 'pending'
@@ -10,4 +11,5 @@ SELECT j.id, j.pipeline, j.priority,
 FROM jobs AS j INDEXED BY jobs_leased
 LEFT JOIN jobs AS b ON b.blocked_by = j.id
 LEFT JOIN dispositions AS d ON d.job = j.id
-WHERE j.state = 'running' AND j.boot IS NOT NULL AND (j.boot = ?1) = ?4 AND j.lease_deadline <= ?2
+WHERE j.state = 'running' AND j.boot IS NOT NULL AND (j.boot = ?1) = (?2 IS NOT NULL)
+  AND (?2 IS NULL OR (j.id, j.fence) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2)))
