@@ -23,6 +23,8 @@ use crate::clock::{Boottime, Clock, Timestamp};
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How long a wait may be where the kernel does not tell of a stepped clock.
 const LONGEST_DOZE: Duration = Duration::from_mins(1);
+/// How late a loose wait may be.
+const LOOSE_WAIT: Duration = Duration::from_secs(30);
 /// A point in time that never comes: some 280 000 years from now.
 const NEVER_SECONDS: i64 = 1 << 43;
 
@@ -116,6 +118,19 @@ pub async fn until_due(clock: &dyn Clock, due: Option<Timestamp>, steps: Option<
     tokio::select! {
         () = tokio::time::sleep(wait) => {}
         () = stepped => {}
+    }
+}
+
+/// Resolves at a point of `CLOCK_BOOTTIME`, after a suspend half a minute late at the most: what waits so loosely needs
+/// no alarm.
+pub async fn until_boottime(clock: &dyn Clock, at: Option<Boottime>) {
+    let Some(at) = at else { return std::future::pending().await };
+    loop {
+        let left = at.since(clock.boottime());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOSE_WAIT)).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::alarm::{Alarm, Steps, until_due};
+use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::told::{About, Settling, Told, report};
@@ -98,6 +98,8 @@ pub struct Dispatcher {
     quiesce: bool,
     /// The pipeline that was served last: the next turn begins with the one after it.
     served: Option<String>,
+    /// When a pipeline that is held back may start more jobs.
+    throttled_until: Option<Boottime>,
 }
 
 /// What woke the loop.
@@ -134,6 +136,7 @@ impl Dispatcher {
             interrupted: false,
             quiesce: false,
             served: None,
+            throttled_until: None,
         };
         Ok((dispatcher, Handles { commands: sender }))
     }
@@ -175,6 +178,7 @@ impl Dispatcher {
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
                 () = until_due(&*self.workshop.clock, next_due, self.steps.as_ref()), if self.may_lease() => Woken::Hungry,
+                () = until_boottime(&*self.workshop.clock, self.throttled_until), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
             while let Some(ended) = self.attempts.try_join_next_with_id() {
@@ -223,6 +227,11 @@ impl Dispatcher {
         };
         match leased {
             Ok(Some(leased)) => Ok(self.begin(leased, appetite)),
+            // The suspect's pipeline is held back meanwhile, and who waited for it is asked for at once.
+            Ok(None) if appetite == Appetite::OneSuspect => {
+                self.quiesce = false;
+                Ok(Some(self.workshop.clock.now()))
+            }
             // Nothing may start, and nothing was learned: a suspect that waits for quiet goes on waiting.
             Ok(None) => Ok(None),
             Err(error) if error.is_fatal() => Err(error),
@@ -265,28 +274,30 @@ impl Dispatcher {
     }
 
     /// How many jobs may start, of which pipelines.
-    fn appetite(&self) -> (Vec<Want>, usize, Appetite) {
+    fn appetite(&mut self) -> (Vec<Want>, usize, Appetite) {
+        self.throttled_until = None;
         let settings = self.workshop.settings.borrow();
         let limit = settings.concurrency.unwrap_or(usize::MAX).saturating_sub(self.running.len());
         let waits_for_quiet = self.quiesce && !self.running.is_empty();
         if !self.may_lease() || self.running.has_suspect() || waits_for_quiet {
             return (Vec::new(), 0, Appetite::Regular);
         }
-        let mut wants: Vec<Want> = settings
-            .pipelines
-            .iter()
-            .map(|(name, pipeline)| Want {
-                pipeline: name.clone(),
-                permits: pipeline.concurrency.saturating_sub(self.running.of_pipeline(name)),
-            })
-            .filter(|want| want.permits > 0)
-            .collect();
+        let appetite = if self.quiesce { Appetite::OneSuspect } else { Appetite::Regular };
+        let mut wants = Vec::new();
+        for (name, pipeline) in &settings.pipelines {
+            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
+            let grant = pipeline.throttle.grant(free, appetite);
+            self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
+            if grant.permits > 0 {
+                wants.push(Want { pipeline: name.clone(), permits: grant.permits });
+            }
+        }
         // They stand in the order of their names; the turns go on where they ended, or the first name would win every
         // single permit.
         let after = wants.partition_point(|want| self.served.as_ref().is_some_and(|served| want.pipeline <= *served));
         wants.rotate_left(after);
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
-        if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
+        (wants, if self.quiesce { total.min(1) } else { total }, appetite)
     }
 
     fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
@@ -321,7 +332,8 @@ impl Dispatcher {
         self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
         self.set_alarm(lease.deadline());
-        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
+        let execution = pipeline.throttle.start(claim);
+        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
         let task = self.attempts.spawn(attempt);
         self.by_task.insert(task.id(), claim);
     }

@@ -54,6 +54,7 @@ mod tests {
     use crate::clock::Boottime;
     use crate::job::RetryPolicy;
     use crate::processor::Processor;
+    use crate::worker::Throttle;
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -68,7 +69,10 @@ mod tests {
     }
 
     fn deaf(timeout: Duration) -> PipelineSettings {
-        PipelineSettings { processor: Arc::new(Deaf), concurrency: 1, timeout, retry: RetryPolicy::default() }
+        let clock = Arc::new(crate::clock::SystemClock);
+        let warnings = crate::warnings::Warnings::new(clock.clone());
+        let throttle = Throttle::new("deaf", crate::config::Breaker::default(), None, clock, warnings);
+        PipelineSettings { processor: Arc::new(Deaf), concurrency: 1, timeout, retry: RetryPolicy::default(), throttle }
     }
 
     fn handle() -> Handle {

@@ -29,6 +29,7 @@ mod order;
 mod pressure;
 mod shutdown;
 mod store;
+mod throttle;
 mod upkeep;
 mod verdicts_exec;
 mod verdicts_http;
