@@ -87,6 +87,11 @@ pub trait Processor: Send + Sync {
     fn calls_out(&self) -> bool {
         false
     }
+
+    /// Whether it shows its output live in the task's spool file.
+    fn spools(&self) -> bool {
+        false
+    }
 }
 
 /// A processor that many tasks share.

@@ -57,8 +57,8 @@ pub struct Workshop {
 /// How an execution ended, for the dispatcher to settle.
 #[derive(Debug)]
 pub enum Ended {
-    /// With a verdict.
-    Verdict(Settlement),
+    /// With a verdict on this work.
+    Verdict(Settlement, Arc<Work>),
     /// Without the right to write one.
     LeaseLost(Lease),
 }
@@ -82,14 +82,14 @@ impl Workshop {
     pub fn attempt(
         self,
         lease: Lease,
-        work: Work,
+        work: Arc<Work>,
         pipeline: PipelineSettings,
         handle: Handle,
         execution: Execution,
     ) -> impl Future<Output = Ended> {
         let at_work = lease.at_work();
         async move {
-            let ended = self.work_on(lease, &work, &pipeline, &handle, execution).await;
+            let ended = self.work_on(lease, work, &pipeline, &handle, execution).await;
             drop(at_work);
             ended
         }
@@ -98,13 +98,13 @@ impl Workshop {
     async fn work_on(
         &self,
         lease: Lease,
-        work: &Work,
+        work: Arc<Work>,
         pipeline: &PipelineSettings,
         handle: &Handle,
         execution: Execution,
     ) -> Ended {
         let begun = Instant::now();
-        let mut findings = self.execute(&lease, work, pipeline, handle, execution).await;
+        let mut findings = self.execute(&lease, &work, pipeline, handle, execution).await;
         if handle.lost().is_cancelled() {
             return Ended::LeaseLost(lease);
         }
@@ -112,11 +112,11 @@ impl Workshop {
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(&lease, work, &mut findings, handle) => verdict,
+                verdict = self.judge(&lease, &work, &mut findings, handle) => verdict,
                 () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
             },
         };
-        Ended::Verdict(Settlement {
+        let end = Settlement {
             lease,
             verdict,
             code: findings.report.code,
@@ -124,7 +124,8 @@ impl Workshop {
             content: findings.content,
             finished_at,
             duration: begun.elapsed(),
-        })
+        };
+        Ended::Verdict(end, work)
     }
 
     async fn execute(
@@ -137,7 +138,7 @@ impl Workshop {
     ) -> Findings {
         if let Some(disposition) = &work.disposition {
             return tokio::select! {
-                findings = self.resume(lease, work, disposition.clone(), handle) => findings,
+                findings = Box::pin(self.resume(lease, work, disposition.clone(), handle)) => findings,
                 () = handle.lost().cancelled() => Findings::early(Outcome::Interrupted, None),
             };
         }
@@ -158,7 +159,9 @@ impl Workshop {
         let spool = task.spool.clone();
         let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
         execution.ended(&mut report, pipeline.processor.calls_out());
-        remove_spool(&spool);
+        if pipeline.processor.spools() {
+            remove_spool(&spool);
+        }
         Findings { report, content, settled: None }
     }
 
@@ -278,10 +281,11 @@ impl Workshop {
             return verdict;
         };
         plan.error = error;
-        match self.dispose(lease, &mut plan, Some(content.digest), handle).await {
+        // Boxed, because most executions have no file to move and need not carry the room for it.
+        match Box::pin(self.dispose(lease, &mut plan, Some(content.digest), handle)).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
-            Err(error) => self.not_carried(lease, work, plan, error).await,
+            Err(error) => Box::pin(self.not_carried(lease, work, plan, error)).await,
         }
     }
 

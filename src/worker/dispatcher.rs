@@ -1,7 +1,8 @@
 //! The dispatcher: one loop that leases, hands out, gathers and settles.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
-use super::told::{About, Settling, Told, report};
+use super::settings::WorkerSettings;
+use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
@@ -80,11 +82,12 @@ pub struct Dispatcher {
     pulse: Pulse,
     attempts: JoinSet<Ended>,
     by_task: HashMap<Id, Claim>,
-    /// Of what runs or has ended and is not settled yet.
-    about: HashMap<Claim, About>,
     warnings: Warnings,
+    /// Pipelines whose program was missing the last time.
+    programless: BTreeSet<String>,
     running: Running,
-    ended: Vec<Settlement>,
+    /// Ends that wait to be settled, and what they are about.
+    ended: Vec<(Settlement, Arc<Work>)>,
     /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
     settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
@@ -124,8 +127,8 @@ impl Dispatcher {
             pulse,
             attempts: JoinSet::new(),
             by_task: HashMap::new(),
-            about: HashMap::new(),
             warnings,
+            programless: BTreeSet::new(),
             running: Running::default(),
             ended: Vec::new(),
             settling: FuturesUnordered::new(),
@@ -240,22 +243,18 @@ impl Dispatcher {
     }
 
     /// Hands ends to the store. The call is made by the first poll, before the lease's, so that both share a commit.
-    fn hand_in(&mut self, ends: Vec<Settlement>) {
-        if ends.is_empty() {
+    fn hand_in(&mut self, ended: Vec<(Settlement, Arc<Work>)>) {
+        if ended.is_empty() {
             return;
         }
         let queue = self.workshop.queue.clone();
-        let told: Vec<Told> = ends.iter().map(|end| self.tell(end)).collect();
-        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
-    }
-
-    fn tell(&mut self, end: &Settlement) -> Told {
-        let claim = end.lease.claim();
-        let about = self.about.remove(&claim);
-        if let Some(about) = &about {
-            self.note_program(&about.pipeline, &end.verdict);
+        let (mut ends, mut told) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
+        for (end, work) in ended {
+            self.note_program(&work.pipeline, &end.verdict);
+            told.push(Told { claim: end.lease.claim(), work, verdict: end.verdict.clone(), took: end.duration });
+            ends.push(end);
         }
-        Told { claim, about, verdict: end.verdict.clone(), took: end.duration }
+        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
     }
 
     /// Waits for the last answers, but not for a disk that stays full.
@@ -312,25 +311,25 @@ impl Dispatcher {
         if let Some((_, work)) = work.last() {
             self.served = Some(work.pipeline.clone());
         }
+        let settings = self.workshop.settings.borrow().clone();
+        let now = self.workshop.clock.now();
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
             }
-            self.start(lease, work);
+            self.start(lease, Arc::new(work), &settings, now);
         }
         next_due
     }
 
-    fn start(&mut self, lease: Lease, work: Work) {
-        let Some(pipeline) = self.workshop.settings.borrow().pipelines.get(&work.pipeline).cloned() else {
+    fn start(&mut self, lease: Lease, work: Arc<Work>, settings: &WorkerSettings, now: Timestamp) {
+        let Some(pipeline) = settings.pipelines.get(&work.pipeline).cloned() else {
             // A reload took the pipeline away between the question and the answer: back to where it was.
-            self.ended.push(release(lease, self.workshop.clock.now()));
+            self.ended.push((release(lease, now), work));
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
-        let path = work.path.to_string_lossy().into_owned();
-        self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
-        self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
+        self.running.insert(claim, work.clone(), handle.clone(), now);
         self.set_alarm(lease.deadline());
         let execution = pipeline.throttle.start(claim);
         let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
@@ -346,28 +345,26 @@ impl Dispatcher {
         let Some(claim) = self.by_task.remove(&task) else { return };
         self.running.remove(claim);
         match ended {
-            Ok((_, Ended::Verdict(end))) => self.ended.push(end),
+            Ok((_, Ended::Verdict(end, work))) => self.ended.push((end, work)),
             Ok((_, Ended::LeaseLost(lease))) => {
-                self.about.remove(&claim);
                 tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
             }
             // Its lease is gone with it, runs out, and is taken back.
-            Err(error) => {
-                self.about.remove(&claim);
-                tracing::error!(job.id = %claim.job, %error, "an attempt panicked");
-            }
+            Err(error) => tracing::error!(job.id = %claim.job, %error, "an attempt panicked"),
         }
     }
 
     /// A program that is missing is a warning for as long as the pipeline's attempts end so.
-    fn note_program(&self, pipeline: &str, verdict: &Verdict) {
-        let key = format!("pipeline.{pipeline}.program");
+    fn note_program(&mut self, pipeline: &str, verdict: &Verdict) {
+        let key = || format!("pipeline.{pipeline}.program");
         match verdict {
             Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
-                self.warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+                self.warnings.set(&key(), Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+                self.programless.insert(pipeline.to_owned());
             }
             Verdict::Release | Verdict::Cancel | Verdict::Skip(_) => {}
-            _ => self.warnings.clear(&key),
+            _ if self.programless.remove(pipeline) => self.warnings.clear(&key()),
+            _ => {}
         }
     }
 
@@ -435,11 +432,11 @@ fn obey(running: &Running, command: Command) {
     // Whoever asked may have gone away; the deed is done all the same.
     match command {
         Command::Cancel { jobs, reply } => {
-            let n = running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
+            let n = running.stop(StopReason::Cancelled, |work| jobs.contains(&work.job));
             let _ = reply.send(n);
         }
         Command::Interrupt { pipelines, reply } => {
-            let n = running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
+            let n = running.stop(StopReason::Interrupted, |work| pipelines.contains(&work.pipeline));
             let _ = reply.send(n);
         }
         Command::List { reply } => drop(reply.send(running.shown())),

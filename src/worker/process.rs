@@ -17,6 +17,7 @@ pub(super) async fn process(pipeline: &PipelineSettings, task: Task, handle: &Ha
     let work = pipeline.processor.process(task, stop.clone());
     tokio::pin!(work);
     let timed_out = tokio::select! {
+        biased;
         report = &mut work => return told(report, handle),
         () = tokio::time::sleep(pipeline.timeout) => true,
         () = handle.token().cancelled() => false,
