@@ -24,6 +24,7 @@ mod disposal;
 mod fairness;
 mod hardship;
 mod journey;
+mod model;
 mod order;
 mod pressure;
 mod shutdown;

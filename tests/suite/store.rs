@@ -13,7 +13,7 @@ use ingestd::job::{
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
     Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Intent, Lease, NewJob, Queue, Settings, Settled,
-    Settlement, Sources, Steered, Steering, Vanished, Want, Work,
+    Settlement, Sources, Steered, Steering, Upkeep, Vanished, Want, Work,
 };
 
 /// A store in a folder of its own, with a clock that moves when told.
@@ -396,6 +396,105 @@ async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
     let (lease, work) = f.lease_one().await;
     assert_eq!(work.disposition, Some(way));
     f.settle(lease, Verdict::Complete).await;
+}
+
+/// A running version of `a`, and a newer one that waits for it.
+async fn with_newer(f: &Fixture) -> (Lease, JobId) {
+    f.enqueue(watched("a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let newer = id(f.enqueue(NewJob { digest: Some(digest(2)), ..watched("a", 2) }).await);
+    (lease, newer)
+}
+
+#[tokio::test]
+async fn a_version_waits_for_the_running_one_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, between) = with_newer(&f).await;
+    assert_eq!(f.store.cancel(vec![between]).await.unwrap(), [Steered::Done]);
+    let newest = id(f.enqueue(NewJob { digest: Some(digest(3)), ..watched("a", 3) }).await);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newest);
+}
+
+#[tokio::test]
+async fn a_cancelled_version_that_is_retried_waits_for_the_running_one() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert_eq!(f.store.retry(vec![newer]).await.unwrap(), [Steered::Done]);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newer);
+}
+
+#[tokio::test]
+async fn a_delete_waits_for_the_running_version_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert!(matches!(f.store.vanish(vec![gone("a", true)]).await.unwrap()[..], [Vanished::New { .. }]));
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.op, Op::Delete);
+}
+
+#[tokio::test]
+async fn an_older_version_is_never_tried_again_also_where_the_newer_one_was_cancelled() {
+    for crash in [false, true] {
+        let mut f = with_watch().await;
+        let (lease, newer) = with_newer(&f).await;
+        f.store.cancel(vec![newer]).await.unwrap();
+        if crash {
+            assert_eq!(f.restart().await.superseded, 1);
+        } else {
+            let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+            assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Skipped));
+        }
+        assert!(f.lease(1).await.is_empty());
+    }
+}
+
+async fn intend(f: &Fixture, lease: &Lease, work: &Work) {
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: None,
+        identity: work.identity,
+        error: None,
+    };
+    assert_eq!(f.store.intend(lease.claim(), way).await.unwrap(), Intent::Committed);
+}
+
+#[tokio::test]
+async fn a_file_on_its_way_is_brought_to_its_end_before_the_next_version_runs() {
+    let mut f = with_watch().await;
+    let old = id(f.enqueue(watched("a", 1)).await);
+    let (lease, work) = f.lease_one().await;
+    intend(&f, &lease, &work).await;
+    f.restart().await;
+    let new = id(f.enqueue(watched("a", 2)).await);
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.disposition.is_some()), (old, true), "the next version does not supersede it");
+    assert!(f.lease(1).await.is_empty());
+    let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+    assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Retrying), "its file is still on its way");
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.disposition.is_some()), (old, true));
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, new);
+    assert_eq!(f.store.check(true).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_file_that_was_gone_when_its_turn_came_is_processed_when_it_is_back() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let changed = NewJob { digest: Some(digest(2)), ..watched("a", 2) };
+    f.enqueue(changed.clone()).await;
+    assert_eq!(f.store.vanish(vec![gone("a", false)]).await.unwrap(), [Vanished::Noted]);
+    assert!(f.lease(1).await.is_empty());
+    assert!(matches!(f.enqueue(changed).await, Enqueued::New { version: 3, .. }), "it was moved away and back");
 }
 
 #[tokio::test]

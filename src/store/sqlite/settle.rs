@@ -1,6 +1,7 @@
 //! The end of an execution, guarded by job, state and fence.
 //!
-//! 1. A job whose newer version waits for it is never tried again: what would be another try becomes `skipped`.
+//! 1. A job is never tried again once a newer version came: what would be another try becomes `skipped`. Only a file
+//!    on its way is brought to its end first.
 //! 2. The history is written for those whose lease still stands, and so counts them; only where some are missing is it
 //!    asked which. The others are *lease lost*.
 //! 3. States, output, what is known of the content, and the release of the newer version are written
@@ -50,8 +51,8 @@ struct JobEnd<'a> {
     code: Option<i32>,
 }
 
-/// Newer versions that wait for the end of an execution.
-pub(super) static SUCCESSORS: Bulk = Bulk::new(include_str!("sql/successors.sql"), 1);
+/// The newest versions, where they are others than those that end.
+static SUCCESSORS: Bulk = Bulk::new(include_str!("sql/successors.sql"), 3);
 static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql"), 9);
 static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
@@ -105,14 +106,23 @@ impl Ends {
     }
 }
 
-/// By job, the newer version that waits for its end.
-async fn successors(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeMap<i64, i64>> {
+/// The newest version of an execution's source, where that is another job.
+#[derive(Clone, Copy)]
+struct Successor {
+    id: i64,
+    /// The file of the execution that ends is on its way.
+    moving: bool,
+}
+
+/// By job, the newer version.
+async fn successors(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeMap<i64, Successor>> {
     let rows = SUCCESSORS
         .fetch(tx, ends, |values, end| {
-            values.push(end.lease.job().0);
+            let place = end.lease.place();
+            values.push(end.lease.job().0).push(place.source).push(place.pipeline);
         })
         .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Successor { id: row.try_get(1)?, moving: row.try_get(2)? }))).collect()
 }
 
 /// Which of the leases still stand.
@@ -147,7 +157,7 @@ impl<'a> Effects<'a> {
         &mut self,
         end: &'a Settlement,
         row: JobEnd<'a>,
-        waited_for: bool,
+        newer: bool,
         now: Timestamp,
         tally: &mut Tally,
     ) -> StateName {
@@ -159,7 +169,7 @@ impl<'a> Effects<'a> {
         if !end.output.is_empty() {
             self.outputs.push((id, &end.output));
         }
-        if waited_for {
+        if newer && row.finished_at.is_some() {
             let completed = end.content.filter(|_| end.verdict == Verdict::Complete);
             self.unblocked.push((id, completed.map(|content| content.digest)));
             tally.unblocked();
@@ -234,8 +244,8 @@ const fn state_after(verdict: &Verdict) -> StateName {
     }
 }
 
-/// The job's new facts, as the verdict has them; where a newer version waits, there is no other try.
-fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, i64>) -> JobEnd<'a> {
+/// The job's new facts, as the verdict has them; where a newer version came, there is no other try.
+fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>) -> JobEnd<'a> {
     let state = state_after(&end.verdict);
     let error = end.verdict.error();
     let mut row = JobEnd {
@@ -267,10 +277,10 @@ fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, i64>) -> JobEnd<'
         }
         _ => {}
     }
-    if let (Some(successor), None) = (successors.get(&row.id), row.finished_at) {
+    if let (Some(successor), None) = (successors.get(&row.id).filter(|newer| !newer.moving), row.finished_at) {
         row.state = StateName::Skipped.as_str();
         (row.run_at, row.finished_at) = (None, Some(row.ended_at));
-        (row.reason, row.superseded_by) = (Some("superseded"), Some(*successor));
+        (row.reason, row.superseded_by) = (Some("superseded"), Some(successor.id));
     }
     row
 }

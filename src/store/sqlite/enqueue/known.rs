@@ -24,6 +24,8 @@ pub(super) struct Known {
     /// The file as it was processed, while it is on its way to where `on_success` or `on_failure` send it.
     pub(super) moving: Option<FileIdentity>,
     pub(super) taken: Option<Taken>,
+    /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
+    pub(super) in_the_way: Option<i64>,
 }
 
 impl Known {
@@ -51,7 +53,6 @@ pub(super) struct TakenRow {
     pub(super) run_at: Timestamp,
     pub(super) executions: i64,
     pub(super) deferrals: i64,
-    pub(super) blocked_by: Option<i64>,
     pub(super) vanished: bool,
 }
 
@@ -86,10 +87,7 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.force {
         return Decision::Raise { op: Op::Modify };
     }
-    let came_back = !known.present
-        && taken.row.as_ref().is_none_or(|row| row.op == Op::Delete || row.vanished)
-        && known.current_digest().is_none();
-    if came_back {
+    if came_back(new, known, taken) {
         return Decision::Raise { op: Op::Add };
     }
     if new.identity == known.identity {
@@ -100,6 +98,15 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
         (None, _) => Decision::TakeDigest,
         (Some(digest), Some(old)) if digest == old => current(known, taken, true),
         (Some(_), _) => Decision::Raise { op: Op::Modify },
+    }
+}
+
+/// Whether what is there now was never worked on, because it was gone when its turn came: whatever its content.
+fn came_back(new: &NewJob, known: &Known, taken: &Taken) -> bool {
+    match &taken.row {
+        None => !known.present && known.current_digest().is_none(),
+        Some(row) if row.vanished => !known.present || new.identity != known.identity,
+        Some(row) => !known.present && row.op == Op::Delete,
     }
 }
 
@@ -144,7 +151,6 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
                     run_at: Timestamp::from_millis(row.try_get("job_run_at")?),
                     executions: row.try_get("job_executions")?,
                     deferrals: row.try_get("job_deferrals")?,
-                    blocked_by: row.try_get("job_blocked_by")?,
                     vanished: word("job_reason")?.as_deref() == Some("vanished"),
                 }),
             },
@@ -176,6 +182,7 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
             ])),
         },
         taken,
+        in_the_way: row.try_get("in_the_way")?,
     })
 }
 

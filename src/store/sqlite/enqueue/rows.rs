@@ -101,7 +101,7 @@ impl<'a> Plan<'a> {
         tally: &mut Tally,
     ) {
         let older = known.and_then(|known| known.taken.as_ref());
-        let place = Place::after(older, asked.job, now);
+        let place = Place::after(known, asked.job, now);
         if let Some((older, from)) = place.supersedes {
             self.superseded.push((older.0, id));
             tally.moved(asked.key.pipeline, place.older_priority, from, StateName::Skipped);
@@ -182,7 +182,7 @@ impl TakenRow {
     }
 }
 
-/// Where a new version stands in the queue, given the older one's job.
+/// Where a new version stands in the queue, given what is known of the older ones.
 pub(super) struct Place {
     pub(super) priority: i64,
     pub(super) older_priority: i64,
@@ -192,29 +192,25 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn after(older: Option<&Taken>, new: &NewJob, now: Timestamp) -> Self {
+    pub(super) fn after(known: Option<&Known>, new: &NewJob, now: Timestamp) -> Self {
         let asked = new.run_at.unwrap_or(now);
         let mut place = Self {
             priority: new.priority.number(),
             older_priority: 0,
             run_at: asked,
-            blocked_by: None,
+            blocked_by: known.and_then(|known| known.in_the_way),
             supersedes: None,
         };
-        let Some(Taken { job, row: Some(row), .. }) = older else { return place };
-        match row.state {
-            StateName::Running => place.blocked_by = Some(job.0),
-            StateName::Pending | StateName::Retrying => {
-                place.supersedes = Some((*job, row.state));
-                place.older_priority = row.priority;
-                place.priority = place.priority.max(row.priority);
-                place.blocked_by = row.blocked_by;
-                // It takes over the place; but a wait that punished the old content does not bind the new one.
-                if row.state == StateName::Pending && row.deferrals == 0 {
-                    place.run_at = new.run_at.unwrap_or(row.run_at);
-                }
+        let Some(Known { taken: Some(Taken { job, row: Some(row), .. }), moving, .. }) = known else { return place };
+        // One whose file is on its way is brought to its end first.
+        if row.state.is_waiting() && moving.is_none() {
+            place.supersedes = Some((*job, row.state));
+            place.older_priority = row.priority;
+            place.priority = place.priority.max(row.priority);
+            // It takes over the place; but a wait that punished the old content does not bind the new one.
+            if row.state == StateName::Pending && row.deferrals == 0 {
+                place.run_at = new.run_at.unwrap_or(row.run_at);
             }
-            _ => {}
         }
         place
     }

@@ -10,12 +10,13 @@ FROM jobs AS w INDEXED BY jobs_blocked
 WHERE w.blocked_by IS NOT NULL
     AND ((r.state = 'running' OR r.id IN (SELECT job FROM dispositions)) AND r.source = w.source AND r.pipeline = w.pipeline) IS NOT TRUE
 UNION ALL
--- Two versions of one source never wait side by side.
+-- Two versions of one source never wait side by side: a newer one waits behind an older whose file is on its way.
 SELECT printf('jobs %d and %d wait side by side, though they are versions of one source', older.id, newer.id)
 FROM jobs AS newer
     JOIN jobs AS older INDEXED BY jobs_source ON older.source = newer.source AND older.id < newer.id
 WHERE older.pipeline = newer.pipeline
-    AND newer.state IN ('pending', 'retrying') AND older.state IN ('pending', 'retrying')
+    AND newer.state IN ('pending', 'retrying') AND newer.blocked_by IS NULL
+    AND older.state IN ('pending', 'retrying') AND older.blocked_by IS NULL
 UNION ALL
 -- A lease belongs to a boot that has not ended in order.
 SELECT printf('job %d runs, though the daemon that leased it stopped', j.id)
