@@ -174,12 +174,12 @@ async fn through_a_day_flooded_with_high_work_no_low_job_waits_longer_than_the_b
     let day = Day::live(&f).await;
     let starts: BTreeMap<JobId, Timestamp> = day.starts.iter().map(|(at, job, ..)| (*job, *at)).collect();
     let end = f.clock.now();
-    // One urgent job in nine steps goes before, so a step makes room for so many others.
-    let room = PERMITS as f64 - 1.0 / 9.0;
+    // One urgent job in nine steps goes before, so nine steps make room for so many others.
+    let room = PERMITS * 9 - 1;
     let mut longest = Duration::ZERO;
     for (job, (level, due, ahead)) in &day.raised {
         let rises = u32::try_from(Priority::High.number() - level.number()).unwrap();
-        let queue = STEP.mul_f64((*ahead as f64 / room).ceil() + 2.0);
+        let queue = STEP * u32::try_from((ahead * 9).div_ceil(room) + 2).unwrap();
         let waited = starts.get(job).unwrap_or(&end).since(*due);
         assert!(waited <= AGING * rises + queue, "{level} job {job} waited {waited:?} behind {ahead}");
         longest = longest.max(waited);
