@@ -52,8 +52,10 @@ fn a_file_that_changes_all_the_time_is_processed_one_version_after_the_other_amo
         .collect();
     eprintln!("{} versions, {} of them executed, {} other files", of_hot.len(), done.len(), others);
     assert!(done.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "out of order or twice: {done:?}");
-    assert_eq!(*done.last().unwrap(), (i64::try_from(CHANGES).unwrap(), CHANGES - 1), "the last version, last");
-    assert_eq!(of_hot.len(), CHANGES, "each change is a version");
+    let last = of_hot.values().max().unwrap();
+    assert_eq!(*done.last().unwrap(), (*last, CHANGES - 1), "the last version, last, with the last content");
+    // What the first version's execution finds already changed counts as the first version.
+    assert!((CHANGES - 1..=CHANGES).contains(&of_hot.len()), "each change is a version");
     assert!(done.len() >= 5, "versions ran in between");
     let completed = jobs.iter().filter(|job| text(job, "state") == "completed").count();
     assert_eq!(completed, others + done.len(), "every other file once");
