@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingestd::clock::{Clock, SystemClock};
-use ingestd::job::{DigestAlgorithm, RetryPolicy};
+use ingestd::config::{Pipeline, ProcessorKind};
+use ingestd::job::DigestAlgorithm;
 use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
 use ingestd::store::sqlite::SqliteStore;
 use ingestd::warnings::Warnings;
-use ingestd::worker::Aside;
 use ingestd::worker::attempt::Workshop;
 use ingestd::worker::dispatcher::Stops;
-use ingestd::worker::{Dispatcher, PipelineSettings, WorkerSettings};
+use ingestd::worker::{Aside, Dispatcher, PipelineSettings, Throttle, WorkerSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,8 @@ pub const CONCURRENCY: usize = 1_000;
 /// Lets the pool work until `n` jobs are completed; answers how long that took.
 pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path())));
+    let warnings = Warnings::new(clock.clone());
+    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path(), &clock, &warnings)));
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
@@ -41,7 +42,7 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let pulses = Pulses::default();
     let entered = bench.runtime.enter();
     let (dispatcher, handles) =
-        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), Warnings::new(clock)).unwrap();
+        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), warnings).unwrap();
     drop(entered);
     let onlooker = database::look(store.database_path());
     let mut completed = onlooker.prepare("SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'completed'").unwrap();
@@ -60,12 +61,15 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     })
 }
 
-fn noop(database: &Path) -> WorkerSettings {
+/// One pipeline with every key but its concurrency at its default: its breaker counts, and no rate holds it up.
+fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerSettings {
+    let configured = Pipeline::of(ProcessorKind::Noop);
     let pipeline = PipelineSettings {
+        throttle: Throttle::new(PIPELINE, configured.breaker, configured.rate, clock.clone(), warnings.clone()),
         processor: Arc::new(NoopProcessor),
         concurrency: CONCURRENCY,
-        timeout: Duration::from_mins(5),
-        retry: RetryPolicy::default(),
+        timeout: configured.timeout,
+        retry: configured.retry,
     };
     WorkerSettings {
         concurrency: None,
