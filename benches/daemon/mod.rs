@@ -91,11 +91,14 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
     }
 
-    /// Processor time so far, in clock ticks (a hundredth of a second each).
+    /// Processor time of itself so far, in clock ticks (a hundredth of a second each).
     pub fn ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        stat(&self.child.id().to_string())[..2].iter().sum()
+    }
+
+    /// Processor time so far, of itself and of its children that have ended.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_millis(stat(&self.child.id().to_string()).iter().sum::<u64>() * 10)
     }
 
     /// Voluntary context switches of all its threads so far.
@@ -123,4 +126,16 @@ impl Daemon {
         let jobs = &status["jobs"];
         ["pending", "running", "retrying"].iter().map(|state| jobs[*state].as_u64().unwrap_or(0)).sum()
     }
+}
+
+/// Processor time of the children of this process that have ended.
+pub fn children_cpu() -> Duration {
+    Duration::from_millis(stat("self")[2..].iter().sum::<u64>() * 10)
+}
+
+/// Clock ticks of a process in user and kernel mode, and the same of its children that have ended (`proc(5)`).
+fn stat(pid: &str) -> [u64; 4] {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    [11, 12, 13, 14].map(|field| fields[field].parse().unwrap())
 }

@@ -36,10 +36,14 @@ fn deep(bench: &Bench, what: &str, fill: impl FnOnce(Seed) -> Seed) {
     let folder = tempfile::tempdir().unwrap();
     let few = made(bench, &folder, "few.db", |seed| seed.deletes((1, FEW)));
     let many = made(bench, &folder, "many.db", fill);
-    let (few, many) = (database::open_to_lease(bench, &few), database::open_to_lease(bench, &many));
-    let rounds = Rounds::take(ROUNDS, || leases(bench, &many), || leases(bench, &few));
-    few.close(bench);
-    many.close(bench);
+    let opened = [&few, &many].map(|path| database::open_to_lease(bench, path));
+    let rounds = Rounds::take(ROUNDS, || leases(bench, &opened[1]), || leases(bench, &opened[0]));
+    for opened in opened {
+        opened.close(bench);
+    }
+    for path in [&few, &many] {
+        database::assert_sound(bench, path);
+    }
     let slower = 1.0 / rounds.ratio();
     let (many, few) = rounds.each(LEASES);
     let beside = format!("10 000 waiting: {few}");

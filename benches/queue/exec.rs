@@ -3,10 +3,10 @@
 use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::daemon::Daemon;
-use crate::report::{self, Aim, Rounds, Took, Watch};
+use crate::daemon::{Daemon, children_cpu};
+use crate::report::{self, Aim, Rounds, Took};
 use crate::{Bench, database};
 
 /// `/bin/true` for each of 5 000 files, beside `xargs` that does nothing else.
@@ -38,10 +38,10 @@ pub fn beside_xargs(_: &Bench) {
             }
             until("'pending'", JOBS);
             round += 1;
-            let watch = Watch::start();
+            let (begun, cpu) = (Instant::now(), daemon.cpu());
             assert!(daemon.command(&["resume"]).status().unwrap().success());
             until("'completed'", round * JOBS);
-            watch.stop()
+            Took { wall: begun.elapsed(), cpu: daemon.cpu().saturating_sub(cpu) }
         },
         || xargs(JOBS, AT_ONCE),
     );
@@ -59,12 +59,12 @@ fn xargs(jobs: usize, at_once: usize) -> Took {
         writeln!(list, "{i}.txt").unwrap();
     }
     list.rewind().unwrap();
-    let watch = Watch::start();
+    let (begun, cpu) = (Instant::now(), children_cpu());
     let status = Command::new("xargs")
         .args(["-P", &at_once.to_string(), "-n", "1", "/bin/true"])
         .stdin(Stdio::from(list))
         .status()
         .unwrap();
     assert!(status.success());
-    watch.stop()
+    Took { wall: begun.elapsed(), cpu: children_cpu().saturating_sub(cpu) }
 }

@@ -3,6 +3,7 @@
 //! 1. A figure counts only beside another one of the same minute: machines differ, and a shared one differs from
 //!    itself. So each subject runs in rounds, ours and the other in turn, every second round the other way about, and
 //!    the ratio is the median of the rounds' ratios. This is why there is no harness for single functions here.
+//!    Beside each round stands the processor time of both, which tells more than the clock where others use the machine.
 //! 2. *Raw SQLite* is rusqlite on the same build of SQLite: prepared statements, one transaction for each batch, the
 //!    pragmas of `store/sqlite/open.rs`, a database that the program itself made, and the same rows in the same tables,
 //!    history and counters among them. It decides nothing and fences nothing.

@@ -7,16 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingestd::clock::{Clock, SystemClock};
-use ingestd::config::Breaker;
-use ingestd::job::{DigestAlgorithm, RetryPolicy};
+use ingestd::config::{Pipeline, ProcessorKind};
+use ingestd::job::DigestAlgorithm;
 use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
 use ingestd::store::sqlite::SqliteStore;
 use ingestd::warnings::Warnings;
-use ingestd::worker::Aside;
 use ingestd::worker::attempt::Workshop;
 use ingestd::worker::dispatcher::Stops;
-use ingestd::worker::{Dispatcher, PipelineSettings, Throttle, WorkerSettings};
+use ingestd::worker::{Aside, Dispatcher, PipelineSettings, Throttle, WorkerSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +30,7 @@ pub const CONCURRENCY: usize = 1_000;
 pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let warnings = Warnings::new(clock.clone());
-    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path(), clock.clone(), warnings.clone())));
+    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path(), &clock, &warnings)));
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
@@ -62,13 +61,15 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     })
 }
 
-fn noop(database: &Path, clock: Arc<dyn Clock>, warnings: Warnings) -> WorkerSettings {
+/// One pipeline with every key but its concurrency at its default: its breaker counts, and no rate holds it up.
+fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerSettings {
+    let configured = Pipeline::of(ProcessorKind::Noop);
     let pipeline = PipelineSettings {
+        throttle: Throttle::new(PIPELINE, configured.breaker, configured.rate, clock.clone(), warnings.clone()),
         processor: Arc::new(NoopProcessor),
         concurrency: CONCURRENCY,
-        timeout: Duration::from_mins(5),
-        retry: RetryPolicy::default(),
-        throttle: Throttle::new(PIPELINE, Breaker::default(), None, clock, warnings),
+        timeout: configured.timeout,
+        retry: configured.retry,
     };
     WorkerSettings {
         concurrency: None,

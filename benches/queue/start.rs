@@ -9,7 +9,7 @@ use crate::report::{self, Aim, median};
 use crate::seed::Seed;
 
 /// A configuration without a watch: what is in the database is all there is.
-pub const NOOP: &str = "[pipeline.p]\nkind = \"noop\"\n";
+const NOOP: &str = "[pipeline.p]\nkind = \"noop\"\n";
 
 /// A folder with a filled database where the daemon looks for it.
 pub fn seeded(bench: &Bench, fill: impl FnOnce(Seed) -> Seed) -> TempDir {
@@ -25,6 +25,7 @@ pub fn after_a_crash(bench: &Bench) {
     let start = |fill: fn(Seed) -> Seed| {
         let daemon = Daemon::start(seeded(bench, fill), NOOP);
         let took = daemon.ready_after;
+        eprintln!("  ready after {took:.2?}, processors {:.2?}", daemon.cpu());
         let folder = daemon.stop();
         let waiting = "SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'pending'";
         let waiting: i64 =
