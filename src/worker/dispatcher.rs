@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -13,10 +12,11 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::{Alarm, Steps, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
 use super::told::{About, Settling, Told, report};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the last ends of executions may take to be written at a stop.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// A lease this close to its end is given up rather than worked on.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// Commands that may wait for the dispatcher.
 const WAITING_COMMANDS: usize = 64;
 
@@ -86,6 +88,13 @@ pub struct Dispatcher {
     /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
     settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
+    heartbeat: Instant,
+    /// Goes off shortly before the first lease ends that was not renewed.
+    alarm: Alarm,
+    /// The deadline for which the alarm is set; none that runs ends earlier.
+    alarm_for: Option<Boottime>,
+    /// `None` where the kernel can't tell.
+    steps: Option<Steps>,
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
@@ -97,15 +106,16 @@ pub struct Dispatcher {
 enum Woken {
     /// Something may be leasable.
     Hungry,
-    /// Leases have to be renewed.
-    Heartbeat,
     /// Only to look around.
     Idle,
 }
 
 impl Dispatcher {
-    /// A pool that works until `stops` say otherwise.
-    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> (Self, Handles) {
+    /// A pool that works until `stops` say otherwise. Needs a runtime.
+    ///
+    /// # Errors
+    /// The process has too many files open for a timer.
+    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> std::io::Result<(Self, Handles)> {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let dispatcher = Self {
             workshop,
@@ -120,11 +130,15 @@ impl Dispatcher {
             ended: Vec::new(),
             settling: FuturesUnordered::new(),
             pause: None,
+            heartbeat: Instant::now(),
+            alarm: Alarm::new()?,
+            alarm_for: None,
+            steps: Steps::new().ok(),
             interrupted: false,
             quiesce: false,
             served: None,
         };
-        (dispatcher, Handles { commands: sender })
+        Ok((dispatcher, Handles { commands: sender }))
     }
 
     /// Works until told to stop and everything has ended.
@@ -133,7 +147,6 @@ impl Dispatcher {
     /// The store failed for good.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut hungry = true;
-        let mut heartbeat = Instant::now() + self.heartbeat_period();
         let mut next_due: Option<Timestamp> = None;
         let mut changed = self.interest();
         loop {
@@ -149,12 +162,13 @@ impl Dispatcher {
                 return self.settle_rest().await;
             }
             if self.running.is_empty() {
-                heartbeat = Instant::now() + self.heartbeat_period();
+                self.heartbeat = Instant::now() + self.heartbeat_period();
             }
             // What is rare and urgent comes first: under load there is always an attempt that has just ended.
             let woken = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(heartbeat), if !self.running.is_empty() => Woken::Heartbeat,
+                () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => { self.renew().await?; Woken::Idle }
+                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => { self.stop_late(); Woken::Idle }
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
@@ -163,13 +177,9 @@ impl Dispatcher {
                 Some(settled) = self.settling.next() => { report(settled)?; Woken::Idle }
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
-                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
+                () = until_due(&*self.workshop.clock, next_due, self.steps.as_ref()), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
-            if matches!(woken, Woken::Heartbeat) {
-                self.renew().await?;
-                heartbeat = Instant::now() + self.heartbeat_period();
-            }
             while let Some(ended) = self.attempts.try_join_next_with_id() {
                 self.gather(ended);
             }
@@ -206,7 +216,10 @@ impl Dispatcher {
                 biased;
                 Some(settled) = self.settling.next() => report(settled)?,
                 leased = &mut lease => break leased,
-                // Another process may hold the database's lock for a while; the loop is alive all the same.
+                // Another process may hold the database's lock for a while; the loop is alive all the same, and so are
+                // the leases.
+                () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => self.renew().await?,
+                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => self.stop_late(),
                 () = self.pulse.asked() => self.pulse.beat(),
                 Some(command) = self.commands.recv() => obey(&self.running, command),
             }
@@ -310,6 +323,7 @@ impl Dispatcher {
         let path = work.path.to_string_lossy().into_owned();
         self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
+        self.set_alarm(lease.deadline());
         let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
         let task = self.attempts.spawn(attempt);
         self.by_task.insert(task.id(), claim);
@@ -349,6 +363,7 @@ impl Dispatcher {
     }
 
     async fn renew(&mut self) -> Result<(), StoreError> {
+        self.heartbeat = Instant::now() + self.heartbeat_period();
         let claims = self.running.claims();
         match self.workshop.queue.renew(claims.clone()).await {
             Ok(answers) => {
@@ -369,6 +384,27 @@ impl Dispatcher {
         }
     }
 
+    /// Sees to it that the alarm goes off before this deadline; as a rule it is set for an earlier one.
+    fn set_alarm(&mut self, deadline: Boottime) {
+        if self.alarm_for.is_some_and(|set| set <= deadline) {
+            return;
+        }
+        let left = deadline.since(self.workshop.clock.boottime()).saturating_sub(LEASE_MARGIN);
+        match self.alarm.set(left) {
+            Ok(()) => self.alarm_for = Some(deadline),
+            // Renewals still find out, a third of a lease apart.
+            Err(error) => tracing::error!(%error, "no alarm can be set for the ends of leases"),
+        }
+    }
+
+    /// Stops what was not renewed in time.
+    fn stop_late(&mut self) {
+        self.alarm_for = None;
+        if let Some(next) = self.running.stop_late(self.workshop.clock.boottime().plus(LEASE_MARGIN)) {
+            self.set_alarm(next);
+        }
+    }
+
     fn interrupt(&mut self) {
         self.interrupted = true;
         let n = self.running.stop(StopReason::Interrupted, |_| true);
@@ -379,25 +415,14 @@ impl Dispatcher {
 
     /// When to ask again after the store refused.
     fn back_off(&mut self, error: &StoreError) -> Timestamp {
-        if self.pause.is_none() {
+        // That the database can't be written at all is told once, by whoever watches that.
+        if self.pause.is_none() && !error.is_passing() {
             tracing::warn!(%error, "no jobs can be leased; trying again until they can");
         }
         let pause = self.pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         self.pause = Some(pause);
         self.quiesce = false;
         self.workshop.clock.now().plus(pause)
-    }
-}
-
-/// Resolves when the next job is due.
-async fn until_due(clock: Arc<dyn Clock>, due: Option<Timestamp>) {
-    match due {
-        // At most a minute at a time, so that a step of the wall clock is noticed.
-        Some(due) => {
-            let wait = due.since(clock.now()).min(Duration::from_mins(1));
-            tokio::time::sleep(wait + Duration::from_millis(1)).await;
-        }
-        None => std::future::pending().await,
     }
 }
 

@@ -25,6 +25,7 @@ mod fairness;
 mod hardship;
 mod journey;
 mod model;
+mod pressure;
 mod shutdown;
 mod store;
 mod upkeep;

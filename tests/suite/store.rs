@@ -180,6 +180,60 @@ async fn a_lease_that_was_taken_back_settles_nothing() {
 }
 
 #[tokio::test]
+async fn a_renewed_lease_is_not_taken_back_although_the_database_is_locked_throughout() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let other = rusqlite::Connection::open(f.folder.path().join("state/q.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..5 {
+        f.clock.advance(Duration::from_secs(40));
+        let deadline = f.clock.boottime().plus(RULES.lease);
+        assert_eq!(f.store.renew(vec![lease.claim()]).await.unwrap(), [Some(deadline)]);
+        assert_eq!(f.store.reclaim().await.unwrap(), 0);
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(f.settle(lease, Verdict::Complete).await, Settled::As(StateName::Completed));
+    assert_eq!(f.store.reclaim().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_back_once_nobody_works_under_it() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let work = lease.at_work();
+    f.clock.advance(Duration::from_hours(1));
+    assert_eq!(f.store.renew(vec![lease.claim()]).await.unwrap(), [None], "it has expired");
+    assert_eq!(f.store.reclaim().await.unwrap(), 0);
+    assert!(f.lease(1).await.is_empty(), "no second execution beside the first");
+    drop(work);
+    assert_eq!(f.store.reclaim().await.unwrap(), 1);
+    assert_eq!(f.lease(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_offered_to_a_full_queue_is_refused_and_what_takes_no_place_passes() {
+    let f = Fixture::new().await;
+    f.store.set_max_pending(Some(2));
+    let offer = async |job: NewJob| f.store.offer(vec![job]).await.unwrap()[0];
+    let all = f.store.offer(vec![file("/a", 1), file("/b", 1), file("/c", 1)]).await.unwrap();
+    assert!(matches!(all[..], [Enqueued::New { .. }, Enqueued::New { .. }, Enqueued::Full]), "{all:?}");
+    assert!(matches!(offer(file("/a", 1)).await, Enqueued::Known { .. }));
+    let newer = NewJob { digest: Some(digest(8)), ..file("/a", 2) };
+    assert!(matches!(offer(newer).await, Enqueued::New { version: 2, .. }), "it takes the place of the older one");
+    assert_eq!(offer(NewJob { note_only: true, ..file("/d", 1) }).await, Enqueued::Unchanged);
+    assert_eq!(offer(file("/c", 1)).await, Enqueued::Full, "nothing of it was written before");
+    let (lease, _) = f.lease_one().await;
+    assert!(matches!(offer(file("/c", 1)).await, Enqueued::New { version: 1, .. }), "there is room");
+    assert_eq!(offer(file("/e", 1)).await, Enqueued::Full);
+    assert!(matches!(f.enqueue(file("/e", 1)).await, Enqueued::New { .. }), "who may not be refused is not");
+    f.settle(lease, Verdict::Release).await;
+    f.store.set_max_pending(None);
+    assert!(matches!(offer(file("/f", 1)).await, Enqueued::New { .. }));
+}
+
+#[tokio::test]
 async fn steps_of_the_wall_clock_expire_no_lease() {
     let f = Fixture::new().await;
     f.enqueue(file("/a", 1)).await;

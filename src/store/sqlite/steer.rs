@@ -64,17 +64,16 @@ impl SqliteStore {
     }
 }
 
+/// ?1: the job.
+pub(super) const NAMED: &str = "
+    SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
+    FROM jobs AS j
+    LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
+    LEFT JOIN dispositions AS d ON d.job = j.id
+    WHERE j.id = ?1";
+
 async fn look_up(tx: &mut SqliteConnection, id: JobId) -> Result<Option<Named>> {
-    let row = sqlx::query(
-        "SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
-         FROM jobs AS j
-         LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
-         LEFT JOIN dispositions AS d ON d.job = j.id
-         WHERE j.id = ?",
-    )
-    .bind(id.0)
-    .fetch_optional(tx)
-    .await?;
+    let row = sqlx::query(NAMED).bind(id.0).fetch_optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Named {
         id,

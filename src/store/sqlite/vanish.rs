@@ -6,7 +6,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
 use super::super::queue::{Gone, Vanished};
-use super::enqueue::{Numbers, parse, pipeline_ids, watch_ids};
+use super::catalog::{Numbers, pipeline_ids, watch_ids};
+use super::enqueue::parse;
 use super::tally::Tally;
 use super::wire;
 use crate::clock::Timestamp;
@@ -23,6 +24,19 @@ struct Loss {
     started: bool,
     version: i64,
 }
+
+/// ?1: the watch, ?2: relative to its root, ?3: the pipeline.
+pub(super) const LOSS: &str = "
+    SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions,
+           EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = j.id),
+           coalesce((SELECT r.id FROM jobs AS r
+                     WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
+                    (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
+                     WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way
+    FROM sources AS s
+    LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
+    LEFT JOIN jobs AS j ON j.id = t.job
+    WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'";
 
 pub(super) async fn vanish(
     tx: &mut SqliteConnection,
@@ -58,23 +72,8 @@ pub(super) async fn vanish(
 }
 
 async fn look_up(tx: &mut SqliteConnection, scope: i64, gone: &Gone, pipeline: i64) -> Result<Option<Loss>> {
-    let row = sqlx::query(
-        "SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions,
-                EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = j.id),
-                coalesce((SELECT r.id FROM jobs AS r
-                 WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
-                (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
-                 WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way
-         FROM sources AS s
-         LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
-         LEFT JOIN jobs AS j ON j.id = t.job
-         WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'",
-    )
-    .bind(scope)
-    .bind(wire::path_bytes(&gone.relative))
-    .bind(pipeline)
-    .fetch_optional(tx)
-    .await?;
+    let row =
+        sqlx::query(LOSS).bind(scope).bind(wire::path_bytes(&gone.relative)).bind(pipeline).fetch_optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     let job = match row.try_get::<Option<i64>, _>(3)? {
         None => None,

@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::super::super::error::{Result, StoreError};
 use super::super::super::queue::NewJob;
+use super::super::bulk::Bulk;
 use super::super::wire;
 use super::Asked;
 use crate::clock::Timestamp;
@@ -113,9 +114,16 @@ pub(super) const fn current(known: &Known, taken: &Taken, refresh: bool) -> Deci
     if taken.version < known.version { Decision::AnotherPipeline } else { Decision::Same { refresh } }
 }
 
+/// What is known of each asked (scope, identity, pipeline), with its place in the question.
+pub(in crate::store::sqlite) static LOOK_UP: Bulk = Bulk::new(include_str!("../sql/look_up.sql"), 4);
+
 pub(super) async fn look_up(tx: &mut SqliteConnection, round: &[Asked<'_>]) -> Result<Vec<Option<Known>>> {
-    let keys: Vec<_> = round.iter().map(|asked| (asked.key.scope, &asked.key.identity, asked.key.pipeline)).collect();
-    let rows = sqlx::query(include_str!("../sql/look_up.sql")).bind(wire::rows(&keys)?).fetch_all(tx).await?;
+    let rows: Vec<_> = round.iter().enumerate().map(|(at, asked)| (wire::count(at), asked.key)).collect();
+    let rows = LOOK_UP
+        .fetch(tx, &rows, |values, (at, key)| {
+            values.push(*at).push(key.scope).push(key.identity).push(key.pipeline);
+        })
+        .await?;
     let mut known = vec![None; round.len()];
     for row in rows {
         let at = usize::try_from(row.try_get::<i64, _>("at")?).unwrap_or(usize::MAX);
