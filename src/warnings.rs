@@ -3,7 +3,8 @@
 //!
 //! A warning has a key, which names the condition, and a message, which is for people. Setting it again with
 //! the same message changes nothing, so a loop may set it on every turn: it is logged when it appears, when
-//! its words or its severity change, and when it goes. Messages therefore hold no figure that moves by itself.
+//! its words or its severity change, and when it goes. Messages therefore hold no figure that moves by itself, unless
+//! it is put there by [`Warnings::reword`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,6 +74,13 @@ impl Warnings {
             Severity::Critical => tracing::error!(warning = key, "{message}"),
         }
         held.insert(key.to_owned(), Warning { key: key.to_owned(), severity, message, since });
+    }
+
+    /// Puts other words to a condition that holds, without logging them: for a figure in them that moves by itself.
+    pub fn reword(&self, key: &str, message: impl Into<String>) {
+        if let Some(known) = self.lock().get_mut(key) {
+            known.message = message.into();
+        }
     }
 
     /// The condition `key` does not hold, or not any more.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ingestd::clock::{Clock, SystemClock};
+use ingestd::config::Breaker;
 use ingestd::job::{DigestAlgorithm, RetryPolicy};
 use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
@@ -15,7 +16,7 @@ use ingestd::warnings::Warnings;
 use ingestd::worker::Aside;
 use ingestd::worker::attempt::Workshop;
 use ingestd::worker::dispatcher::Stops;
-use ingestd::worker::{Dispatcher, PipelineSettings, WorkerSettings};
+use ingestd::worker::{Dispatcher, PipelineSettings, Throttle, WorkerSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +30,8 @@ pub const CONCURRENCY: usize = 1_000;
 /// Lets the pool work until `n` jobs are completed; answers how long that took.
 pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path())));
+    let warnings = Warnings::new(clock.clone());
+    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path(), clock.clone(), warnings.clone())));
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
@@ -41,7 +43,7 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let pulses = Pulses::default();
     let entered = bench.runtime.enter();
     let (dispatcher, handles) =
-        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), Warnings::new(clock)).unwrap();
+        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), warnings).unwrap();
     drop(entered);
     let onlooker = database::look(store.database_path());
     let mut completed = onlooker.prepare("SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'completed'").unwrap();
@@ -60,12 +62,13 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     })
 }
 
-fn noop(database: &Path) -> WorkerSettings {
+fn noop(database: &Path, clock: Arc<dyn Clock>, warnings: Warnings) -> WorkerSettings {
     let pipeline = PipelineSettings {
         processor: Arc::new(NoopProcessor),
         concurrency: CONCURRENCY,
         timeout: Duration::from_mins(5),
         retry: RetryPolicy::default(),
+        throttle: Throttle::new(PIPELINE, Breaker::default(), None, clock, warnings),
     };
     WorkerSettings {
         concurrency: None,

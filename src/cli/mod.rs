@@ -39,6 +39,7 @@ mod stats;
 mod status;
 mod status_report;
 mod table;
+mod throttle;
 mod time;
 mod view;
 mod wait;

@@ -9,11 +9,14 @@ use serde::Serialize;
 use super::Format;
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::screen::Style;
+use super::screen::{Style, clean};
 use super::stats::percent;
 use super::table::{Cell, Column, Table};
+use super::throttle::{self, BreakerView, RateView};
 use super::view::{Rates, by_state};
+use super::watch;
 use crate::config::{Config, ProcessorKind};
+use crate::control::{BreakerCondition, LiveStatus};
 use crate::job::StateName;
 use crate::store::{Counts, Overview};
 
@@ -57,6 +60,10 @@ pub struct PipelineView {
     pub rate_per_s: Rates,
     /// See [`Counts::success_rate`].
     pub success_rate: Option<f64>,
+    /// Its circuit breaker; null where it is turned off, and where no daemon runs.
+    pub breaker: Option<BreakerView>,
+    /// Its rate limit; null where there is none.
+    pub rate: Option<RateView>,
 }
 
 impl PipelineView {
@@ -67,12 +74,13 @@ impl PipelineView {
 }
 
 /// Every pipeline that the configuration defines or the database knows.
-pub fn views(config: &Config, overview: &Overview) -> Vec<PipelineView> {
+pub fn views(config: &Config, overview: &Overview, live: Option<&LiveStatus>) -> Vec<PipelineView> {
     let names: BTreeSet<&String> = config.pipelines.keys().chain(overview.pipelines.keys()).collect();
     let nothing = (Counts::default(), false);
     let view = |name: &String| {
         let (counts, paused) = overview.pipelines.get(name).unwrap_or(&nothing);
         let defined = config.pipelines.get(name);
+        let (breaker, rate) = throttle::views(live.and_then(|live| live.throttles.get(name)), defined);
         PipelineView {
             name: name.clone(),
             kind: defined.map(|pipeline| kind(&pipeline.kind)),
@@ -81,6 +89,8 @@ pub fn views(config: &Config, overview: &Overview) -> Vec<PipelineView> {
             jobs: by_state(counts),
             rate_per_s: counts.rate_per_s.into(),
             success_rate: counts.success_rate,
+            breaker,
+            rate,
         }
     };
     names.into_iter().map(view).collect()
@@ -107,10 +117,13 @@ pub fn table<'a>(views: impl IntoIterator<Item = &'a PipelineView>) -> Table {
         Column::Right("SUCCESS"),
     ]);
     for view in views {
-        let status = match (view.paused, view.kind) {
-            (true, _) => Cell::styled("paused", Style::Yellow),
-            (false, Some(kind)) => kind.into(),
-            (false, None) => Cell::styled("undefined", Style::Red),
+        let breaker = view.breaker.as_ref().map(|breaker| breaker.state);
+        let status = match (view.paused, view.kind, breaker) {
+            (true, _, _) => Cell::styled("paused", Style::Yellow),
+            (false, _, Some(BreakerCondition::Open)) => Cell::styled("open", Style::Red),
+            (false, _, Some(BreakerCondition::Probing)) => Cell::styled("probing", Style::Yellow),
+            (false, Some(kind), _) => kind.into(),
+            (false, None, _) => Cell::styled("undefined", Style::Red),
         };
         let failed = view.count(StateName::Failed);
         table.row([
@@ -129,7 +142,8 @@ pub fn table<'a>(views: impl IntoIterator<Item = &'a PipelineView>) -> Table {
 
 pub async fn run(args: Pipeline, context: &mut Context) -> Done {
     let overview = context.read().await?.browse.overview().await?;
-    let views = views(context.config()?, &overview);
+    let live = watch::live(context).await?;
+    let views = views(context.config()?, &overview, live.as_ref());
     match args.verb {
         Verb::List { format } if format.json => views.iter().try_for_each(|view| context.screen.json(view))?,
         Verb::List { .. } if views.is_empty() => {
@@ -161,6 +175,15 @@ fn show(view: &PipelineView, format: Format, context: &mut Context) -> Result<()
         return context.screen.json(&value);
     }
     table([view]).write(&mut context.screen)?;
+    let now = context.now();
+    let breaker = view.breaker.as_ref().map(|breaker| ("breaker", breaker.text(now)));
+    let held: Vec<_> = breaker.into_iter().chain(view.rate.as_ref().map(|rate| ("rate", rate.text(now)))).collect();
+    if !held.is_empty() {
+        writeln!(context.screen)?;
+    }
+    for (name, text) in held {
+        writeln!(context.screen, "{name:<8} {}", clean(&text))?;
+    }
     if !settings.is_empty() {
         writeln!(context.screen)?;
     }

@@ -9,7 +9,7 @@ use super::failure::{Done, Failure};
 use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
 use super::view::{AttemptView, JobInFull, JobView, lossy};
-use super::{Format, time};
+use super::{Format, throttle, time, watch};
 use crate::job::{Job, JobId, State};
 use crate::store::Attempt;
 
@@ -35,7 +35,9 @@ pub async fn run(args: Show, context: &mut Context) -> Done {
         return Ok(0);
     }
     let budget = config.pipelines.get(&job.pipeline).map(|pipeline| pipeline.retry.max_attempts);
-    for (name, value) in facts(&job, budget, context) {
+    let mut facts = facts(&job, budget, context);
+    facts.extend(held_back(&job, context).await?.map(|what| ("waits for", what)));
+    for (name, value) in facts {
         let name = context.screen.paint(&format!("{name:<12}"), Style::Dim);
         writeln!(context.screen, "{name} {}", clean(&value))?;
     }
@@ -79,6 +81,17 @@ fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str
             .map(|error| ("error", format!("{error}{}", if error.permanent { " (retrying can't help)" } else { "" }))),
     );
     facts
+}
+
+/// What a job that could start waits for, where its pipeline is held back.
+async fn held_back(job: &Job, context: &Context) -> Result<Option<String>, Failure> {
+    let now = context.screen.now;
+    let blocked = matches!(job.state, State::Pending { blocked_by: Some(_), .. });
+    if !job.state.name().is_waiting() || blocked || job.run_at > now {
+        return Ok(None);
+    }
+    let live = watch::live(context).await?;
+    Ok(throttle::waits_for(live.as_ref().and_then(|live| live.throttles.get(&job.pipeline)), now))
 }
 
 fn state(job: &Job) -> String {

@@ -14,7 +14,7 @@ use super::screen::approximate;
 use super::view::{Rates, by_state, json_or_text, lossy};
 use super::watch::{self, WatchView};
 use crate::clock::Timestamp;
-use crate::control::{LiveStatus, LiveWarning, Request, RunningJob, Stores};
+use crate::control::{LiveStatus, LiveWarning, RunningJob, Stores};
 use crate::job::{Priority, StateName};
 use crate::store::Counts;
 
@@ -105,17 +105,14 @@ pub struct Database {
 
 /// Gathers a report.
 pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failure> {
-    let live: Option<LiveStatus> = match context.daemon().await? {
-        Some(mut client) => Some(serde_json::from_value(client.call(&Request::Status).await?)?),
-        None => None,
-    };
+    let live = watch::live(context).await?;
     let config = context.config()?;
     let overview = stores.browse.overview().await?;
     let sizes = stores.upkeep.sizes().await?;
     let now = context.now();
     let watches = watch::known(config, Some(stores), live.as_ref()).await?;
     let watches: BTreeMap<_, _> = watches.into_iter().map(|(name, known)| (name, known.view)).collect();
-    let pipelines = pipeline::views(config, &overview);
+    let pipelines = pipeline::views(config, &overview, live.as_ref());
     let recovery = stores.settings.kv_get(RECOVERY).await?;
     let backups = db_files::backups(&db_files::backup_folder(config));
     Ok(Report {

@@ -215,7 +215,8 @@ async fn steer(verb: &str, name: &str, request: Request, context: &mut Context) 
     Ok(0)
 }
 
-async fn live(context: &Context) -> Result<Option<LiveStatus>, Failure> {
+/// What the daemon alone knows; `None` where none runs.
+pub async fn live(context: &Context) -> Result<Option<LiveStatus>, Failure> {
     match context.daemon().await? {
         Some(mut client) => Ok(Some(serde_json::from_value(client.call(&Request::Status).await?)?)),
         None => Ok(None),

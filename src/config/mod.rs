@@ -17,6 +17,7 @@ mod report;
 mod secrets;
 mod section;
 mod sections;
+mod throttle;
 mod values;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use sections::{
     Backup, Body, Config, Database, Disposal, Durability, ExecPipeline, HttpPipeline, Log, LogFormat, Maintenance,
     Pipeline, ProcessorKind, Queue, Retention, Shutdown, Watch, WatchEvents, WatchMode,
 };
+pub use throttle::{Breaker, Rate};
 pub use watch::watch_from_json;
 
 /// The annotated configuration file, with every key and its default, for `config init`.

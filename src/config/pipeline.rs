@@ -10,7 +10,7 @@ use super::report::Problem;
 use super::section::{Findings, Section, check_name};
 use super::sections::{Body, ExecPipeline, HttpPipeline, Pipeline, ProcessorKind};
 use super::values::{CENTURY, DAY, choice, duration, integer, list, number, optional_path, size, text};
-use super::{placeholders, secrets, values};
+use super::{placeholders, secrets, throttle, values};
 use crate::job::{Jitter, RetryPolicy};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -50,6 +50,8 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
         timeout: section.get("timeout", common.timeout, &duration(MILLISECOND..=CENTURY)),
         output_bytes: section.get("output", common.output_bytes, &size(0..=LARGEST_OUTPUT_BYTES)),
         retry: retry(section.section("retry"), common.retry),
+        breaker: throttle::breaker(section.section("breaker")),
+        rate: throttle::rate(&mut section),
         kind: ProcessorKind::Noop,
     };
     let specific = match kind {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::throttle::{Breaker, Rate};
 use crate::job::{DigestAlgorithm, Priority, RetryPolicy};
 
 /// Everything. Only the composition root and the command line see it whole.
@@ -161,6 +162,10 @@ pub struct Pipeline {
     pub output_bytes: u64,
     /// What follows a failure.
     pub retry: RetryPolicy,
+    /// When the pipeline waits for its destination.
+    pub breaker: Breaker,
+    /// How many jobs start in which time; `None`: no limit.
+    pub rate: Option<Rate>,
 }
 
 /// A processor and its own settings.
@@ -364,6 +369,8 @@ impl Pipeline {
             timeout: Duration::from_mins(5),
             output_bytes: 8 << 10,
             retry: RetryPolicy::default(),
+            breaker: Breaker::default(),
+            rate: None,
         }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Raw<'a> {
 }
 
 impl Raw<'_> {
-    fn text(&self) -> Option<String> {
+    pub fn text(&self) -> Option<String> {
         match self.kind {
             ValueKind::String(text) => Some(text.clone()),
             _ => None,
@@ -88,7 +88,7 @@ pub(super) struct Form<T> {
 }
 
 impl<T: 'static> Form<T> {
-    fn new(
+    pub fn new(
         allowed: impl Into<String>,
         parse: impl Fn(&Raw<'_>) -> Option<T> + 'static,
         show: impl Fn(&T) -> String + 'static,

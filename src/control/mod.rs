@@ -20,6 +20,7 @@ pub mod lock;
 mod request;
 pub mod server;
 mod steer;
+mod throttle;
 mod upkeep;
 mod watches;
 
@@ -32,6 +33,7 @@ pub use request::{
     SteerAnswer, SteerResult, WatchCondition, WirePath,
 };
 pub use server::Listener;
+pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};
 pub use watches::adopt_key;
 
 use std::path::{Path, PathBuf};

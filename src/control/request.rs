@@ -1,5 +1,6 @@
 //! What is said over the socket.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::throttle::LiveThrottle;
 use crate::job::{JobId, Priority, StateName};
 
 /// Something that a command asks for: everything that writes, or that needs a daemon's memory.
@@ -229,6 +231,9 @@ pub struct LiveStatus {
     pub warnings: Vec<LiveWarning>,
     /// What runs now.
     pub running: Vec<RunningJob>,
+    /// What holds pipelines back, by name.
+    #[serde(default)]
+    pub throttles: BTreeMap<String, LiveThrottle>,
 }
 
 /// A condition that a person should look at.

@@ -1,5 +1,8 @@
 //! What commands reach of the running daemon.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
@@ -8,17 +11,19 @@ use super::House;
 use super::watches;
 use crate::clock::Timestamp;
 use crate::control::{
-    Duty, Live, LiveStatus, LiveWarning, LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath,
+    BreakerCondition, Duty, Live, LiveBreaker, LiveRate, LiveStatus, LiveThrottle, LiveWarning, LiveWatch, Refusal,
+    RunningJob, Scanned, WatchCondition, WirePath,
 };
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
 use crate::warnings::{Severity, Warning, Warnings};
 use crate::watch::{Mode, Root};
-use crate::worker::{Command, Handles};
+use crate::worker::{BreakerShown, BreakerState, Command, Handles, RateShown, WorkerSettings};
 
 /// The running daemon's hands.
 pub struct LiveDaemon {
     dispatcher: Handles,
+    workers: watch::Receiver<Arc<WorkerSettings>>,
     watches: watches::Handle,
     maintenance: MaintenanceHandle,
     warnings: Warnings,
@@ -27,9 +32,16 @@ pub struct LiveDaemon {
 }
 
 impl LiveDaemon {
-    pub fn new(house: &House, dispatcher: Handles, watches: watches::Handle, maintenance: MaintenanceHandle) -> Self {
+    pub fn new(
+        house: &House,
+        dispatcher: Handles,
+        workers: watch::Receiver<Arc<WorkerSettings>>,
+        watches: watches::Handle,
+        maintenance: MaintenanceHandle,
+    ) -> Self {
         Self {
             dispatcher,
+            workers,
             watches,
             maintenance,
             warnings: house.warnings.clone(),
@@ -44,6 +56,15 @@ impl LiveDaemon {
         if self.dispatcher.commands.send(command(reply)).await.is_ok() {
             let _ = answer.await;
         }
+    }
+
+    fn throttles(&self) -> BTreeMap<String, LiveThrottle> {
+        let workers = self.workers.borrow().clone();
+        let throttle = |throttle: &crate::worker::Throttle| LiveThrottle {
+            breaker: throttle.breaker().map(breaker),
+            rate: throttle.rate().map(rate),
+        };
+        workers.pipelines.iter().map(|(name, pipeline)| (name.clone(), throttle(&pipeline.throttle))).collect()
     }
 
     async fn running(&self) -> Vec<RunningJob> {
@@ -106,6 +127,7 @@ impl Live for LiveDaemon {
             watches: self.watches.status().await.into_iter().map(shown).collect(),
             warnings: self.warnings.list().into_iter().map(warning).collect(),
             running: self.running().await,
+            throttles: self.throttles(),
         }
     }
 
@@ -129,6 +151,30 @@ fn shown(watch: watches::WatchShown) -> LiveWatch {
         settling: u64::try_from(status.settling).unwrap_or(u64::MAX),
         last_scan_at_ms: status.last_scan.map(|scan| scan.at.as_millis()),
         warning: (!status.warnings.is_empty()).then(|| status.warnings.join("; ")),
+    }
+}
+
+fn breaker(breaker: BreakerShown) -> LiveBreaker {
+    LiveBreaker {
+        state: match breaker.state {
+            BreakerState::Closed => BreakerCondition::Closed,
+            BreakerState::Open => BreakerCondition::Open,
+            BreakerState::Probing => BreakerCondition::Probing,
+        },
+        since_ms: breaker.since.map(Timestamp::as_millis),
+        failures: breaker.failures,
+        last_error: breaker.last_error,
+        next_probe_at_ms: breaker.next_probe_at.map(Timestamp::as_millis),
+        opened: breaker.opened,
+    }
+}
+
+fn rate(shown: RateShown) -> LiveRate {
+    LiveRate {
+        limit: shown.rate.to_string(),
+        burst: shown.rate.burst,
+        tokens: u64::try_from(shown.tokens).unwrap_or(u64::MAX),
+        next_at_ms: shown.next_at.map(Timestamp::as_millis),
     }
 }
 

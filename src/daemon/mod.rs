@@ -146,7 +146,7 @@ impl House {
         self.recover().await?;
         let config = self.config.borrow().clone();
         let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
-        let settings = watch::Sender::new(Arc::new(wiring::worker_settings(&config)?));
+        let settings = watch::Sender::new(Arc::new(wiring::worker_settings(&config, &self.clock, &self.warnings)?));
 
         let (watches, watching) = watches::Watches::new(self, settings.clone());
         watches.instruct_workers().await?;
@@ -175,7 +175,7 @@ impl House {
         parts.spawn("writable", writable::run(self.writable()));
         parts.spawn("watchdog", ends_with(self.lifecycle.stopping_now(), self.watchdog()));
 
-        let live = live::LiveDaemon::new(self, dispatching, watching.clone(), upkeep);
+        let live = live::LiveDaemon::new(self, dispatching, settings.subscribe(), watching.clone(), upkeep);
         let listener = Listener::bind(&config.database.path, config.database.mode)
             .with_context(|| format!("the control socket beside {} can't be made", config.database.path.display()))?;
         let hands = Arc::new(self.hands(Arc::new(live)));

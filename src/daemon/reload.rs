@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::{House, watches, wiring};
+use crate::clock::Clock;
 use crate::config::{self, Config, Sources};
 use crate::lifecycle::{Lifecycle, Notifier};
 use crate::store::Settings as _;
@@ -27,6 +28,7 @@ pub struct Reload {
     lifecycle: Lifecycle,
     notifier: Notifier,
     warnings: Warnings,
+    clock: Arc<dyn Clock>,
     store: Arc<SqliteStore>,
     config: watch::Sender<Arc<Config>>,
     sources: Option<Sources>,
@@ -40,6 +42,7 @@ impl Reload {
             lifecycle: house.lifecycle.clone(),
             notifier: house.notifier.clone(),
             warnings: house.warnings.clone(),
+            clock: house.clock.clone(),
             store: house.store.clone(),
             config: house.config.clone(),
             sources,
@@ -78,7 +81,7 @@ impl Reload {
             new.database = old.database.clone();
         }
         // Everything that can be refused comes before anything that is taken over.
-        let settings = wiring::worker_settings(&new)?;
+        let settings = wiring::worker_settings(&new, &self.clock, &self.warnings)?;
         self.telemetry.reload(&new.log)?;
         self.store.register_pipelines(new.pipelines.keys().cloned().collect()).await?;
         self.store.set_rules(QueueRules::from(&new.queue));
@@ -86,12 +89,14 @@ impl Reload {
         self.channels.upkeep.send_replace(new.maintenance.clone());
         self.channels.lease.send_replace(new.queue.lease);
         self.warn_of_orphans(&old, &new);
-        self.config.send_replace(Arc::new(new));
+        let new = Arc::new(new);
+        self.config.send_replace(new.clone());
         self.channels.settings.send_modify(|current| {
             // What the keeper of the watches told the workers stays until it tells them anew.
             let mut settings = settings;
             settings.disposals.clone_from(&current.disposals);
             settings.follows.clone_from(&current.follows);
+            wiring::keep_throttles(&old, current, &new, &mut settings);
             *current = Arc::new(settings);
         });
         self.channels.watching.reload().await;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
 use crate::store::sqlite::{SqliteStore, make_folder, verify};
-use crate::worker::{PipelineSettings, WorkerSettings};
+use crate::warnings::Warnings;
+use crate::worker::{PipelineSettings, Throttle, WorkerSettings};
 
 /// The folder of live output and of the children's records.
 pub fn spool(config: &Config) -> PathBuf {
@@ -36,7 +38,7 @@ pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The pool's settings, but for what the keeper of the watches adds. Fails where a processor can't be built, with the words of the configuration.
-pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
+pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warnings) -> anyhow::Result<WorkerSettings> {
     let children =
         ChildEnvironment { state_directory: config.state_directory(), removed: config.secret_variables.clone() };
     let mut pipelines = BTreeMap::new();
@@ -48,6 +50,7 @@ pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
             concurrency: pipeline.concurrency,
             timeout: pipeline.timeout,
             retry: pipeline.retry.clone(),
+            throttle: Throttle::new(name, pipeline.breaker, pipeline.rate, clock.clone(), warnings.clone()),
         };
         pipelines.insert(name.clone(), settings);
     }
@@ -60,6 +63,21 @@ pub fn worker_settings(config: &Config) -> anyhow::Result<WorkerSettings> {
         disposals: BTreeMap::new(),
         follows: BTreeSet::new(),
     })
+}
+
+/// Lets the throttles of pipelines go on where they are under new limits; one whose work is done elsewhere or otherwise
+/// from now on has a closed breaker.
+pub fn keep_throttles(old: &Config, current: &WorkerSettings, new: &Config, settings: &mut WorkerSettings) {
+    let kind = |config: &Config, name: &str| config.pipelines.get(name).map(|pipeline| pipeline.kind.clone());
+    for (name, pipeline) in &current.pipelines {
+        match settings.pipelines.get_mut(name) {
+            Some(next) => {
+                let same_destination = kind(old, name) == kind(new, name);
+                next.throttle = pipeline.throttle.going_on_as(&next.throttle, same_destination);
+            }
+            None => pipeline.throttle.retire(),
+        }
+    }
 }
 
 /// Checks a copy of the database.

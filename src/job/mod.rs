@@ -20,7 +20,7 @@ mod state;
 
 pub use id::{Fence, JobId};
 pub use key::{IdempotencyKey, Incarnation};
-pub use outcome::{ErrorKind, JobError, Outcome, Verdict};
+pub use outcome::{ErrorKind, JobError, Outcome, Testimony, Verdict};
 pub use priority::Priority;
 pub use retry::{Jitter, RetryPolicy, Spent};
 pub use source::{Digest, DigestAlgorithm, FileIdentity, Op, SourceKey};

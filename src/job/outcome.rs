@@ -83,6 +83,28 @@ impl ErrorKind {
     }
 }
 
+/// What the end of an execution says about its destination: the server that was called, the program that was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Testimony {
+    /// It is there and did its part, whatever it thinks of the job.
+    Up,
+    /// It is to blame: any other job would have met the same.
+    Down,
+    /// It was not reached, through no fault of its own.
+    Nothing,
+}
+
+impl Testimony {
+    /// The testimony of an outcome that came with this exit code or HTTP status.
+    pub const fn of(outcome: &Outcome, code: Option<i32>) -> Self {
+        match outcome {
+            Outcome::Done => Self::Up,
+            Outcome::Failed(error) | Outcome::Deferred { error, .. } => error.testimony(code),
+            Outcome::Moot(_) | Outcome::Interrupted | Outcome::Cancelled => Self::Nothing,
+        }
+    }
+}
+
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -120,6 +142,23 @@ impl JobError {
     /// An error that every attempt would meet.
     pub fn permanent(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), permanent: true }
+    }
+
+    /// What it says about the destination, given the HTTP status that came with it: 5xx is a server's own failure
+    /// (RFC 9110, 15.6), any other status is an answer. A command that ran says no more than that it is there. What
+    /// can't be helped by waiting blames the job.
+    pub const fn testimony(&self, code: Option<i32>) -> Testimony {
+        match self.kind {
+            ErrorKind::Status => match code {
+                Some(500..=599) => Testimony::Down,
+                _ => Testimony::Up,
+            },
+            ErrorKind::Exit | ErrorKind::Signal => Testimony::Up,
+            ErrorKind::Connection | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Spawn if !self.permanent => {
+                Testimony::Down
+            }
+            _ => Testimony::Nothing,
+        }
     }
 }
 
@@ -208,5 +247,33 @@ impl Verdict {
             Self::Retry { error, .. } | Self::Fail { error } | Self::Defer { error, .. } => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_destinations_own_failures_are_blamed_on_it() {
+        use ErrorKind::*;
+        let says = |kind, code| Testimony::of(&Outcome::Failed(JobError::transient(kind, "")), code);
+        for (kind, code) in
+            [(Connection, None), (Tls, None), (Timeout, None), (Spawn, None), (Status, Some(500)), (Status, Some(503))]
+        {
+            assert_eq!(says(kind, code), Testimony::Down, "{kind} {code:?}");
+        }
+        for (kind, code) in
+            [(Exit, Some(1)), (Exit, Some(500)), (Signal, None), (Status, Some(408)), (Status, Some(429))]
+        {
+            assert_eq!(says(kind, code), Testimony::Up, "{kind} {code:?}");
+        }
+        for kind in [Unreadable, Vanished, NotAFile, Template, Disposition, Crash, Io] {
+            assert_eq!(says(kind, Some(500)), Testimony::Nothing, "{kind}");
+        }
+        let too_long = Outcome::Failed(JobError::permanent(Spawn, "the arguments are too long"));
+        assert_eq!(Testimony::of(&too_long, None), Testimony::Nothing);
+        assert_eq!(Testimony::of(&Outcome::Done, Some(0)), Testimony::Up);
+        assert_eq!(Testimony::of(&Outcome::Interrupted, Some(500)), Testimony::Nothing);
     }
 }

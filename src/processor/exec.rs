@@ -193,6 +193,10 @@ impl ExecProcessor {
 
 #[async_trait]
 impl Processor for ExecProcessor {
+    fn spools(&self) -> bool {
+        true
+    }
+
     async fn process(&self, task: Task, stop: CancellationToken) -> Report {
         if stop.is_cancelled() {
             return Report::of(Outcome::Interrupted);

@@ -171,6 +171,10 @@ impl Processor for HttpProcessor {
             report = self.call(&task) => report.unwrap_or_else(Report::of),
         }
     }
+
+    fn calls_out(&self) -> bool {
+        true
+    }
 }
 
 impl Call {

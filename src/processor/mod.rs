@@ -82,6 +82,16 @@ pub trait Processor: Send + Sync {
     /// that still works, and returns soon (see also [`Task::at_once`]); what it then reports is ignored but for `code` and `output`. The
     /// pipeline's timeout arrives as such a cancellation too.
     async fn process(&self, task: Task, stop: CancellationToken) -> Report;
+
+    /// Whether somebody else does the work, so that a timeout is to be blamed on them.
+    fn calls_out(&self) -> bool {
+        false
+    }
+
+    /// Whether it shows its output live in the task's spool file.
+    fn spools(&self) -> bool {
+        false
+    }
 }
 
 /// A processor that many tasks share.

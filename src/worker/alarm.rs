@@ -17,19 +17,22 @@ use rustix::fs::Timespec;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use tokio::io::unix::AsyncFd;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Boottime, Clock, Timestamp};
 
 /// The shortest wait that a timer is armed for; zero would disarm it.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How long a wait may be where the kernel does not tell of a stepped clock.
 const LONGEST_DOZE: Duration = Duration::from_mins(1);
+/// How late a loose wait may be.
+const LOOSE_WAIT: Duration = Duration::from_secs(30);
 /// A point in time that never comes: some 280 000 years from now.
 const NEVER_SECONDS: i64 = 1 << 43;
 
-/// Goes off once after a span of `CLOCK_BOOTTIME`.
+/// Goes off once at a point of `CLOCK_BOOTTIME`.
 #[derive(Debug)]
 pub struct Alarm {
     timer: AsyncFd<OwnedFd>,
+    set_for: Option<Boottime>,
 }
 
 impl Alarm {
@@ -38,26 +41,33 @@ impl Alarm {
     /// # Errors
     /// The process has too many files open.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { timer: timer(TimerfdClockId::Boottime)? })
+        Ok(Self { timer: timer(TimerfdClockId::Boottime)?, set_for: None })
     }
 
-    /// Sets it, in place of what it was set to.
+    /// Sets it, seen from `now`. One that is set for an earlier point stays, at the cost of a comparison.
     ///
     /// # Errors
     /// None that this kernel has a reason for.
-    pub fn set(&self, after: Duration) -> io::Result<()> {
-        let after = after.max(SHORTEST);
+    pub fn set(&mut self, at: Boottime, now: Boottime) -> io::Result<()> {
+        if self.set_for.is_some_and(|set| set <= at) {
+            return Ok(());
+        }
+        let after = at.since(now).max(SHORTEST);
         let seconds = i64::try_from(after.as_secs()).unwrap_or(NEVER_SECONDS).min(NEVER_SECONDS);
         let value = Timespec { tv_sec: seconds, tv_nsec: i64::from(after.subsec_nanos()) };
-        arm(&self.timer, TimerfdTimerFlags::empty(), value)
+        arm(&self.timer, TimerfdTimerFlags::empty(), value)?;
+        self.set_for = Some(at);
+        Ok(())
     }
 
-    /// Resolves when it has gone off since it was last set; loses nothing when dropped.
-    ///
-    /// # Errors
-    /// None that this kernel has a reason for.
-    pub async fn gone_off(&self) -> io::Result<()> {
-        expired(&self.timer).await
+    /// Resolves when it goes off, never while it is not set; loses nothing when dropped.
+    pub async fn gone_off(&mut self) {
+        if self.set_for.is_none() {
+            std::future::pending::<()>().await;
+        }
+        // A timer that can't be read has nothing more to say; whoever waits then looks by itself.
+        let _ = expired(&self.timer).await;
+        self.set_for = None;
     }
 }
 
@@ -111,6 +121,19 @@ pub async fn until_due(clock: &dyn Clock, due: Option<Timestamp>, steps: Option<
     }
 }
 
+/// Resolves at a point of `CLOCK_BOOTTIME`, after a suspend half a minute late at the most: what waits so loosely needs
+/// no alarm.
+pub async fn until_boottime(clock: &dyn Clock, at: Option<Boottime>) {
+    let Some(at) = at else { return std::future::pending().await };
+    loop {
+        let left = at.since(clock.boottime());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOSE_WAIT)).await;
+    }
+}
+
 fn timer(clock: TimerfdClockId) -> io::Result<AsyncFd<OwnedFd>> {
     crate::os::register(timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?)
 }
@@ -137,22 +160,27 @@ mod tests {
 
     use super::*;
 
+    const fn at(ms: i64) -> Boottime {
+        Boottime::from_millis(ms)
+    }
+
     #[tokio::test]
     async fn an_alarm_goes_off_once_for_each_time_that_it_is_set() {
-        let alarm = Alarm::new().unwrap();
+        let mut alarm = Alarm::new().unwrap();
         assert!(alarm.gone_off().now_or_never().is_none(), "nobody set it");
-        alarm.set(Duration::ZERO).unwrap();
-        alarm.gone_off().await.unwrap();
+        alarm.set(at(0), at(0)).unwrap();
+        alarm.gone_off().await;
         assert!(alarm.gone_off().now_or_never().is_none(), "it has gone off");
-        alarm.set(Duration::from_hours(1)).unwrap();
-        alarm.set(Duration::from_millis(5)).unwrap();
-        alarm.gone_off().await.unwrap();
+        alarm.set(at(3_600_000), at(0)).unwrap();
+        alarm.set(at(5), at(0)).unwrap();
+        alarm.set(at(7_200_000), at(0)).unwrap();
+        alarm.gone_off().await;
     }
 
     #[tokio::test]
     async fn a_wait_that_is_dropped_does_not_lose_the_alarm() {
-        let alarm = Alarm::new().unwrap();
-        alarm.set(Duration::from_millis(2)).unwrap();
+        let mut alarm = Alarm::new().unwrap();
+        alarm.set(at(2), at(0)).unwrap();
         while alarm.gone_off().now_or_never().is_none() {
             tokio::task::yield_now().await;
         }

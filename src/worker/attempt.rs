@@ -19,9 +19,11 @@ use tokio::sync::watch;
 
 use super::aside::{Aside, Beat, Unanswered};
 use super::disposal::{self, Carried};
+use super::look::{unchanged, unreadable};
 use super::process::{STOP_PATIENCE, process, told};
 use super::running::Handle;
 use super::settings::{PipelineSettings, WorkerSettings};
+use super::throttle::Execution;
 use crate::clock::Clock;
 use crate::config::Disposal;
 use crate::intake::digest_file_while;
@@ -55,8 +57,8 @@ pub struct Workshop {
 /// How an execution ended, for the dispatcher to settle.
 #[derive(Debug)]
 pub enum Ended {
-    /// With a verdict.
-    Verdict(Settlement),
+    /// With a verdict on this work.
+    Verdict(Settlement, Arc<Work>),
     /// Without the right to write one.
     LeaseLost(Lease),
 }
@@ -80,21 +82,29 @@ impl Workshop {
     pub fn attempt(
         self,
         lease: Lease,
-        work: Work,
+        work: Arc<Work>,
         pipeline: PipelineSettings,
         handle: Handle,
+        execution: Execution,
     ) -> impl Future<Output = Ended> {
         let at_work = lease.at_work();
         async move {
-            let ended = self.work_on(lease, &work, &pipeline, &handle).await;
+            let ended = self.work_on(lease, work, &pipeline, &handle, execution).await;
             drop(at_work);
             ended
         }
     }
 
-    async fn work_on(&self, lease: Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Ended {
+    async fn work_on(
+        &self,
+        lease: Lease,
+        work: Arc<Work>,
+        pipeline: &PipelineSettings,
+        handle: &Handle,
+        execution: Execution,
+    ) -> Ended {
         let begun = Instant::now();
-        let mut findings = self.execute(&lease, work, pipeline, handle).await;
+        let mut findings = self.execute(&lease, &work, pipeline, handle, execution).await;
         if handle.lost().is_cancelled() {
             return Ended::LeaseLost(lease);
         }
@@ -102,11 +112,11 @@ impl Workshop {
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(&lease, work, &mut findings, handle) => verdict,
+                verdict = self.judge(&lease, &work, &mut findings, handle) => verdict,
                 () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
             },
         };
-        Ended::Verdict(Settlement {
+        let end = Settlement {
             lease,
             verdict,
             code: findings.report.code,
@@ -114,13 +124,21 @@ impl Workshop {
             content: findings.content,
             finished_at,
             duration: begun.elapsed(),
-        })
+        };
+        Ended::Verdict(end, work)
     }
 
-    async fn execute(&self, lease: &Lease, work: &Work, pipeline: &PipelineSettings, handle: &Handle) -> Findings {
+    async fn execute(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        pipeline: &PipelineSettings,
+        handle: &Handle,
+        execution: Execution,
+    ) -> Findings {
         if let Some(disposition) = &work.disposition {
             return tokio::select! {
-                findings = self.resume(lease, work, disposition.clone(), handle) => findings,
+                findings = Box::pin(self.resume(lease, work, disposition.clone(), handle)) => findings,
                 () = handle.lost().cancelled() => Findings::early(Outcome::Interrupted, None),
             };
         }
@@ -139,8 +157,11 @@ impl Workshop {
         }
         let task = self.task(lease, work, content.as_ref(), handle);
         let spool = task.spool.clone();
-        let report = process(pipeline, task, handle, STOP_PATIENCE).await;
-        remove_spool(&spool);
+        let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
+        execution.ended(&mut report, pipeline.processor.calls_out());
+        if pipeline.processor.spools() {
+            remove_spool(&spool);
+        }
         Findings { report, content, settled: None }
     }
 
@@ -260,10 +281,11 @@ impl Workshop {
             return verdict;
         };
         plan.error = error;
-        match self.dispose(lease, &mut plan, Some(content.digest), handle).await {
+        // Boxed, because most executions have no file to move and need not carry the room for it.
+        match Box::pin(self.dispose(lease, &mut plan, Some(content.digest), handle)).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
-            Err(error) => self.not_carried(lease, work, plan, error).await,
+            Err(error) => Box::pin(self.not_carried(lease, work, plan, error)).await,
         }
     }
 
@@ -376,42 +398,6 @@ impl Workshop {
             Err(error) => self.not_carried(lease, work, plan, error).await,
         };
         Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) }
-    }
-}
-
-fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
-}
-
-/// Whether the root of the file's watch is missing.
-fn root_is_away(work: &Work) -> bool {
-    let SourceKey::Watched { relative, .. } = &work.source else { return false };
-    work.path.ancestors().nth(relative.components().count()).is_some_and(|root| !root.is_dir())
-}
-
-fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
-    let message = format!("{}: {error}", work.path.display());
-    match error.kind() {
-        // A whole folder that is away, unmounted or renamed, says nothing about its files.
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if root_is_away(work) => Outcome::Deferred {
-            after: None,
-            error: JobError::transient(ErrorKind::Vanished, format!("{message}; the watch's folder is not there")),
-        },
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.execution == 1 => {
-            Outcome::Moot(SkipReason::Vanished)
-        }
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
-        }
-        // It is being written: it will be whole soon, and no attempt has begun.
-        std::io::ErrorKind::ResourceBusy => Outcome::Deferred {
-            after: Some(Duration::from_secs(1)),
-            error: JobError::transient(ErrorKind::Unreadable, message),
-        },
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
-            Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
-        }
-        _ => Outcome::Failed(JobError::transient(ErrorKind::Unreadable, message)),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The dispatcher: one loop that leases, hands out, gathers and settles.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -12,10 +13,11 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::alarm::{Alarm, Steps, until_due};
+use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
-use super::told::{About, Settling, Told, report};
+use super::settings::WorkerSettings;
+use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, JobId, Verdict};
 use crate::lifecycle::Pulse;
@@ -80,19 +82,18 @@ pub struct Dispatcher {
     pulse: Pulse,
     attempts: JoinSet<Ended>,
     by_task: HashMap<Id, Claim>,
-    /// Of what runs or has ended and is not settled yet.
-    about: HashMap<Claim, About>,
     warnings: Warnings,
+    /// Pipelines whose program was missing the last time.
+    programless: BTreeSet<String>,
     running: Running,
-    ended: Vec<Settlement>,
+    /// Ends that wait to be settled, and what they are about.
+    ended: Vec<(Settlement, Arc<Work>)>,
     /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
     settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
     heartbeat: Instant,
     /// Goes off shortly before the first lease ends that was not renewed.
     alarm: Alarm,
-    /// The deadline for which the alarm is set; none that runs ends earlier.
-    alarm_for: Option<Boottime>,
     /// `None` where the kernel can't tell.
     steps: Option<Steps>,
     interrupted: bool,
@@ -100,6 +101,8 @@ pub struct Dispatcher {
     quiesce: bool,
     /// The pipeline that was served last: the next turn begins with the one after it.
     served: Option<String>,
+    /// When a pipeline that is held back may start more jobs.
+    throttled_until: Option<Boottime>,
 }
 
 /// What woke the loop.
@@ -124,19 +127,19 @@ impl Dispatcher {
             pulse,
             attempts: JoinSet::new(),
             by_task: HashMap::new(),
-            about: HashMap::new(),
             warnings,
+            programless: BTreeSet::new(),
             running: Running::default(),
             ended: Vec::new(),
             settling: FuturesUnordered::new(),
             pause: None,
             heartbeat: Instant::now(),
             alarm: Alarm::new()?,
-            alarm_for: None,
             steps: Steps::new().ok(),
             interrupted: false,
             quiesce: false,
             served: None,
+            throttled_until: None,
         };
         Ok((dispatcher, Handles { commands: sender }))
     }
@@ -168,7 +171,7 @@ impl Dispatcher {
             let woken = tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => { self.renew().await?; Woken::Idle }
-                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => { self.stop_late(); Woken::Idle }
+                () = self.alarm.gone_off() => { self.stop_late(); Woken::Idle }
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
@@ -178,6 +181,7 @@ impl Dispatcher {
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
                 () = until_due(&*self.workshop.clock, next_due, self.steps.as_ref()), if self.may_lease() => Woken::Hungry,
+                () = until_boottime(&*self.workshop.clock, self.throttled_until), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
             while let Some(ended) = self.attempts.try_join_next_with_id() {
@@ -219,13 +223,18 @@ impl Dispatcher {
                 // Another process may hold the database's lock for a while; the loop is alive all the same, and so are
                 // the leases.
                 () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => self.renew().await?,
-                _ = self.alarm.gone_off(), if self.alarm_for.is_some() => self.stop_late(),
+                () = self.alarm.gone_off() => self.stop_late(),
                 () = self.pulse.asked() => self.pulse.beat(),
                 Some(command) = self.commands.recv() => obey(&self.running, command),
             }
         };
         match leased {
             Ok(Some(leased)) => Ok(self.begin(leased, appetite)),
+            // The suspect's pipeline is held back meanwhile, and who waited for it is asked for at once.
+            Ok(None) if appetite == Appetite::OneSuspect => {
+                self.quiesce = false;
+                Ok(Some(self.workshop.clock.now()))
+            }
             // Nothing may start, and nothing was learned: a suspect that waits for quiet goes on waiting.
             Ok(None) => Ok(None),
             Err(error) if error.is_fatal() => Err(error),
@@ -234,22 +243,18 @@ impl Dispatcher {
     }
 
     /// Hands ends to the store. The call is made by the first poll, before the lease's, so that both share a commit.
-    fn hand_in(&mut self, ends: Vec<Settlement>) {
-        if ends.is_empty() {
+    fn hand_in(&mut self, ended: Vec<(Settlement, Arc<Work>)>) {
+        if ended.is_empty() {
             return;
         }
         let queue = self.workshop.queue.clone();
-        let told: Vec<Told> = ends.iter().map(|end| self.tell(end)).collect();
-        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
-    }
-
-    fn tell(&mut self, end: &Settlement) -> Told {
-        let claim = end.lease.claim();
-        let about = self.about.remove(&claim);
-        if let Some(about) = &about {
-            self.note_program(&about.pipeline, &end.verdict);
+        let (mut ends, mut told) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
+        for (end, work) in ended {
+            self.note_program(&work.pipeline, &end.verdict);
+            told.push(Told { claim: end.lease.claim(), work, verdict: end.verdict.clone(), took: end.duration });
+            ends.push(end);
         }
-        Told { claim, about, verdict: end.verdict.clone(), took: end.duration }
+        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
     }
 
     /// Waits for the last answers, but not for a disk that stays full.
@@ -268,28 +273,30 @@ impl Dispatcher {
     }
 
     /// How many jobs may start, of which pipelines.
-    fn appetite(&self) -> (Vec<Want>, usize, Appetite) {
+    fn appetite(&mut self) -> (Vec<Want>, usize, Appetite) {
+        self.throttled_until = None;
         let settings = self.workshop.settings.borrow();
         let limit = settings.concurrency.unwrap_or(usize::MAX).saturating_sub(self.running.len());
         let waits_for_quiet = self.quiesce && !self.running.is_empty();
         if !self.may_lease() || self.running.has_suspect() || waits_for_quiet {
             return (Vec::new(), 0, Appetite::Regular);
         }
-        let mut wants: Vec<Want> = settings
-            .pipelines
-            .iter()
-            .map(|(name, pipeline)| Want {
-                pipeline: name.clone(),
-                permits: pipeline.concurrency.saturating_sub(self.running.of_pipeline(name)),
-            })
-            .filter(|want| want.permits > 0)
-            .collect();
+        let appetite = if self.quiesce { Appetite::OneSuspect } else { Appetite::Regular };
+        let mut wants = Vec::new();
+        for (name, pipeline) in &settings.pipelines {
+            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
+            let grant = pipeline.throttle.grant(free, appetite);
+            self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
+            if grant.permits > 0 {
+                wants.push(Want { pipeline: name.clone(), permits: grant.permits });
+            }
+        }
         // They stand in the order of their names; the turns go on where they ended, or the first name would win every
         // single permit.
         let after = wants.partition_point(|want| self.served.as_ref().is_some_and(|served| want.pipeline <= *served));
         wants.rotate_left(after);
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
-        if self.quiesce { (wants, total.min(1), Appetite::OneSuspect) } else { (wants, total, Appetite::Regular) }
+        (wants, if self.quiesce { total.min(1) } else { total }, appetite)
     }
 
     fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
@@ -304,27 +311,28 @@ impl Dispatcher {
         if let Some((_, work)) = work.last() {
             self.served = Some(work.pipeline.clone());
         }
+        let settings = self.workshop.settings.borrow().clone();
+        let now = self.workshop.clock.now();
         for (lease, work) in work {
             if work.suspect {
                 tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
             }
-            self.start(lease, work);
+            self.start(lease, Arc::new(work), &settings, now);
         }
         next_due
     }
 
-    fn start(&mut self, lease: Lease, work: Work) {
-        let Some(pipeline) = self.workshop.settings.borrow().pipelines.get(&work.pipeline).cloned() else {
+    fn start(&mut self, lease: Lease, work: Arc<Work>, settings: &WorkerSettings, now: Timestamp) {
+        let Some(pipeline) = settings.pipelines.get(&work.pipeline).cloned() else {
             // A reload took the pipeline away between the question and the answer: back to where it was.
-            self.ended.push(release(lease, self.workshop.clock.now()));
+            self.ended.push((release(lease, now), work));
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
-        let path = work.path.to_string_lossy().into_owned();
-        self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
-        self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
+        self.running.insert(claim, work.clone(), handle.clone(), now);
         self.set_alarm(lease.deadline());
-        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
+        let execution = pipeline.throttle.start(claim);
+        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
         let task = self.attempts.spawn(attempt);
         self.by_task.insert(task.id(), claim);
     }
@@ -337,28 +345,26 @@ impl Dispatcher {
         let Some(claim) = self.by_task.remove(&task) else { return };
         self.running.remove(claim);
         match ended {
-            Ok((_, Ended::Verdict(end))) => self.ended.push(end),
+            Ok((_, Ended::Verdict(end, work))) => self.ended.push((end, work)),
             Ok((_, Ended::LeaseLost(lease))) => {
-                self.about.remove(&claim);
                 tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
             }
             // Its lease is gone with it, runs out, and is taken back.
-            Err(error) => {
-                self.about.remove(&claim);
-                tracing::error!(job.id = %claim.job, %error, "an attempt panicked");
-            }
+            Err(error) => tracing::error!(job.id = %claim.job, %error, "an attempt panicked"),
         }
     }
 
     /// A program that is missing is a warning for as long as the pipeline's attempts end so.
-    fn note_program(&self, pipeline: &str, verdict: &Verdict) {
-        let key = format!("pipeline.{pipeline}.program");
+    fn note_program(&mut self, pipeline: &str, verdict: &Verdict) {
+        let key = || format!("pipeline.{pipeline}.program");
         match verdict {
             Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
-                self.warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+                self.warnings.set(&key(), Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+                self.programless.insert(pipeline.to_owned());
             }
             Verdict::Release | Verdict::Cancel | Verdict::Skip(_) => {}
-            _ => self.warnings.clear(&key),
+            _ if self.programless.remove(pipeline) => self.warnings.clear(&key()),
+            _ => {}
         }
     }
 
@@ -386,20 +392,16 @@ impl Dispatcher {
 
     /// Sees to it that the alarm goes off before this deadline; as a rule it is set for an earlier one.
     fn set_alarm(&mut self, deadline: Boottime) {
-        if self.alarm_for.is_some_and(|set| set <= deadline) {
-            return;
-        }
-        let left = deadline.since(self.workshop.clock.boottime()).saturating_sub(LEASE_MARGIN);
-        match self.alarm.set(left) {
-            Ok(()) => self.alarm_for = Some(deadline),
+        // What is that close counts as late.
+        let now = self.workshop.clock.boottime().plus(LEASE_MARGIN);
+        if let Err(error) = self.alarm.set(deadline, now) {
             // Renewals still find out, a third of a lease apart.
-            Err(error) => tracing::error!(%error, "no alarm can be set for the ends of leases"),
+            tracing::error!(%error, "no alarm can be set for the ends of leases");
         }
     }
 
     /// Stops what was not renewed in time.
     fn stop_late(&mut self) {
-        self.alarm_for = None;
         if let Some(next) = self.running.stop_late(self.workshop.clock.boottime().plus(LEASE_MARGIN)) {
             self.set_alarm(next);
         }
@@ -430,11 +432,11 @@ fn obey(running: &Running, command: Command) {
     // Whoever asked may have gone away; the deed is done all the same.
     match command {
         Command::Cancel { jobs, reply } => {
-            let n = running.stop(StopReason::Cancelled, |job| jobs.contains(&job.id));
+            let n = running.stop(StopReason::Cancelled, |work| jobs.contains(&work.job));
             let _ = reply.send(n);
         }
         Command::Interrupt { pipelines, reply } => {
-            let n = running.stop(StopReason::Interrupted, |job| pipelines.contains(&job.pipeline));
+            let n = running.stop(StopReason::Interrupted, |work| pipelines.contains(&work.pipeline));
             let _ = reply.send(n);
         }
         Command::List { reply } => drop(reply.send(running.shown())),

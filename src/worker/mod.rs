@@ -7,20 +7,27 @@
 //! 4. Leases are renewed together, at a third of their length. An attempt whose lease was lost, or was not renewed
 //!    in time, is stopped before the lease can have expired: one alarm for the pool tells, by a clock that counts
 //!    suspends too.
-//! 5. The dispatcher sleeps until something changes or the next job becomes due; interest is registered before
+//! 5. A [`Throttle`] for each pipeline says how many of its permits count now: none while its breaker is open, but for
+//!    a probe, and no more than its rate allows.
+//! 6. The dispatcher sleeps until something changes or the next job becomes due; interest is registered before
 //!    the queue is asked, so nothing that comes in between is missed.
 
 mod alarm;
 mod aside;
 pub mod attempt;
+mod breaker;
 pub mod dispatcher;
 pub mod disposal;
+mod look;
 mod process;
+mod rate;
 mod running;
 mod settings;
+mod throttle;
 mod told;
 
 pub use aside::Aside;
 pub use dispatcher::{Command, Dispatcher, Handles};
 pub use running::RunningJob;
 pub use settings::{PipelineSettings, WorkerSettings};
+pub use throttle::{BreakerShown, BreakerState, RateShown, Throttle};

@@ -17,6 +17,7 @@ pub(super) async fn process(pipeline: &PipelineSettings, task: Task, handle: &Ha
     let work = pipeline.processor.process(task, stop.clone());
     tokio::pin!(work);
     let timed_out = tokio::select! {
+        biased;
         report = &mut work => return told(report, handle),
         () = tokio::time::sleep(pipeline.timeout) => true,
         () = handle.token().cancelled() => false,
@@ -54,6 +55,7 @@ mod tests {
     use crate::clock::Boottime;
     use crate::job::RetryPolicy;
     use crate::processor::Processor;
+    use crate::worker::Throttle;
 
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -68,7 +70,10 @@ mod tests {
     }
 
     fn deaf(timeout: Duration) -> PipelineSettings {
-        PipelineSettings { processor: Arc::new(Deaf), concurrency: 1, timeout, retry: RetryPolicy::default() }
+        let clock = Arc::new(crate::clock::SystemClock);
+        let warnings = crate::warnings::Warnings::new(clock.clone());
+        let throttle = Throttle::new("deaf", crate::config::Breaker::default(), None, clock, warnings);
+        PipelineSettings { processor: Arc::new(Deaf), concurrency: 1, timeout, retry: RetryPolicy::default(), throttle }
     }
 
     fn handle() -> Handle {

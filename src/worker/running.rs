@@ -1,6 +1,6 @@
 //! What runs now: each attempt's claim, and the ways to stop it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -99,33 +99,46 @@ pub struct RunningJob {
 struct Entry {
     claim: Claim,
     handle: Handle,
-    shown: RunningJob,
-    suspect: bool,
+    work: Arc<Work>,
+    started_at: Timestamp,
 }
 
-/// Every attempt that lives.
+/// Every attempt that lives. What is asked at every turn is counted, not looked for.
 #[derive(Debug, Default)]
 pub struct Running {
     entries: BTreeMap<JobId, Entry>,
+    by_pipeline: BTreeMap<String, usize>,
+    suspects: usize,
 }
 
 impl Running {
     /// Adds an attempt.
-    pub fn insert(&mut self, claim: Claim, work: &Work, handle: Handle, now: Timestamp) {
-        let shown = RunningJob {
-            id: work.job,
-            fence: claim.fence.0,
-            pipeline: work.pipeline.clone(),
-            path: work.path.to_string_lossy().into_owned(),
-            started_at: now,
-        };
-        self.entries.insert(work.job, Entry { claim, handle, shown, suspect: work.suspect });
+    pub fn insert(&mut self, claim: Claim, work: Arc<Work>, handle: Handle, now: Timestamp) {
+        match self.by_pipeline.get_mut(&work.pipeline) {
+            Some(n) => *n += 1,
+            None => drop(self.by_pipeline.insert(work.pipeline.clone(), 1)),
+        }
+        self.suspects += usize::from(work.suspect);
+        let older = self.entries.insert(work.job, Entry { claim, handle, work, started_at: now });
+        if let Some(older) = older {
+            self.uncount(&older);
+        }
     }
 
     /// Removes the attempt of exactly this lease.
     pub fn remove(&mut self, claim: Claim) {
-        if self.entries.get(&claim.job).is_some_and(|entry| entry.claim == claim) {
-            self.entries.remove(&claim.job);
+        if let btree_map::Entry::Occupied(entry) = self.entries.entry(claim.job)
+            && entry.get().claim == claim
+        {
+            let entry = entry.remove();
+            self.uncount(&entry);
+        }
+    }
+
+    fn uncount(&mut self, entry: &Entry) {
+        self.suspects -= usize::from(entry.work.suspect);
+        if let Some(n) = self.by_pipeline.get_mut(&entry.work.pipeline) {
+            *n -= 1;
         }
     }
 
@@ -141,12 +154,12 @@ impl Running {
 
     /// How many live of one pipeline.
     pub fn of_pipeline(&self, name: &str) -> usize {
-        self.entries.values().filter(|entry| entry.shown.pipeline == name).count()
+        self.by_pipeline.get(name).copied().unwrap_or(0)
     }
 
     /// Whether a suspect is among them, and so alone.
     pub fn has_suspect(&self) -> bool {
-        self.entries.values().any(|entry| entry.suspect)
+        self.suspects > 0
     }
 
     /// Every lease that is held.
@@ -174,14 +187,26 @@ impl Running {
     }
 
     /// Stops those that `which` chooses; answers how many.
-    pub fn stop(&self, reason: StopReason, which: impl Fn(&RunningJob) -> bool) -> usize {
-        let chosen = self.entries.values().filter(|entry| which(&entry.shown));
+    pub fn stop(&self, reason: StopReason, which: impl Fn(&Work) -> bool) -> usize {
+        let chosen = self.entries.values().filter(|entry| which(&entry.work));
         chosen.map(|entry| entry.handle.stop(reason)).count()
     }
 
     /// What runs, for people.
     pub fn shown(&self) -> Vec<RunningJob> {
-        self.entries.values().map(|entry| entry.shown.clone()).collect()
+        self.entries.values().map(Entry::shown).collect()
+    }
+}
+
+impl Entry {
+    fn shown(&self) -> RunningJob {
+        RunningJob {
+            id: self.work.job,
+            fence: self.claim.fence.0,
+            pipeline: self.work.pipeline.clone(),
+            path: self.work.path.to_string_lossy().into_owned(),
+            started_at: self.started_at,
+        }
     }
 }
 
@@ -220,7 +245,7 @@ mod tests {
         let handles: Vec<Handle> = deadlines.iter().map(|ms| Handle::new(Boottime::from_millis(*ms))).collect();
         for (job, handle) in (1..).zip(&handles) {
             let claim = Claim { job: JobId(job), fence: Fence(1) };
-            running.insert(claim, &work(job), handle.clone(), Timestamp::from_millis(0));
+            running.insert(claim, Arc::new(work(job)), handle.clone(), Timestamp::from_millis(0));
         }
         assert_eq!(running.stop_late(Boottime::from_millis(150)), Some(Boottime::from_millis(200)));
         assert_eq!(handles[0].reason(), Some(StopReason::LeaseLost));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::throttle::Throttle;
 use crate::config::Disposal;
 use crate::job::{DigestAlgorithm, RetryPolicy};
 use crate::processor::SharedProcessor;
@@ -38,4 +39,6 @@ pub struct PipelineSettings {
     pub timeout: Duration,
     /// What follows a failure.
     pub retry: RetryPolicy,
+    /// What holds it back: its breaker and its rate limit.
+    pub throttle: Throttle,
 }

@@ -1,21 +1,15 @@
 //! What is told of executions that ended: once, when the store has answered, with pipeline and file.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::Verdict;
-use crate::store::{Claim, Settled, StoreError};
-
-/// What an execution is about, for people.
-#[derive(Debug)]
-pub(super) struct About {
-    pub(super) pipeline: String,
-    pub(super) path: String,
-}
+use crate::store::{Claim, Settled, StoreError, Work};
 
 /// An end as it is told once it is written.
 pub(super) struct Told {
     pub(super) claim: Claim,
-    pub(super) about: Option<About>,
+    pub(super) work: Arc<Work>,
     pub(super) verdict: Verdict,
     pub(super) took: Duration,
 }
@@ -47,19 +41,18 @@ pub(super) fn report(settled: Settling) -> Result<(), StoreError> {
 /// Says once how an execution ended: failures aloud, the rest for who listens.
 fn report_end(told: &Told, answer: Settled) {
     let (job, duration_ms) = (told.claim.job, crate::clock::millis(told.took));
-    let pipeline = told.about.as_ref().map(|about| about.pipeline.as_str());
-    let path = told.about.as_ref().map(|about| about.path.as_str());
+    let (pipeline, path) = (told.work.pipeline.as_str(), told.work.path.display());
     match (answer, &told.verdict) {
         (Settled::LeaseLost, _) => {
-            tracing::warn!(job.id = %job, path, fence = %told.claim.fence, "lease lost; nothing was written");
+            tracing::warn!(job.id = %job, %path, fence = %told.claim.fence, "lease lost; nothing was written");
         }
-        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, pipeline, path, %error, duration_ms, "failed"),
+        (_, Verdict::Fail { error }) => tracing::warn!(job.id = %job, pipeline, %path, %error, duration_ms, "failed"),
         (_, Verdict::Retry { run_at, error }) => {
-            tracing::info!(job.id = %job, pipeline, path, %error, duration_ms, retry_at = %run_at, "will be retried");
+            tracing::info!(job.id = %job, pipeline, %path, %error, duration_ms, retry_at = %run_at, "will be retried");
         }
         (_, Verdict::Defer { run_at, error }) => {
-            tracing::debug!(job.id = %job, pipeline, path, %error, again_at = %run_at, "deferred");
+            tracing::debug!(job.id = %job, pipeline, %path, %error, again_at = %run_at, "deferred");
         }
-        (_, other) => tracing::debug!(job.id = %job, pipeline, path, duration_ms, "{}", other.as_str()),
+        (_, other) => tracing::debug!(job.id = %job, pipeline, %path, duration_ms, "{}", other.as_str()),
     }
 }

@@ -73,7 +73,7 @@ const PROGRAM: [Case; 34] = [
     ("pipeline.nothing.retry.max_attempts", "1", |c| c.pipelines["nothing"].retry.max_attempts == 1),
 ];
 
-const PIPELINES: [Case; 19] = [
+const PIPELINES: [Case; 23] = [
     ("pipeline.documents.concurrency", "999", |c| c.pipelines["documents"].concurrency == 999),
     ("pipeline.documents.timeout", "'1s'", |c| c.pipelines["documents"].timeout == seconds(1)),
     ("pipeline.documents.output", "0", |c| c.pipelines["documents"].output_bytes == 0),
@@ -87,6 +87,14 @@ const PIPELINES: [Case; 19] = [
     ("pipeline.documents.retry.max", "'1s'", |c| retry(c).max == seconds(1)),
     ("pipeline.documents.retry.jitter", "'none'", |c| retry(c).jitter == Jitter::None),
     ("pipeline.documents.retry.max_elapsed", "'1s'", |c| retry(c).max_elapsed == seconds(1)),
+    ("pipeline.documents.breaker.failures", "0", |c| c.pipelines["documents"].breaker.failures == 0),
+    ("pipeline.documents.breaker.cooldown", "'1h'", |c| c.pipelines["documents"].breaker.cooldown == seconds(3_600)),
+    ("pipeline.documents.breaker.max_cooldown", "'10s'", |c| {
+        c.pipelines["documents"].breaker.max_cooldown == seconds(10)
+    }),
+    ("pipeline.documents.rate", "'7/1m'", |c| {
+        c.pipelines["documents"].rate == Some(Rate { jobs: 7, period: seconds(60), burst: 7 })
+    }),
     ("pipeline.hook.url", "'http://h/{name}'", |c| http(c).url == "http://h/{name}"),
     ("pipeline.hook.method", "'PUT'", |c| http(c).method == "PUT"),
     ("pipeline.hook.body", "'none'", |c| http(c).body == Body::None),
@@ -200,6 +208,17 @@ fn nothing_written_means_the_defaults_of_the_types() {
         headers: BTreeMap::new(),
     };
     assert_eq!(*http(&config), expected);
+}
+
+/// `burst` has no default of its own and none without `rate`, so it stands apart from the others.
+#[test]
+fn burst_belongs_to_a_rate_and_is_all_of_it_by_default() {
+    let rate = |keys: &str| loaded(&format!("[pipeline.p]\nkind = 'noop'\n{keys}")).config.pipelines["p"].rate;
+    let expected = |burst| Some(Rate { jobs: 6, period: seconds(60), burst });
+    assert_eq!(rate("rate = '6/1m'"), expected(6));
+    assert_eq!(rate("rate = '6/1m'\nburst = 1"), expected(1));
+    assert_eq!(rate("rate = '6/1m'\nburst = 90"), expected(90));
+    assert_eq!(rate("rate = ''"), None);
 }
 
 /// The reference with every `# key = value` and `# [table]` in effect.

@@ -82,6 +82,24 @@ fn impossible_values_are_refused() {
         ("pipeline.documents", "retry = { factor = inf }"),
         ("pipeline.documents", "retry = { max_attempts = 0 }"),
         ("pipeline.documents", "retry = { attempts = 3 }"),
+        ("pipeline.documents", "breaker = 5"),
+        ("pipeline.documents", "breaker = { failures = -1 }"),
+        ("pipeline.documents", "breaker = { failures = 10001 }"),
+        ("pipeline.documents", "breaker = { failure = 5 }"),
+        ("pipeline.documents", "breaker = { cooldown = '0s' }"),
+        ("pipeline.documents", "breaker = { cooldown = 10 }"),
+        ("pipeline.documents", "breaker = { cooldown = '2d' }"),
+        ("pipeline.documents", "breaker = { cooldown = '1m', max_cooldown = '59s' }"),
+        ("pipeline.documents", "breaker = { max_cooldown = '9s' }"),
+        ("pipeline.documents", "rate = 100"),
+        ("pipeline.documents", "rate = 'x'"),
+        ("pipeline.documents", "rate = '0/1m'"),
+        ("pipeline.documents", "rate = '100/0s'"),
+        ("pipeline.documents", "rate = '100/m'"),
+        ("pipeline.documents", "rate = '1000001/1s'"),
+        ("pipeline.documents", "rate = '1/1000d'"),
+        ("pipeline.documents", "burst = 5"),
+        ("pipeline.nothing", "burst = 0"),
         ("pipeline.documents", "env = { A = 1 }"),
         ("pipeline.documents", "env = { 'A=B' = '1' }"),
         ("pipeline.documents", "env = { A = '{pth}' }"),
@@ -117,6 +135,22 @@ fn impossible_values_are_refused() {
         assert_eq!(report.problems.len(), 1, "{line}: {report}");
         let key = line.split(" = ").next().unwrap();
         assert!(report.problems[0].key.starts_with(&format!("{table}.{key}")), "{line}: {report}");
+    }
+}
+
+#[test]
+fn a_burst_is_a_number_of_jobs_beside_a_rate() {
+    for (rate, burst, wrong) in [
+        ("6/1m", "0", &["burst"][..]),
+        ("6/1m", "1000001", &["burst"]),
+        ("6/1m", "'6'", &["burst"]),
+        ("0/1m", "5", &["rate"]),
+        ("0/1m", "0", &["rate", "burst"]),
+        ("", "5", &["burst"]),
+    ] {
+        let report = refused(&format!("[pipeline.p]\nkind = 'noop'\nrate = '{rate}'\nburst = {burst}"));
+        let keys: Vec<String> = wrong.iter().map(|key| format!("pipeline.p.{key}")).collect();
+        assert_eq!(keys_of(&report), keys, "{rate}, {burst}: {report}");
     }
 }
 

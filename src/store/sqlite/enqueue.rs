@@ -87,7 +87,7 @@ impl Intake {
             let round: Vec<Asked<'_>> = Vec::<usize>::into_iter(round)
                 .map(|at| Asked { at, job: jobs[at], key: keys[at], limit: limits[at] })
                 .collect();
-            write_round(tx, &round, now, catalog, &mut room, tally, &mut answers).await?;
+            write_round(tx, &round, now, &mut room, catalog, tally, &mut answers).await?;
             left = later;
         }
         Ok(answers)
@@ -138,8 +138,8 @@ async fn write_round(
     tx: &mut SqliteConnection,
     round: &[Asked<'_>],
     now: Timestamp,
-    catalog: &mut Catalog,
     room: &mut Room,
+    catalog: &mut Catalog,
     tally: &mut Tally,
     answers: &mut [Enqueued],
 ) -> Result<()> {

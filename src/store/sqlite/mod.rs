@@ -19,6 +19,7 @@ mod errors;
 #[cfg(test)]
 mod fixture;
 mod held;
+mod kept;
 mod lease;
 mod open;
 mod overview;

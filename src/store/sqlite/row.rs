@@ -59,12 +59,6 @@ pub(super) fn path_of(row: &SqliteRow, id: JobId) -> Result<PathBuf> {
     Ok(located.path)
 }
 
-/// The source that job `id` is about, and its file's path, from a row with the columns of its source.
-pub(super) fn source_of(row: &SqliteRow, id: JobId) -> Result<(SourceKey, PathBuf)> {
-    let located = located(row).map_err(|why| unreadable(format_args!("job {id}"), why))?;
-    Ok((located.key, located.path))
-}
-
 fn unreadable(what: impl Display, why: Unreadable) -> StoreError {
     StoreError::Corrupt(format!("{what} can't be read from the database: {}", why.0))
 }
@@ -134,29 +128,67 @@ struct Located {
 }
 
 /// Reads `scope`, `watch`, `root`, `identity`, `source_path`.
-fn located(row: &SqliteRow) -> Result<Located, Unreadable> {
-    let scope =
-        row.try_get::<Option<i64>, _>("scope")?.ok_or_else(|| Unreadable("its source is missing".to_owned()))?;
-    let identity: Vec<u8> = row.try_get("identity")?;
-    Ok(match scope {
-        SCOPE_PATH => {
-            let path = path(identity);
-            Located { key: SourceKey::Path(path.clone()), watch: None, relative: path.clone(), path }
-        }
-        SCOPE_KEY => {
-            let key = String::from_utf8(identity).map_err(|_| Unreadable("its key is not text".to_owned()))?;
-            let path = path(row.try_get("source_path")?);
-            let key = SourceKey::Keyed { key, path: path.clone() };
-            Located { key, watch: None, relative: path.clone(), path }
-        }
-        watch => {
-            let name: Option<String> = row.try_get("watch")?;
-            let name = name.ok_or_else(|| Unreadable(format!("its watch ({watch}) is missing")))?;
-            let (root, relative) = (path(row.try_get("root")?), path(identity));
-            let key = SourceKey::Watched { watch: name.clone(), relative: relative.clone() };
-            Located { key, watch: Some(name), path: root.join(&relative), relative }
-        }
+/// The source that job `id` is about, and its file's path, from a row with the columns of its source.
+pub(super) fn source_of(row: &SqliteRow, id: JobId) -> Result<(SourceKey, PathBuf)> {
+    origin(row)?.of_job(id)
+}
+
+fn origin(row: &SqliteRow) -> Result<Origin, sqlx::Error> {
+    Ok(Origin {
+        scope: row.try_get("scope")?,
+        identity: row.try_get("identity")?,
+        own_path: row.try_get("source_path")?,
+        watch: row.try_get("watch")?,
+        root: row.try_get("root")?,
     })
+}
+
+fn located(row: &SqliteRow) -> Result<Located, Unreadable> {
+    let (key, path) = origin(row)?.locate()?;
+    let (watch, relative) = match &key {
+        SourceKey::Watched { watch, relative } => (Some(watch.clone()), relative.clone()),
+        _ => (None, path.clone()),
+    };
+    Ok(Located { key, watch, relative, path })
+}
+
+/// The columns that tell what a job is about; missing ones are NULL.
+pub(super) struct Origin {
+    pub(super) scope: Option<i64>,
+    pub(super) identity: Option<Vec<u8>>,
+    pub(super) own_path: Option<Vec<u8>>,
+    pub(super) watch: Option<String>,
+    pub(super) root: Option<Vec<u8>>,
+}
+
+impl Origin {
+    /// The source of job `id`, and its file's path.
+    pub(super) fn of_job(self, id: JobId) -> Result<(SourceKey, PathBuf)> {
+        self.locate().map_err(|why| unreadable(format_args!("job {id}"), why))
+    }
+
+    fn locate(self) -> Result<(SourceKey, PathBuf), Unreadable> {
+        let missing = |what: &str| Unreadable(format!("its {what} is missing"));
+        let scope = self.scope.ok_or_else(|| missing("source"))?;
+        let identity = self.identity.ok_or_else(|| missing("source"))?;
+        Ok(match scope {
+            SCOPE_PATH => {
+                let path = path(identity);
+                (SourceKey::Path(path.clone()), path)
+            }
+            SCOPE_KEY => {
+                let key = String::from_utf8(identity).map_err(|_| Unreadable("its key is not text".to_owned()))?;
+                let path = path(self.own_path.ok_or_else(|| missing("path"))?);
+                (SourceKey::Keyed { key, path: path.clone() }, path)
+            }
+            number => {
+                let watch = self.watch.ok_or_else(|| missing(&format!("watch ({number})")))?;
+                let (root, relative) = (path(self.root.ok_or_else(|| missing("root"))?), path(identity));
+                let path = root.join(&relative);
+                (SourceKey::Watched { watch, relative }, path)
+            }
+        })
+    }
 }
 
 fn state(row: &SqliteRow, error: Option<&JobError>) -> Result<State, Unreadable> {

@@ -7,7 +7,7 @@
 //! 3. States, output, what is known of the content, and the release of the newer version are written
 //!    as a handful of set-based statements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::Row as _;
@@ -51,10 +51,8 @@ struct JobEnd<'a> {
     code: Option<i32>,
 }
 
-/// Newer versions that wait for the end of an execution.
-pub(super) static SUCCESSORS: Bulk = Bulk::new(include_str!("sql/successors.sql"), 1);
-/// Newer versions of jobs that would be tried again, whatever became of them.
-pub(super) static NEWER: Bulk = Bulk::new(include_str!("sql/newer.sql"), 3);
+/// The newest versions, where they are others than those that end.
+static SUCCESSORS: Bulk = Bulk::new(include_str!("sql/successors.sql"), 3);
 static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql"), 9);
 static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
@@ -66,17 +64,8 @@ static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 9] = [
-    &SUCCESSORS,
-    &NEWER,
-    &INSERT_ATTEMPTS,
-    &STANDING,
-    &KEEP_OUTPUTS,
-    &NOTE_CONTENT,
-    &END_JOBS,
-    &UNBLOCK,
-    &FORGET_INTENTS,
-];
+pub(super) static STATEMENTS: [&Bulk; 8] =
+    [&SUCCESSORS, &INSERT_ATTEMPTS, &STANDING, &KEEP_OUTPUTS, &NOTE_CONTENT, &END_JOBS, &UNBLOCK, &FORGET_INTENTS];
 
 impl Ends {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
@@ -95,8 +84,7 @@ impl Ends {
         }
         let now = self.clock.now();
         let successors = successors(tx, &ends).await?;
-        let newer = newer(tx, &ends).await?;
-        let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &newer)).collect();
+        let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors)).collect();
         // The history first: it reads what the execution was before the job moves on, and counts the leases that stand.
         let written = INSERT_ATTEMPTS.execute(tx, &[], &rows, JobEnd::bind_attempt).await?;
         let stands = if wire::count(rows.len()) == i64::try_from(written).unwrap_or(i64::MAX) {
@@ -108,8 +96,7 @@ impl Ends {
         let mut answers = Vec::with_capacity(ends.len());
         for ((end, row), stands) in ends.iter().zip(rows).zip(stands) {
             answers.push(if stands {
-                let waited_for = row.finished_at.is_some() && successors.contains(&row.id);
-                Settled::As(effects.add(end, row, waited_for, now, tally))
+                Settled::As(effects.add(end, row, successors.contains_key(&end.lease.job().0), now, tally))
             } else {
                 Settled::LeaseLost
             });
@@ -119,25 +106,23 @@ impl Ends {
     }
 }
 
-/// The jobs for whose end a newer version waits.
-async fn successors(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeSet<i64>> {
-    let rows = SUCCESSORS
-        .fetch(tx, ends, |values, end| {
-            values.push(end.lease.job().0);
-        })
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+/// The newest version of an execution's source, where that is another job.
+#[derive(Clone, Copy)]
+struct Successor {
+    id: i64,
+    /// The file of the execution that ends is on its way.
+    moving: bool,
 }
 
-/// By job that would be tried again, the newest version's, where that is another.
-async fn newer(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeMap<i64, i64>> {
-    let again: Vec<_> = ends.iter().filter(|end| !state_after(&end.verdict).is_final()).map(|end| &end.lease).collect();
-    let rows = NEWER
-        .fetch(tx, &again, |values, lease| {
-            values.push(lease.job().0).push(lease.place().source).push(lease.place().pipeline);
+/// By job, the newer version.
+async fn successors(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeMap<i64, Successor>> {
+    let rows = SUCCESSORS
+        .fetch(tx, ends, |values, end| {
+            let place = end.lease.place();
+            values.push(end.lease.job().0).push(place.source).push(place.pipeline);
         })
         .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Successor { id: row.try_get(1)?, moving: row.try_get(2)? }))).collect()
 }
 
 /// Which of the leases still stand.
@@ -172,7 +157,7 @@ impl<'a> Effects<'a> {
         &mut self,
         end: &'a Settlement,
         row: JobEnd<'a>,
-        waited_for: bool,
+        newer: bool,
         now: Timestamp,
         tally: &mut Tally,
     ) -> StateName {
@@ -184,7 +169,7 @@ impl<'a> Effects<'a> {
         if !end.output.is_empty() {
             self.outputs.push((id, &end.output));
         }
-        if waited_for {
+        if newer && row.finished_at.is_some() {
             let completed = end.content.filter(|_| end.verdict == Verdict::Complete);
             self.unblocked.push((id, completed.map(|content| content.digest)));
             tally.unblocked();
@@ -260,7 +245,7 @@ const fn state_after(verdict: &Verdict) -> StateName {
 }
 
 /// The job's new facts, as the verdict has them; where a newer version came, there is no other try.
-fn job_end<'a>(end: &'a Settlement, newer: &BTreeMap<i64, i64>) -> JobEnd<'a> {
+fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>) -> JobEnd<'a> {
     let state = state_after(&end.verdict);
     let error = end.verdict.error();
     let mut row = JobEnd {
@@ -292,10 +277,10 @@ fn job_end<'a>(end: &'a Settlement, newer: &BTreeMap<i64, i64>) -> JobEnd<'a> {
         }
         _ => {}
     }
-    if let (Some(newer), None) = (newer.get(&row.id), row.finished_at) {
+    if let (Some(successor), None) = (successors.get(&row.id).filter(|newer| !newer.moving), row.finished_at) {
         row.state = StateName::Skipped.as_str();
         (row.run_at, row.finished_at) = (None, Some(row.ended_at));
-        (row.reason, row.superseded_by) = (Some("superseded"), Some(*newer));
+        (row.reason, row.superseded_by) = (Some("superseded"), Some(successor.id));
     }
     row
 }

@@ -20,13 +20,13 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 use super::super::error::{Obstacle, Result, StoreError};
 use super::super::queue::{Enqueued, Leased, Settled, Settlement};
 use super::Signals;
 use super::catalog::Catalog;
 use super::enqueue::{Intake, Offer};
+use super::kept::Kept;
 use super::lease::{Asked, Leases};
 use super::settle::Ends;
 use super::tally::Tally;
@@ -35,11 +35,6 @@ use super::tally::Tally;
 const WAITING_CALLS: usize = 1_024;
 /// Rows that one group takes at most, so that a commit stays short.
 const GROUP_ROWS: usize = 20_000;
-/// The first pause before a write that failed for want of room is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before a write that failed for want of room is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
 /// The callers' end of the channel.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -65,14 +60,6 @@ pub(super) struct Scribe {
     pub ends: Ends,
     pub leases: Leases,
     pub catalog: Catalog,
-}
-
-/// Ends of executions that found no room, or the lock in another process's hands.
-#[derive(Debug, Default)]
-struct Kept {
-    settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
-    pause: Duration,
-    retry_at: Option<Instant>,
 }
 
 /// One caller's request.
@@ -186,21 +173,6 @@ where
     F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
 {
     Box::new(Closure { body, output: None, reply })
-}
-
-impl Kept {
-    /// Resolves when what is kept shall be tried again; never where nothing is.
-    async fn due(&self) {
-        match self.retry_at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn postpone(&mut self) {
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        self.retry_at = Some(Instant::now() + self.pause);
-    }
 }
 
 impl Call {

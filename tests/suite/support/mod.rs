@@ -16,7 +16,7 @@ mod wait;
 
 pub use daemon::Daemon;
 pub use files::{blake3_of, corpus, sha256_of, write_new};
-pub use http::{Answer, Server};
+pub use http::{Answer, Received, Server};
 pub use ledger::Ledger;
 pub use place::{Output, Place, count, finish, text};
 pub use processes::marked_processes;

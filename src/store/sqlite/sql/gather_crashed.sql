@@ -1,5 +1,5 @@
 -- Leases to take back: where ?2 is a list of (job, fence), those of them that boot ?1 still holds; else every other
--- boot's. What follows: given up after ?3 crashes while alone; superseded where a newer version waits; due again
+-- boot's. What follows: given up after ?3 crashes while alone; superseded where a newer version came; due again
 -- otherwise. A file on its way (a disposition) is always brought to its end first.
 INSERT INTO temp.crashed (id, pipeline, priority, next_state, successor, moving, suspect)
 SELECT j.id, j.pipeline, j.priority,

@@ -8,9 +8,9 @@ SELECT asked.at AS at,
        j.state AS job_state, j.op AS job_op, j.priority AS job_priority, j.run_at AS job_run_at,
        j.executions AS job_executions, j.deferrals AS job_deferrals, j.reason AS job_reason,
        coalesce((SELECT r.id FROM jobs AS r
-                 WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
-                (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
-                 WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way,
+        WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
+       (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
+        WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way,
        d.dev AS d_dev, d.inode AS d_inode, d.size AS d_size, d.mtime_ns AS d_mtime_ns, d.ctime_ns AS d_ctime_ns
 FROM asked
 CROSS JOIN sources AS s ON s.scope = asked.scope AND s.identity = asked.identity

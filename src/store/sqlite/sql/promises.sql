@@ -15,8 +15,8 @@ SELECT printf('jobs %d and %d wait side by side, though they are versions of one
 FROM jobs AS newer
     JOIN jobs AS older INDEXED BY jobs_source ON older.source = newer.source AND older.id < newer.id
 WHERE older.pipeline = newer.pipeline
-    AND newer.state IN ('pending', 'retrying') AND older.state IN ('pending', 'retrying')
-    AND newer.blocked_by IS NOT older.id
+    AND newer.state IN ('pending', 'retrying') AND newer.blocked_by IS NULL
+    AND older.state IN ('pending', 'retrying') AND older.blocked_by IS NULL
 UNION ALL
 -- A lease belongs to a boot that has not ended in order.
 SELECT printf('job %d runs, though the daemon that leased it stopped', j.id)

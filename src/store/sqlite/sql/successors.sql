@@ -1,3 +1,5 @@
--- Newer versions that wait for the end of these.
-WITH ending(job) AS (ROWS)
-SELECT ending.job, b.id FROM ending CROSS JOIN jobs AS b ON b.blocked_by = ending.job
+-- Of these executions, those whose source is at a newer version by now.
+WITH ending(job, source, pipeline) AS (ROWS)
+SELECT ending.job, t.job, EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = ending.job)
+FROM ending
+CROSS JOIN taken AS t ON t.source = ending.source AND t.pipeline = ending.pipeline AND t.job <> ending.job
