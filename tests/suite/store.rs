@@ -487,6 +487,19 @@ async fn a_file_on_its_way_is_brought_to_its_end_before_the_next_version_runs() 
 }
 
 #[tokio::test]
+async fn a_version_behind_a_file_on_its_way_takes_a_place_of_its_own() {
+    let mut f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let (lease, work) = f.lease_one().await;
+    intend(&f, &lease, &work).await;
+    f.restart().await;
+    f.store.set_max_pending(Some(1));
+    assert_eq!(f.store.offer(vec![watched("a", 2)]).await.unwrap(), [Enqueued::Full]);
+    f.store.set_max_pending(Some(2));
+    assert!(matches!(f.store.offer(vec![watched("a", 2)]).await.unwrap()[..], [Enqueued::New { .. }]));
+}
+
+#[tokio::test]
 async fn a_file_that_was_gone_when_its_turn_came_is_processed_when_it_is_back() {
     let f = with_watch().await;
     f.enqueue(watched("a", 1)).await;

@@ -131,10 +131,11 @@ pub enum Old {
 /// One step.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// One call; asked for digests, it is repeated with them for those where `answer`.
+    /// One call, which minds the room where it is an offer. Asked for digests, it is repeated with them where `answer`.
     Enqueue {
         sightings: Vec<Sighting>,
         answer: bool,
+        offer: bool,
     },
     Vanish(Vec<Loss>),
     /// Files that a person added are not there any more.
@@ -157,6 +158,10 @@ pub enum Action {
     Intend(Pick),
     /// With the file back under its name, or without.
     Withdraw(Pick, Option<Look>),
+    /// The daemon goes on, with a sign of life for every lease each 20 s.
+    Live {
+        pulses: u8,
+    },
     /// Both clocks.
     Advance {
         seconds: u64,
@@ -212,8 +217,8 @@ pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Action>> {
 
 fn action(mood: Mood) -> impl Strategy<Value = Action> {
     prop_oneof![
-        14 => (vec(sighting(mood), 1..4), prop::bool::weighted(0.8))
-            .prop_map(|(sightings, answer)| Action::Enqueue { sightings, answer }),
+        14 => (vec(sighting(mood), 1..4), prop::bool::weighted(0.8), prop::bool::weighted(0.3))
+            .prop_map(|(sightings, answer, offer)| Action::Enqueue { sightings, answer, offer }),
         5 => vec(loss(mood), 1..3).prop_map(Action::Vanish),
         2 => vec(any::<Pick>(), 1..3).prop_map(Action::NoteAbsent),
         14 => ask().prop_map(Action::Lease),
@@ -230,7 +235,8 @@ fn action(mood: Mood) -> impl Strategy<Value = Action> {
 
 fn occasionally() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
+        2 => vec(any::<Pick>(), 1..4).prop_map(Action::Renew),
+        2 => (1..6_u8).prop_map(|pulses| Action::Live { pulses }),
         1 => any::<Pick>().prop_map(Action::Work),
         2 => Just(Action::Rest),
         3 => Just(Action::Reclaim),

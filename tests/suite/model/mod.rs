@@ -32,7 +32,7 @@ const SEED: u64 = 1;
 /// Steps of a sequence, at most.
 const LONGEST: usize = 120;
 /// Sequences of one seed in an ordinary run, and between two looks at the clock in a long one.
-const SEQUENCES: u32 = 18;
+const SEQUENCES: u32 = 15;
 /// How long a failing sequence is made shorter at most, in milliseconds.
 const SHRINK_MS: u32 = 300_000;
 

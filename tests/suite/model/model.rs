@@ -88,6 +88,7 @@ pub enum Answer {
     Known { id: i64, state: StateName },
     Unchanged,
     NeedsDigest,
+    Full,
 }
 
 /// What the queue should hold.
@@ -101,6 +102,8 @@ pub struct Model {
     pub deadlines: BTreeMap<i64, i64>,
     /// Leases (job and fence) under which somebody still works, however late it is.
     pub at_work: BTreeSet<(i64, i64)>,
+    /// How many jobs may wait, for the call that is being decided.
+    pub room: Option<usize>,
     /// The highest version of every source that was forgotten.
     pub version_floor: i64,
 }
@@ -163,7 +166,11 @@ impl Model {
             self.facts.taken.insert((seen.source, seen.pipeline), noted);
             return Answer::Unchanged;
         }
-        self.insert(seen, version, digest, Op::Add)
+        let answer = self.insert(seen, version, digest, Op::Add);
+        if answer == Answer::Full {
+            self.facts.sources.remove(seen.source);
+        }
+        answer
     }
 
     fn as_known(&self, key: (&'static str, &'static str)) -> Answer {
@@ -181,12 +188,18 @@ impl Model {
 
     fn raise(&mut self, seen: &Sighting, digest: Option<u8>, op: Op) -> Answer {
         let version = self.facts.sources[seen.source].version + 1;
-        self.see_again(seen, version, digest);
-        self.insert(seen, version, digest, op)
+        let answer = self.insert(seen, version, digest, op);
+        if answer != Answer::Full {
+            self.see_again(seen, version, digest);
+        }
+        answer
     }
 
     fn insert(&mut self, seen: &Sighting, version: i64, digest: Option<u8>, op: Op) -> Answer {
         let key = (seen.source, seen.pipeline);
+        if self.is_full_for(key) {
+            return Answer::Full;
+        }
         let id = self.newest_job + 1;
         let asked = seen.delay_s.map(|delay| self.now + delay * 1_000);
         let older = self.newest(key);
@@ -205,6 +218,12 @@ impl Model {
         };
         self.give_out(key, job);
         Answer::New { id, version }
+    }
+
+    /// Whether there is no room for another waiting job. What takes the place of one needs none.
+    fn is_full_for(&self, key: (&'static str, &'static str)) -> bool {
+        let waiting = self.facts.jobs.values().filter(|job| job.state.is_waiting()).count();
+        self.room.is_some_and(|room| waiting >= room) && !self.newest(key).is_some_and(|job| gives_way(&job))
     }
 
     pub fn vanish(&mut self, loss: &Loss) -> Option<Option<i64>> {
@@ -250,8 +269,7 @@ impl Model {
     /// way, comes to its end first.
     fn take_place(&mut self, key: (&'static str, &'static str), id: i64) -> Place {
         let mut place = Place::default();
-        let waiting = |job: &Job| job.state.is_waiting() && job.moving.is_none();
-        if let Some(older) = self.newest(key).filter(waiting) {
+        if let Some(older) = self.newest(key).filter(gives_way) {
             place = Place { priority: older.priority, blocked_by: older.blocked_by, superseded: true };
             self.skip(self.facts.taken[&key].job, "superseded", Some(id), self.now);
         }
@@ -317,6 +335,11 @@ impl Model {
     pub fn job(&mut self, id: i64) -> &mut Job {
         self.facts.jobs.get_mut(&id).expect("a job that the model knows")
     }
+}
+
+/// Whether it is superseded by a newer version at once: it waits, and its file is not on its way.
+fn gives_way(job: &Job) -> bool {
+    job.state.is_waiting() && job.moving.is_none()
 }
 
 /// Where a new version stands.

@@ -117,7 +117,7 @@ pub fn enqueued(answer: Enqueued) -> Answer {
         Enqueued::Known { id, state } => Answer::Known { id: id.0, state },
         Enqueued::Unchanged => Answer::Unchanged,
         Enqueued::NeedsDigest => Answer::NeedsDigest,
-        Enqueued::Full => panic!("no limit was given"),
+        Enqueued::Full => Answer::Full,
     }
 }
 

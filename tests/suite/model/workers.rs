@@ -6,7 +6,8 @@ use std::time::Duration;
 use ingestd::clock::{Clock, Timestamp};
 use ingestd::job::{Op, SourceKey, StateName};
 use ingestd::store::{
-    Appetite, Content, Disposition, Dispositions, Intent, Lease, Leased, NewJob, Queue, Settled, Settlement, Work,
+    Appetite, Claim, Content, Disposition, Dispositions, Intent, Lease, Leased, NewJob, Queue, Settled, Settlement,
+    Work,
 };
 
 use super::actions::{Ask, End, Look, PIPELINES, Pick, Sighting};
@@ -192,8 +193,20 @@ impl World {
         self.held.get(usize::from(pick).checked_rem(self.held.len())?)
     }
 
+    pub(super) async fn live(&mut self, pulses: u8) -> Step {
+        for _ in 0..pulses {
+            self.clock.advance(Duration::from_secs(20));
+            self.read_clock()?;
+            self.renew_claims(self.held.iter().map(|(lease, _)| lease.claim()).collect()).await?;
+        }
+        self.reclaim().await
+    }
+
     pub(super) async fn renew(&mut self, picks: &[Pick]) -> Step {
-        let claims: Vec<_> = picks.iter().filter_map(|pick| Some(self.pick_lease(*pick)?.0.claim())).collect();
+        self.renew_claims(picks.iter().filter_map(|pick| Some(self.pick_lease(*pick)?.0.claim())).collect()).await
+    }
+
+    async fn renew_claims(&mut self, claims: Vec<Claim>) -> Step {
         let answers = self.store.renew(claims.clone()).await.map_err(failed)?;
         let expected: Vec<_> = claims.iter().map(|claim| self.model.renew(claim.job.0, claim.fence.0)).collect();
         let found: Vec<_> = answers.into_iter().map(|deadline| deadline.map(|at| at.as_millis())).collect();

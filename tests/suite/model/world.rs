@@ -22,6 +22,8 @@ use super::model::{Answer, Facts, Model, Presence};
 use super::terms::{KEYED_PATH, Step, enqueued, failed, gone, new_job, same};
 
 const START_MS: i64 = 1_800_000_000_000;
+/// How many jobs may wait, for those who ask.
+const MAX_PENDING: usize = 4;
 
 /// The writer's task.
 type WriterEnd = tokio::task::JoinHandle<ingestd::store::Result<()>>;
@@ -49,6 +51,7 @@ async fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> (Arc<Sqli
     let max_crashes = u32::try_from(MAX_CRASHES).unwrap();
     let rules = QueueRules { lease: ms(LEASE_MS), priority_aging: ms(AGING_MS), max_crashes };
     let (store, task) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock.clone()).await.unwrap();
+    store.set_max_pending(Some(MAX_PENDING as u64));
     (store, tokio::spawn(task.unwrap().run()))
 }
 
@@ -88,7 +91,7 @@ impl World {
 
     async fn act(&mut self, action: &Action) -> Step {
         match action {
-            Action::Enqueue { sightings, answer } => self.enqueue(sightings, *answer).await,
+            Action::Enqueue { sightings, answer, offer } => self.enqueue(sightings, *answer, *offer).await,
             Action::Vanish(losses) => self.vanish(losses).await,
             Action::NoteAbsent(picks) => self.note_absent(picks).await,
             Action::Lease(ask) => self.lease(ask).await,
@@ -105,6 +108,7 @@ impl World {
             Action::Reclaim => self.reclaim().await,
             Action::Intend(pick) => self.intend(*pick).await,
             Action::Withdraw(pick, back) => self.withdraw(*pick, *back).await,
+            Action::Live { pulses } => self.live(*pulses).await,
             Action::Advance { seconds } => {
                 self.clock.advance(Duration::from_secs(*seconds));
                 self.read_clock()
@@ -122,7 +126,7 @@ impl World {
         }
     }
 
-    fn read_clock(&mut self) -> Step {
+    pub(super) fn read_clock(&mut self) -> Step {
         (self.model.now, self.model.boottime) = (self.clock.now().as_millis(), self.clock.boottime().as_millis());
         Ok(format!(
             "wall clock {:+} s, boot time {} s",
@@ -131,22 +135,33 @@ impl World {
         ))
     }
 
-    async fn enqueue(&mut self, sightings: &[Sighting], answer: bool) -> Step {
-        let jobs = sightings.iter().map(|seen| new_job(seen, seen.eager, self.model.now)).collect();
-        let answers = self.store.enqueue(jobs).await.map_err(failed)?;
+    async fn enqueue(&mut self, sightings: &[Sighting], answer: bool, offer: bool) -> Step {
+        self.model.room = offer.then_some(MAX_PENDING);
+        let answers = self.ask(sightings, offer, |seen| seen.eager).await?;
         let mut told = self.judge_enqueue(sightings, &answers, |seen| seen.eager)?;
         let asked: Vec<Sighting> = sightings
             .iter()
             .zip(&answers)
-            .filter(|(_, a)| **a == Enqueued::NeedsDigest)
-            .map(|(s, _)| s.clone())
+            .filter(|(_, answer)| **answer == Enqueued::NeedsDigest)
+            .map(|(seen, _)| seen.clone())
             .collect();
         if answer && !asked.is_empty() {
-            let jobs = asked.iter().map(|seen| new_job(seen, true, self.model.now)).collect();
-            let answers = self.store.enqueue(jobs).await.map_err(failed)?;
+            let answers = self.ask(&asked, offer, |_| true).await?;
             told += &format!(", with digests {}", self.judge_enqueue(&asked, &answers, |_| true)?);
         }
+        self.model.room = None;
         Ok(told)
+    }
+
+    async fn ask(
+        &self,
+        sightings: &[Sighting],
+        offer: bool,
+        with_digest: impl Fn(&Sighting) -> bool,
+    ) -> Result<Vec<Enqueued>, String> {
+        let jobs = sightings.iter().map(|seen| new_job(seen, with_digest(seen), self.model.now)).collect();
+        let answers = if offer { self.store.offer(jobs).await } else { self.store.enqueue(jobs).await };
+        answers.map_err(failed)
     }
 
     /// A source that is named again in one call is decided after the others, so that it sees what came of the first.

@@ -6,7 +6,6 @@ use sqlx::sqlite::SqliteConnection;
 use super::super::super::error::Result;
 use super::Asked;
 use super::known::{Decision, Known};
-use crate::job::StateName;
 
 /// How many jobs wait, counted on while a group is decided.
 #[derive(Debug)]
@@ -29,7 +28,8 @@ impl Room {
     /// may; anything else takes a place.
     pub(super) fn has_place(&mut self, decision: Decision, known: Option<&Known>, asked: &Asked<'_>) -> bool {
         let older = known.and_then(|known| known.taken.as_ref()?.row.as_ref());
-        let takes_over = older.is_some_and(|older| matches!(older.state, StateName::Pending | StateName::Retrying));
+        let moving = known.is_some_and(|known| known.moving.is_some());
+        let takes_over = older.is_some_and(|older| older.state.is_waiting()) && !moving;
         let noted = asked.job.note_only && decision == Decision::First;
         if takes_over || noted {
             return true;
