@@ -11,9 +11,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Once;
 
+use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
 /// Whether somebody has a file open for writing.
@@ -47,6 +48,16 @@ pub fn ignore_lease_breaks() {
             tracing::warn!(error = %io::Error::last_os_error(), "SIGIO could not be handled");
         }
     });
+}
+
+/// Lets the runtime tell when a descriptor is ready. Needs a runtime.
+///
+/// # Errors
+/// The runtime can watch no more of them, or not this kind.
+pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, is always the same descriptor, and is closed only when it is dropped, which the
+    // `AsyncFd` that owns it does after it has taken it off the runtime's list.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 /// Asks whether somebody has `file`, which is open for reading only, open for writing.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -18,6 +19,11 @@ use crate::job::Priority;
 
 /// Paths sent at once.
 const CHUNK: usize = 500;
+/// The pauses between two tries while the queue is full.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Who waits this long is told what for.
+const SAID_AFTER: Duration = Duration::from_secs(1);
 /// The longest path that is read from stdin, several times what the system allows.
 const PATH_LIMIT: usize = 64 << 10;
 
@@ -51,14 +57,30 @@ pub struct Add {
     /// Process again what is known and unchanged.
     #[arg(long)]
     force: bool,
+    /// What to do while as many jobs wait as `queue.max_pending` allows. Without a daemon, which would make room, it is
+    /// always refused.
+    #[arg(long, value_name = "CHOICE", default_value = "wait")]
+    when_full: WhenFull,
     #[command(flatten)]
     format: Format,
 }
 
+/// What `add` does while the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum WhenFull {
+    /// Wait until there is room, for as long as it takes.
+    Wait,
+    /// End with exit code 1, and say what was not added.
+    Refuse,
+}
+
 pub async fn run(args: Add, context: &mut Context) -> Done {
+    let when_full = args.when_full;
     let template = template(&args, context)?;
     let mut link = context.link().await?;
-    let mut sender = Sender { link: &mut link, context, template, json: args.format.json, refused: 0, paths: vec![] };
+    let json = args.format.json;
+    let mut sender =
+        Sender { link: &mut link, context, template, json, when_full, said: false, refused: 0, paths: Vec::new() };
     for path in &args.paths {
         if path.as_os_str() == "-" {
             let mut input = std::io::stdin().lock();
@@ -104,6 +126,9 @@ struct Sender<'a> {
     context: &'a mut Context,
     template: control::Add,
     json: bool,
+    when_full: WhenFull,
+    /// Whether it was said that it waits.
+    said: bool,
     refused: u64,
     paths: Vec<WirePath>,
 }
@@ -114,16 +139,53 @@ impl Sender<'_> {
         if self.paths.len() >= CHUNK { self.send().await } else { Ok(()) }
     }
 
+    /// Sends what has gathered, again and again while the queue is full. What it took is printed at once.
     async fn send(&mut self) -> Result<(), Failure> {
-        if self.paths.is_empty() {
+        let (mut waited, mut pause) = (Duration::ZERO, FIRST_PAUSE);
+        while !self.paths.is_empty() {
+            let asked = self.paths.len();
+            let add = control::Add { paths: std::mem::take(&mut self.paths), ..self.template.clone() };
+            let answers: Vec<Added> = self.link.ask(Request::Add(add)).await?;
+            for added in answers {
+                match added.became {
+                    AddedAs::Full => self.paths.push(added.path),
+                    _ => self.tell(&added)?,
+                }
+            }
+            self.context.screen.flush()?;
+            if self.paths.is_empty() {
+                return Ok(());
+            }
+            self.heed_full(waited)?;
+            pause = if self.paths.len() < asked { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            tokio::time::sleep(pause).await;
+            waited += pause;
+        }
+        Ok(())
+    }
+
+    /// The queue is full: an error, unless it is to be waited for.
+    fn heed_full(&mut self, waited: Duration) -> Result<(), Failure> {
+        let drains = matches!(self.link, Link::Daemon(_));
+        if drains && self.when_full == WhenFull::Wait {
+            if waited >= SAID_AFTER && !self.said && !self.context.global.quiet {
+                self.said = true;
+                note("the queue is full (queue.max_pending); waiting for room");
+            }
             return Ok(());
         }
-        let add = control::Add { paths: std::mem::take(&mut self.paths), ..self.template.clone() };
-        let answers: Vec<Added> = self.link.ask(Request::Add(add)).await?;
-        for added in answers {
-            self.tell(&added)?;
+        let refused = std::mem::take(&mut self.paths);
+        for path in &refused {
+            if self.json {
+                self.context.screen.json(&Added { path: path.clone(), became: AddedAs::Full })?;
+            } else {
+                note(&format!("{}: not added", clean(&lossy(&path.0))));
+            }
         }
-        Ok(self.context.screen.flush()?)
+        let what_helps = if drains { "try again later" } else { "no daemon runs that would make room: start it" };
+        Err(Failure::failed(format!(
+            "the queue is full: as many jobs wait as queue.max_pending allows ({what_helps}, or raise the bound)"
+        )))
     }
 
     fn tell(&mut self, added: &Added) -> Result<(), Failure> {
@@ -143,6 +205,8 @@ impl Sender<'_> {
             }
             AddedAs::Unchanged if quiet => {}
             AddedAs::Unchanged => note(&format!("{path}: processed before, unchanged; --force processes it again")),
+            // Sent again, or refused as a whole.
+            AddedAs::Full => {}
             AddedAs::Refused { message } => {
                 self.refused += 1;
                 note(&format!("{path}: {message}"));

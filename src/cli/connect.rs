@@ -42,6 +42,7 @@ pub async fn open(
 ) -> Result<(Stores, Arc<SqliteStore>, Writer), StoreError> {
     let rules = QueueRules::from(&config.queue);
     let (store, task) = SqliteStore::open(&config.database, rules, mode, clock).await?;
+    store.set_max_pending(config.queue.max_pending);
     let mut writer = JoinSet::new();
     if let Some(task) = task {
         writer.spawn(task.run());

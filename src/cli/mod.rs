@@ -49,6 +49,7 @@ mod watch_definition;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -165,6 +166,9 @@ pub enum Command {
     Man(man::Man),
 }
 
+/// How long threads that are still in a call to the system are waited for at the end.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
 /// Does what the command line says; answers the exit code.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -172,7 +176,12 @@ pub fn main() -> ExitCode {
         Err(error) => return ExitCode::from(explain(&error)),
     };
     let code = match runtime(&args.command) {
-        Ok(runtime) => runtime.block_on(execute(args)),
+        Ok(runtime) => {
+            let code = runtime.block_on(execute(args));
+            // Everything that matters has ended by now; a thread that hangs in a filesystem may never do.
+            runtime.shutdown_timeout(LAST_CALLS);
+            code
+        }
         Err(error) => complain(&Failure::failed(format!("can't start: {error}"))),
     };
     ExitCode::from(code)

@@ -72,6 +72,7 @@ fn told(added: intake::Added) -> Added {
         Ok(Enqueued::New { id, version }) => AddedAs::New { id, version },
         Ok(Enqueued::Known { id, state }) => AddedAs::Known { id, state },
         Ok(Enqueued::Unchanged) => AddedAs::Unchanged,
+        Ok(Enqueued::Full) => AddedAs::Full,
         Ok(Enqueued::NeedsDigest) => AddedAs::Refused { message: "it changes while it is read; try again".to_owned() },
         Err(error) => AddedAs::Refused { message: error.to_string() },
     };

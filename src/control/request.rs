@@ -151,6 +151,8 @@ pub enum AddedAs {
     },
     /// This version was processed before, and its job was pruned since.
     Unchanged,
+    /// Nothing yet: as many jobs wait as `queue.max_pending` allows. Ask again when some are done.
+    Full,
     /// Nothing, and why.
     Refused {
         /// For people.

@@ -16,6 +16,7 @@ mod once;
 mod reload;
 mod watches;
 mod wiring;
+mod writable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use crate::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use crate::store::{Browse, CheckpointMode, Settings as _, Upkeep as _};
 use crate::telemetry::Telemetry;
 use crate::warnings::Warnings;
+use crate::worker::Aside;
 use crate::worker::attempt::Workshop;
 use crate::worker::dispatcher::{Dispatcher, Stops};
 
@@ -101,6 +103,7 @@ pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<u8> {
     let opening = SqliteStore::open(&config.database, rules, OpenMode::Daemon, clock.clone());
     let (store, writer) = notifier.extending(opening).await?;
     let writer = writer.ok_or_else(|| anyhow!("the database was not opened for writing"))?;
+    store.set_max_pending(config.queue.max_pending);
     let mut parts = Parts::default();
     parts.spawn("writer", async { Ok(writer.run().await?) });
 
@@ -152,9 +155,11 @@ impl House {
             dispositions: self.store.clone(),
             clock: self.clock.clone(),
             settings: settings.subscribe(),
+            aside: Aside::default(),
         };
-        let (dispatcher, dispatching) =
-            Dispatcher::new(workshop, stops.clone(), self.pulses.register("dispatcher"), self.warnings.clone());
+        let pulse = self.pulses.register("dispatcher");
+        let (dispatcher, dispatching) = Dispatcher::new(workshop, stops.clone(), pulse, self.warnings.clone())
+            .context("the workers need a timer")?;
         parts.spawn("dispatcher", async { Ok(dispatcher.run().await?) });
 
         parts.spawn("watches", watches.run());
@@ -167,6 +172,7 @@ impl House {
         parts.spawn("maintenance", maintenance::run(context, requests, upkeep_settings.subscribe(), pulse, stop));
 
         parts.spawn("backpressure", backpressure::run(self.backpressure()));
+        parts.spawn("writable", writable::run(self.writable()));
         parts.spawn("watchdog", ends_with(self.lifecycle.stopping_now(), self.watchdog()));
 
         let live = live::LiveDaemon::new(self, dispatching, settings.subscribe(), watching.clone(), upkeep);
@@ -323,11 +329,21 @@ impl House {
         backpressure::Backpressure {
             store: self.store.clone(),
             activity: self.store.activity(),
-            full: self.store.full(),
+            refused: self.store.refused(),
             config: self.config.subscribe(),
             gate: self.gate.clone(),
             warnings: self.warnings.clone(),
             notifier: self.notifier.clone(),
+            stop: self.lifecycle.draining(),
+        }
+    }
+
+    fn writable(&self) -> writable::Writable {
+        writable::Writable {
+            store: self.store.clone(),
+            obstacle: self.store.obstacle(),
+            gate: self.gate.clone(),
+            warnings: self.warnings.clone(),
             stop: self.lifecycle.draining(),
         }
     }

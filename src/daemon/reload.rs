@@ -85,6 +85,7 @@ impl Reload {
         self.telemetry.reload(&new.log)?;
         self.store.register_pipelines(new.pipelines.keys().cloned().collect()).await?;
         self.store.set_rules(QueueRules::from(&new.queue));
+        self.store.set_max_pending(new.queue.max_pending);
         self.channels.upkeep.send_replace(new.maintenance.clone());
         self.channels.lease.send_replace(new.queue.lease);
         self.warn_of_orphans(&old, &new);

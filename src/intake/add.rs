@@ -79,7 +79,7 @@ pub async fn add(queue: &dyn Queue, algorithm: DigestAlgorithm, request: AddRequ
             });
             added.push(Added { path, result });
         }
-        let answers = queue.enqueue(jobs.clone()).await?;
+        let answers = queue.offer(jobs.clone()).await?;
         for ((place, job), answer) in places.into_iter().zip(jobs).zip(answers) {
             let Some(slot) = added.get_mut(place) else { continue };
             slot.result = match answer {
@@ -132,7 +132,7 @@ async fn with_digest(
         Err(error) => return Ok(Err(explain(&error))),
     };
     let job = NewJob { identity: content.identity, digest: Some(content.digest), ..job };
-    let answer = queue.enqueue(vec![job]).await?.into_iter().next();
+    let answer = queue.offer(vec![job]).await?.into_iter().next();
     Ok(answer.filter(|answer| *answer != Enqueued::NeedsDigest).ok_or(AddError::Changing))
 }
 

@@ -54,6 +54,8 @@ pub struct Tally {
     pub known: u64,
     /// Files whose digest is taken now.
     pub reading: u64,
+    /// Versions that found the queue full: a later scan has to bring them again.
+    pub refused: u64,
 }
 
 /// A digest that was asked for.
@@ -96,10 +98,17 @@ impl Intake {
             let rest = arrivals.split_off(arrivals.len().min(BATCH));
             let batch = std::mem::replace(&mut arrivals, rest);
             let jobs: Vec<NewJob> = batch.iter().map(|arrival| arrival.job.clone()).collect();
-            let call = || self.queue.enqueue(jobs.clone());
+            // A forced scan is a person's word, and no later scan would repeat it.
+            let forced = jobs.iter().any(|job| job.force);
+            let call = || if forced { self.queue.enqueue(jobs.clone()) } else { self.queue.offer(jobs.clone()) };
             let Some(answers) = patiently(&self.stop, "handing files to the queue", call).await? else { break };
             for (arrival, answer) in batch.into_iter().zip(answers) {
                 self.note(&mut tally, arrival, answer);
+            }
+            if tally.refused > 0 {
+                // The rest would find it full as well.
+                tally.refused += arrivals.len() as u64;
+                break;
             }
         }
         self.read_more();
@@ -113,6 +122,7 @@ impl Intake {
                 tally.new += 1;
             }
             Enqueued::Known { .. } | Enqueued::Unchanged => tally.known += 1,
+            Enqueued::Full => tally.refused += 1,
             Enqueued::NeedsDigest if arrival.job.digest.is_none() => {
                 tally.reading += 1;
                 self.in_hand.insert(arrival.path.clone());

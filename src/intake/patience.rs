@@ -1,7 +1,7 @@
 //! Waiting for a store that can't write right now.
 //!
 //! A busy database or a full disk passes: the call is made again with growing pauses, and its batch is kept. What
-//! is fatal goes up, and the daemon leaves. Anything else is told once and tried again, because the only other
+//! is fatal goes up, and the daemon leaves. Anything else is tried again too, and told once, because the only other
 //! choice would be to forget a file.
 
 use std::future::Future;
@@ -27,7 +27,8 @@ where
             Err(error) if error.is_fatal() => return Err(error),
             Err(error) => error,
         };
-        if pause == FIRST_PAUSE {
+        // That the database can't be written at all is told once, by whoever watches that.
+        if pause == FIRST_PAUSE && !error.is_passing() {
             tracing::warn!(%error, "{doing}: the store can't now; trying again with growing pauses");
         }
         tokio::select! {

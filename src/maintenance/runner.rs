@@ -151,7 +151,10 @@ impl Runner {
                 } else {
                     slot.ran(now);
                 }
-                warn(&self.context, duty, &failure.to_string());
+                // That somebody else holds the database is told once, by whoever watches that.
+                if !matches!(failure, Failure::Store(StoreError::Busy)) {
+                    warn(&self.context, duty, &failure.to_string());
+                }
                 self.note(duty, took, Err(failure.to_string())).await;
             }
         }
@@ -262,11 +265,11 @@ mod tests {
         let (context, store, clock) = fake::context();
         let mut runner = Runner::new(context.clone(), config::Maintenance { prune_interval: DAY, ..off() }).await;
         clock.advance(DAY);
-        store.state().fail_with = Some(StoreError::Busy);
+        store.state().fail_with = Some(StoreError::Full);
         runner.run_due().await;
         assert_eq!(context.warnings.list()[0].key, "maintenance.prune");
         let record = Record::load(&*store, "prune").await.unwrap().unwrap();
-        assert!(record.error.unwrap().contains("busy"));
+        assert!(record.error.unwrap().contains("no space"));
         // A passing error is tried again after a short pause, not after a day.
         assert_eq!(runner.until_next(), Duration::from_secs(5));
 
@@ -275,6 +278,17 @@ mod tests {
         runner.run_due().await;
         assert!(context.warnings.list().is_empty());
         assert_eq!(Record::load(&*store, "prune").await.unwrap().unwrap().error, None);
+    }
+
+    #[tokio::test]
+    async fn a_lock_in_other_hands_is_no_warning_of_each_duty() {
+        let (context, store, clock) = fake::context();
+        let mut runner = Runner::new(context.clone(), config::Maintenance { prune_interval: DAY, ..off() }).await;
+        clock.advance(DAY);
+        store.state().fail_with = Some(StoreError::Busy);
+        runner.run_due().await;
+        assert!(context.warnings.list().is_empty());
+        assert_eq!(runner.until_next(), Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, test_kill_process_group, waitpgid};
 
+use tokio_util::sync::CancellationToken;
+
 use super::environment::KEY_VARIABLE;
 use crate::clock::{Clock, SystemClock};
 use crate::os;
@@ -83,12 +85,12 @@ impl Group {
         let _ = kill_process_group(self.id, signal);
     }
 
-    /// Ends what is left of the group after its leader was waited for: SIGTERM now, SIGKILL at `deadline`.
-    pub async fn end_rest(&mut self, deadline: tokio::time::Instant) {
+    /// Ends what is left of the group after its leader was waited for: SIGTERM now, SIGKILL at `deadline` or `at_once`.
+    pub async fn end_rest(&mut self, deadline: tokio::time::Instant, at_once: &CancellationToken) {
         // Numbers are given out in a circle, so in the instant since the leader's end this one can't have come
         // round again; and while a member lives, the kernel gives it to nobody.
         if kill_process_group(self.id, Signal::TERM).is_ok() {
-            while tokio::time::Instant::now() < deadline && self.lives() {
+            while tokio::time::Instant::now() < deadline && !at_once.is_cancelled() && self.lives() {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             let last = tokio::time::Instant::now() + KILL_GRACE;

@@ -3,7 +3,7 @@
 //! 1. The command is spawned with its group recorded, standard input empty, and one pipe for both standard output
 //!    and standard error, so that what it prints stays in order.
 //! 2. Two things go on at once: what comes through the pipe is gathered, and the child is supervised until it has
-//!    ended or `stop` ends it (SIGTERM to the group, SIGKILL after [`TERM_GRACE`]).
+//!    ended or `stop` ends it (SIGTERM to the group, SIGKILL after [`TERM_GRACE`], or now if it has to be at once).
 //! 3. When the child has ended, the rest of its group is ended too, and what is still in the pipe is read for
 //!    [`DRAIN`] at most: a process that left the group may hold the pipe open for ever. Later it finds nobody there.
 //! 4. The exit status is judged.
@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::children::{Group, TERM_GRACE};
@@ -205,7 +205,7 @@ impl Processor for ExecProcessor {
         let mut output = Output::new(self.output_limit, &task.spool);
         let status = {
             let mut gathered = pin!(gather(&mut pipe, &mut output));
-            let mut supervised = pin!(supervise(&mut child, &mut group, &stop));
+            let mut supervised = pin!(supervise(&mut child, &mut group, &stop, &task.at_once));
             tokio::select! {
                 status = &mut supervised => {
                     let _ = timeout(DRAIN, gathered).await;
@@ -235,16 +235,26 @@ async fn gather(pipe: &mut Receiver, output: &mut Output<'_>) {
 }
 
 /// Waits for the end of the whole group, and brings it about when told to stop or when the leader has ended.
-async fn supervise(child: &mut Child, group: &mut Group, stop: &CancellationToken) -> io::Result<ExitStatus> {
+async fn supervise(
+    child: &mut Child,
+    group: &mut Group,
+    stop: &CancellationToken,
+    at_once: &CancellationToken,
+) -> io::Result<ExitStatus> {
     let (status, deadline) = tokio::select! {
         biased;
         status = child.wait() => (status, Instant::now() + TERM_GRACE),
         () = stop.cancelled() => {
             let deadline = Instant::now() + TERM_GRACE;
             group.signal(Signal::TERM);
-            let status = match timeout_at(deadline, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => {
+            let status = tokio::select! {
+                status = child.wait() => Some(status),
+                () = sleep_until(deadline) => None,
+                () = at_once.cancelled() => None,
+            };
+            let status = match status {
+                Some(status) => status,
+                None => {
                     group.signal(Signal::KILL);
                     child.wait().await
                 }
@@ -252,7 +262,7 @@ async fn supervise(child: &mut Child, group: &mut Group, stop: &CancellationToke
             (status, deadline)
         }
     };
-    group.end_rest(deadline).await;
+    group.end_rest(deadline, at_once).await;
     status
 }
 

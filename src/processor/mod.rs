@@ -53,6 +53,8 @@ pub struct Task {
     pub metadata: Option<String>,
     /// The file in the state directory into which the attempt's output goes while it lives.
     pub spool: PathBuf,
+    /// Cancelled, together with `stop`, when there is no right to work on it any more: no grace then.
+    pub at_once: CancellationToken,
 }
 
 /// What an execution came to.
@@ -77,7 +79,7 @@ impl Report {
 #[async_trait]
 pub trait Processor: Send + Sync {
     /// Works on the task until it is done or `stop` is cancelled. Once cancelled it has to leave nothing behind
-    /// that still works, and returns soon; what it then reports is ignored but for `code` and `output`. The
+    /// that still works, and returns soon (see also [`Task::at_once`]); what it then reports is ignored but for `code` and `output`. The
     /// pipeline's timeout arrives as such a cancellation too.
     async fn process(&self, task: Task, stop: CancellationToken) -> Report;
 
@@ -91,11 +93,11 @@ pub trait Processor: Send + Sync {
 pub type SharedProcessor = Arc<dyn Processor>;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A task about a file, as intake would find it in the watch `inbox`.
-    pub(super) fn task(path: &str) -> Task {
+    pub(crate) fn task(path: &str) -> Task {
         Task {
             job: JobId(1),
             attempt: 1,
@@ -110,6 +112,7 @@ mod tests {
             idempotency_key: IdempotencyKey([7; 32]),
             metadata: None,
             spool: PathBuf::new(),
+            at_once: CancellationToken::new(),
         }
     }
 }

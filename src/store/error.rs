@@ -48,10 +48,28 @@ impl StoreError {
         matches!(self, Self::Busy | Self::Full)
     }
 
+    /// What is in the way of any write, where that is what the error says.
+    pub const fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            Self::Busy => Some(Obstacle::Lock),
+            Self::Full => Some(Obstacle::NoRoom),
+            _ => None,
+        }
+    }
+
     /// Whether the daemon has to leave, because going on could acknowledge what was not written.
     pub const fn is_fatal(&self) -> bool {
         matches!(self, Self::Disk(_) | Self::Corrupt(_) | Self::Closed)
     }
+}
+
+/// What keeps the database from being written, for as long as it lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Another process holds the write lock.
+    Lock,
+    /// The disk is full.
+    NoRoom,
 }
 
 /// What the store's calls return.

@@ -18,12 +18,25 @@ pub struct Lease {
     job: JobId,
     fence: Fence,
     deadline: Boottime,
+    place: Place,
     desk: Desk,
 }
 
+/// Where a leased job stands in the tables: facts that can't change while it runs, so that its end need not ask.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::store) struct Place {
+    pub(in crate::store) source: i64,
+    pub(in crate::store) pipeline: i64,
+    pub(in crate::store) priority: i64,
+}
+
 impl Lease {
-    pub(in crate::store) fn new(job: JobId, fence: Fence, deadline: Boottime) -> Self {
-        Self { job, fence, deadline, desk: Desk::default() }
+    pub(in crate::store) fn new(job: JobId, fence: Fence, deadline: Boottime, place: Place) -> Self {
+        Self { job, fence, deadline, place, desk: Desk::default() }
+    }
+
+    pub(in crate::store) const fn place(&self) -> Place {
+        self.place
     }
 
     /// The job that it is for.
@@ -76,6 +89,19 @@ impl AtWork {
     fn at(desk: &Desk) -> Self {
         desk.0.fetch_add(1, Ordering::Relaxed);
         Self(desk.clone())
+    }
+}
+
+#[cfg(test)]
+impl AtWork {
+    /// Work under no lease.
+    pub(crate) fn alone() -> Self {
+        Self::at(&Desk::default())
+    }
+
+    /// Whether somebody else is at it as well.
+    pub(crate) fn has_company(&self) -> bool {
+        self.0.0.load(Ordering::Acquire) > 1
     }
 }
 

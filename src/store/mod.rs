@@ -24,7 +24,7 @@ mod upkeep;
 
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use disposition::{Disposition, Dispositions, Intent};
-pub use error::{Result, StoreError};
+pub use error::{Obstacle, Result, StoreError};
 pub use lease::{AtWork, Claim, Lease};
 pub use queue::{
     Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Settled, Settlement, Vanished,

@@ -53,6 +53,8 @@ pub enum Enqueued {
     },
     /// This version went through this pipeline before, and its job was pruned since.
     Unchanged,
+    /// As many jobs wait as may ([`Queue::offer`]): nothing was written. Ask again when some are done.
+    Full,
     /// The source is known and its identity on disk changed: take the content's digest and call again with it.
     NeedsDigest,
 }
@@ -216,6 +218,12 @@ pub struct Recovery {
 pub trait Queue: Send + Sync {
     /// Turns versions into jobs; the answers are in the order of the asked.
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>>;
+    /// As [`Self::enqueue`], but while as many jobs wait as `queue.max_pending` allows, those that would be one more are
+    /// answered [`Enqueued::Full`]. The bound is exact for what is offered; jobs that come back to wait, newer versions
+    /// that a worker finds, and deletes are let in beyond it.
+    async fn offer(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+        self.enqueue(jobs).await
+    }
     /// Notes that files are gone.
     async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>>;
     /// Leases what is due, at most `limit` in all: the pipelines take turns, in the order of `wants`, and the last one

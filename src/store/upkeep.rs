@@ -72,8 +72,8 @@ pub trait Upkeep: Send + Sync {
     async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64>;
     /// How many rows [`Self::prune`] would remove, without a limit.
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64>;
-    /// Files that a person added and that were there when last looked at, in the order of their sources' numbers,
-    /// above `after`.
+    /// Files that a person added and that were there when last looked at, a page that follows the source `after`; 0 is
+    /// before the first.
     async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>>;
     /// Notes that such files are not there any more; answers how many were noted. What waits for them is left to its
     /// attempt.

@@ -147,7 +147,11 @@ impl WatchTask {
 
     async fn give(&mut self, arrivals: Vec<Arrival>) -> Result<(), StoreError> {
         if !arrivals.is_empty() {
-            self.status.taken += self.pulse.attend(self.intake.take(arrivals)).await?.new;
+            let tally = self.pulse.attend(self.intake.take(arrivals)).await?;
+            self.status.taken += tally.new;
+            if tally.refused > 0 {
+                self.turned_away();
+            }
         }
         Ok(())
     }

@@ -280,6 +280,11 @@ impl WatchTask {
         self.dirty.everything(Instant::now() + LOST_PAUSE);
     }
 
+    /// The queue is full: what it did not take is found by a scan, at the latest when the gate has opened again.
+    pub(super) fn turned_away(&mut self) {
+        self.dirty.everything(Instant::now() + LOST_PAUSE);
+    }
+
     fn obey(&mut self, command: WatchCommand) {
         match command {
             WatchCommand::Scan { reply, .. } if !self.status.open => {

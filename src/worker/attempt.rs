@@ -6,6 +6,10 @@
 //! 3. *Dispose*: the intent to move or delete the file is committed first, then the file goes its way. An
 //!    execution that finds such an intent from before a crash goes on here.
 //! 4. The retry policy makes the verdict, once. Settling it is the dispatcher's.
+//!
+//! Each step is bounded: the look by the filesystem's giving any answer within the pipeline's timeout, the processor by
+//! that timeout, and all of it by the lease. When that is lost, everything ends at once, and until it has ended the
+//! execution counts as at work, so that no other can begin.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,24 +17,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::aside::{Aside, Beat, Unanswered};
 use super::disposal::{self, Carried};
-use super::look::{unchanged, unreadable};
-use super::running::{Handle, StopReason};
+use super::process::{STOP_PATIENCE, process, told};
+use super::running::Handle;
 use super::settings::{PipelineSettings, WorkerSettings};
 use super::throttle::Execution;
 use crate::clock::Clock;
 use crate::config::Disposal;
-use crate::intake::digest_file;
+use crate::intake::digest_file_while;
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{
-    Content, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement, StoreError, Work,
+    AtWork, Content, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement, StoreError, Work,
 };
-
-/// A lease this close to its end is given up rather than worked on.
-const LEASE_MARGIN: Duration = Duration::from_millis(500);
-/// A processor that does not return this long after it was told to stop is left to its fate.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The pauses while an intent can't be committed.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -49,6 +49,8 @@ pub struct Workshop {
     pub clock: Arc<dyn Clock>,
     /// As of now; a reload is seen when the verdict falls.
     pub settings: watch::Receiver<Arc<WorkerSettings>>,
+    /// For what may block.
+    pub aside: Aside,
 }
 
 /// How an execution ended, for the dispatcher to settle.
@@ -75,30 +77,43 @@ impl Findings {
 }
 
 impl Workshop {
-    /// Executes the job to its end.
-    pub async fn attempt(
+    /// Executes the job to its end. It counts as at work under its lease, and as started, from here on.
+    pub fn attempt(
         self,
         lease: Lease,
         work: Work,
         pipeline: PipelineSettings,
         handle: Handle,
+    ) -> impl Future<Output = Ended> {
+        let at_work = lease.at_work();
+        let execution = pipeline.throttle.start(lease.claim());
+        async move {
+            let ended = self.work_on(lease, &work, &pipeline, &handle, execution).await;
+            drop(at_work);
+            ended
+        }
+    }
+
+    async fn work_on(
+        &self,
+        lease: Lease,
+        work: &Work,
+        pipeline: &PipelineSettings,
+        handle: &Handle,
         execution: Execution,
     ) -> Ended {
         let begun = Instant::now();
-        let mut findings = tokio::select! {
-            findings = self.execute(&lease, &work, &pipeline, &handle, execution) => findings,
-            () = self.lease_runs_out(&handle) => {
-                handle.stop(StopReason::LeaseLost);
-                return Ended::LeaseLost(lease);
-            }
-        };
-        if handle.reason() == Some(StopReason::LeaseLost) {
+        let mut findings = self.execute(&lease, work, pipeline, handle, execution).await;
+        if handle.lost().is_cancelled() {
             return Ended::LeaseLost(lease);
         }
         let finished_at = self.clock.now();
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
-            None => self.judge(&lease, &work, &mut findings, &handle).await,
+            None => tokio::select! {
+                verdict = self.judge(&lease, work, &mut findings, handle) => verdict,
+                () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
+            },
         };
         Ended::Verdict(Settlement {
             lease,
@@ -111,17 +126,6 @@ impl Workshop {
         })
     }
 
-    /// Resolves shortly before the lease can have expired, by the clock that also counts a suspend.
-    async fn lease_runs_out(&self, handle: &Handle) {
-        loop {
-            let left = handle.deadline().since(self.clock.boottime());
-            if left <= LEASE_MARGIN {
-                return;
-            }
-            tokio::time::sleep(left.saturating_sub(LEASE_MARGIN).min(Duration::from_secs(30))).await;
-        }
-    }
-
     async fn execute(
         &self,
         lease: &Lease,
@@ -131,9 +135,17 @@ impl Workshop {
         execution: Execution,
     ) -> Findings {
         if let Some(disposition) = &work.disposition {
-            return self.resume(lease, work, disposition.clone(), handle).await;
+            return tokio::select! {
+                findings = self.resume(lease, work, disposition.clone(), handle) => findings,
+                () = handle.lost().cancelled() => Findings::early(Outcome::Interrupted, None),
+            };
         }
-        let content = match self.look(work).await {
+        let looked = tokio::select! {
+            biased;
+            looked = self.look(lease.at_work(), work, pipeline.timeout) => looked,
+            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
+        };
+        let content = match looked {
             Ok(content) => content,
             Err(outcome) => return Findings::early(outcome, None),
         };
@@ -141,32 +153,37 @@ impl Workshop {
             let unchanged = moot == Outcome::Moot(SkipReason::Unchanged);
             return Findings::early(moot, content.filter(|_| unchanged));
         }
-        let task = self.task(lease, work, content.as_ref());
+        let task = self.task(lease, work, content.as_ref(), handle);
         let spool = task.spool.clone();
-        let mut report = process(pipeline, task, handle).await;
+        let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
         execution.ended(&mut report, pipeline.processor.calls_out());
         remove_spool(&spool);
         Findings { report, content, settled: None }
     }
 
     /// The file's content as it is now; an outcome where there is nothing to process.
-    async fn look(&self, work: &Work) -> Result<Option<Content>, Outcome> {
+    async fn look(&self, at_work: AtWork, work: &Work, patience: Duration) -> Result<Option<Content>, Outcome> {
         if work.op == Op::Delete {
             return Ok(None);
         }
         let (path, algorithm) = (work.path.clone(), self.settings.borrow().digest);
         let follow = self.follows(work);
         let known = work.digest.map(|digest| (work.identity, digest));
-        let looked = tokio::task::spawn_blocking(move || match known {
+        let looked = self.aside.read(at_work, patience, move |beat| match known {
             Some((identity, digest)) if unchanged(&path, &identity) => Ok(Content { identity, digest }),
-            _ if follow => std::fs::canonicalize(&path).and_then(|path| digest_file(&path, algorithm)),
-            _ => digest_file(&path, algorithm),
-        })
-        .await;
-        match looked {
+            _ => {
+                let path = if follow { std::fs::canonicalize(&path)? } else { path };
+                digest_file_while(&path, algorithm, || beat.go_on())
+            }
+        });
+        let failed = |kind, message| Err(Outcome::Failed(JobError::transient(kind, message)));
+        match looked.await {
             Ok(Ok(content)) => Ok(Some(content)),
             Ok(Err(error)) => Err(unreadable(work, &error)),
-            Err(error) => Err(Outcome::Failed(JobError::transient(ErrorKind::Io, error.to_string()))),
+            Err(error @ Unanswered::Hung(_)) => {
+                failed(ErrorKind::Timeout, format!("{} can't be read: {error}", work.path.display()))
+            }
+            Err(error) => failed(ErrorKind::Io, error.to_string()),
         }
     }
 
@@ -217,7 +234,7 @@ impl Workshop {
         }
     }
 
-    fn task(&self, lease: &Lease, work: &Work, content: Option<&Content>) -> Task {
+    fn task(&self, lease: &Lease, work: &Work, content: Option<&Content>, handle: &Handle) -> Task {
         let (watch, relative) = match &work.source {
             SourceKey::Watched { watch, relative } => (Some(watch.clone()), relative.clone()),
             _ => (None, work.path.clone()),
@@ -236,6 +253,7 @@ impl Workshop {
             idempotency_key: work.idempotency_key,
             metadata: work.metadata.clone(),
             spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
+            at_once: handle.lost().clone(),
         }
     }
 
@@ -281,10 +299,10 @@ impl Workshop {
                 Intent::Newer => return Ok(true),
                 Intent::LeaseLost => return Ok(false),
             }
-            if self.carry_out(plan.clone()).await? != Carried::AnotherFile {
+            if self.carry_out(lease, plan.clone()).await? != Carried::AnotherFile {
                 return Ok(true);
             }
-            match self.same_content(&plan.path, digest).await {
+            match self.same_content(lease, &plan.path, digest).await {
                 Some(identity) => plan.identity = identity,
                 None => break,
             }
@@ -311,9 +329,10 @@ impl Workshop {
     }
 
     /// The identity of the file, if its content is still the one with this digest.
-    async fn same_content(&self, path: &Path, digest: Option<Digest>) -> Option<FileIdentity> {
-        let (path, digest) = (path.to_owned(), digest?);
-        let read = tokio::task::spawn_blocking(move || digest_file(&path, digest.algorithm)).await.ok()?.ok()?;
+    async fn same_content(&self, lease: &Lease, path: &Path, digest: Option<Digest>) -> Option<FileIdentity> {
+        let (file, digest) = (path.to_owned(), digest?);
+        let read = move |beat: &Beat| digest_file_while(&file, digest.algorithm, || beat.go_on());
+        let read = self.aside.change(lease.at_work(), path, read).await.ok()?.ok()?;
         (read.digest == digest).then_some(read.identity)
     }
 
@@ -333,8 +352,10 @@ impl Workshop {
         }
     }
 
-    async fn carry_out(&self, disposition: Disposition) -> Result<Carried, JobError> {
-        tokio::task::spawn_blocking(move || disposal::carry_out(&disposition))
+    async fn carry_out(&self, lease: &Lease, disposition: Disposition) -> Result<Carried, JobError> {
+        let path = disposition.path.clone();
+        self.aside
+            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition))
             .await
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }
@@ -344,7 +365,7 @@ impl Workshop {
         let verdict = self.policy(work, Outcome::Failed(error));
         if matches!(verdict, Verdict::Fail { .. }) {
             let path = disposition.path.clone();
-            let given_back = tokio::task::spawn_blocking(move || {
+            let given_back = self.aside.change(lease.at_work(), &path, move |_| {
                 disposal::give_back(&disposition)?;
                 std::fs::symlink_metadata(&disposition.path).map(|meta| FileIdentity::of(&meta))
             });
@@ -375,37 +396,40 @@ impl Workshop {
     }
 }
 
-/// Runs the processor until it is done, too late, or stopped.
-async fn process(pipeline: &PipelineSettings, task: Task, handle: &Handle) -> Report {
-    let stop = handle.token().child_token();
-    let work = pipeline.processor.process(task, stop.clone());
-    tokio::pin!(work);
-    let timed_out = tokio::select! {
-        report = &mut work => return told(report, handle),
-        () = tokio::time::sleep(pipeline.timeout) => true,
-        () = handle.token().cancelled() => false,
-    };
-    stop.cancel();
-    let mut report = match tokio::time::timeout(STOP_PATIENCE, work).await {
-        Ok(report) => report,
-        Err(_) => Report::of(Outcome::Interrupted),
-    };
-    if timed_out && handle.reason().is_none() {
-        let limit = humantime::format_duration(pipeline.timeout);
-        report.outcome = Outcome::Failed(JobError::transient(ErrorKind::Timeout, format!("no end after {limit}")));
-        return report;
-    }
-    told(report, handle)
+fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
 }
 
-/// What a stop from outside means outweighs what the processor made of it.
-fn told(mut report: Report, handle: &Handle) -> Report {
-    match handle.reason() {
-        Some(StopReason::Cancelled) if report.outcome != Outcome::Done => report.outcome = Outcome::Cancelled,
-        Some(StopReason::Interrupted) if report.outcome != Outcome::Done => report.outcome = Outcome::Interrupted,
-        _ => {}
+/// Whether the root of the file's watch is missing.
+fn root_is_away(work: &Work) -> bool {
+    let SourceKey::Watched { relative, .. } = &work.source else { return false };
+    work.path.ancestors().nth(relative.components().count()).is_some_and(|root| !root.is_dir())
+}
+
+fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
+    let message = format!("{}: {error}", work.path.display());
+    match error.kind() {
+        // A whole folder that is away, unmounted or renamed, says nothing about its files.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if root_is_away(work) => Outcome::Deferred {
+            after: None,
+            error: JobError::transient(ErrorKind::Vanished, format!("{message}; the watch's folder is not there")),
+        },
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.execution == 1 => {
+            Outcome::Moot(SkipReason::Vanished)
+        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
+            Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
+        }
+        // It is being written: it will be whole soon, and no attempt has begun.
+        std::io::ErrorKind::ResourceBusy => Outcome::Deferred {
+            after: Some(Duration::from_secs(1)),
+            error: JobError::transient(ErrorKind::Unreadable, message),
+        },
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
+            Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
+        }
+        _ => Outcome::Failed(JobError::transient(ErrorKind::Unreadable, message)),
     }
-    report
 }
 
 fn not_committed(error: &StoreError) -> JobError {

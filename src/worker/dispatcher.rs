@@ -12,21 +12,23 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::alarm::{Alarm, Steps, until_due};
 use super::attempt::{Ended, Workshop};
 use super::running::{Handle, Running, RunningJob, StopReason};
-use super::told::{About, Settling, Told, report};
-use super::until::{until_boottime, until_due};
+use super::told::{About, Settling, Told, note_program, report};
 use crate::clock::{Boottime, Timestamp};
-use crate::job::{ErrorKind, JobId, Verdict};
+use crate::job::{JobId, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
-use crate::warnings::{Severity, Warnings};
+use crate::warnings::Warnings;
 
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long the last ends of executions may take to be written at a stop.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// A lease this close to its end is given up rather than worked on.
+const LEASE_MARGIN: Duration = Duration::from_millis(500);
 /// Commands that may wait for the dispatcher.
 const WAITING_COMMANDS: usize = 64;
 
@@ -86,28 +88,34 @@ pub struct Dispatcher {
     /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
     settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
+    heartbeat: Instant,
+    /// Goes off shortly before the first lease ends that was not renewed.
+    alarm: Alarm,
+    /// `None` where the kernel can't tell.
+    steps: Option<Steps>,
     interrupted: bool,
     /// A suspect is due: nothing further starts until it can run alone.
     quiesce: bool,
     /// The pipeline that was served last: the next turn begins with the one after it.
     served: Option<String>,
-    /// When a pipeline that is held back may start more jobs.
-    throttled_until: Option<Boottime>,
+    /// Goes off when a pipeline that is held back may start more jobs.
+    throttled: Alarm,
 }
 
 /// What woke the loop.
 enum Woken {
     /// Something may be leasable.
     Hungry,
-    /// Leases have to be renewed.
-    Heartbeat,
     /// Only to look around.
     Idle,
 }
 
 impl Dispatcher {
-    /// A pool that works until `stops` say otherwise.
-    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> (Self, Handles) {
+    /// A pool that works until `stops` say otherwise. Needs a runtime.
+    ///
+    /// # Errors
+    /// The process has too many files open for a timer.
+    pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> std::io::Result<(Self, Handles)> {
         let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
         let dispatcher = Self {
             workshop,
@@ -122,12 +130,15 @@ impl Dispatcher {
             ended: Vec::new(),
             settling: FuturesUnordered::new(),
             pause: None,
+            heartbeat: Instant::now(),
+            alarm: Alarm::new()?,
+            steps: Steps::new().ok(),
             interrupted: false,
             quiesce: false,
             served: None,
-            throttled_until: None,
+            throttled: Alarm::new()?,
         };
-        (dispatcher, Handles { commands: sender })
+        Ok((dispatcher, Handles { commands: sender }))
     }
 
     /// Works until told to stop and everything has ended.
@@ -136,7 +147,6 @@ impl Dispatcher {
     /// The store failed for good.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut hungry = true;
-        let mut heartbeat = Instant::now() + self.heartbeat_period();
         let mut next_due: Option<Timestamp> = None;
         let mut changed = self.interest();
         loop {
@@ -152,12 +162,13 @@ impl Dispatcher {
                 return self.settle_rest().await;
             }
             if self.running.is_empty() {
-                heartbeat = Instant::now() + self.heartbeat_period();
+                self.heartbeat = Instant::now() + self.heartbeat_period();
             }
             // What is rare and urgent comes first: under load there is always an attempt that has just ended.
             let woken = tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(heartbeat), if !self.running.is_empty() => Woken::Heartbeat,
+                () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => { self.renew().await?; Woken::Idle }
+                () = self.alarm.gone_off() => { self.stop_late(); Woken::Idle }
                 () = self.stops.interrupt.cancelled(), if !self.interrupted => { self.interrupt(); Woken::Idle }
                 () = self.stops.draining.cancelled(), if self.may_lease() => Woken::Idle,
                 () = self.pulse.asked() => { self.pulse.beat(); Woken::Idle }
@@ -166,16 +177,10 @@ impl Dispatcher {
                 Some(settled) = self.settling.next() => { report(settled)?; Woken::Idle }
                 Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
-                () = until_due(self.workshop.clock.clone(), next_due), if self.may_lease() => Woken::Hungry,
-                () = until_boottime(self.workshop.clock.clone(), self.throttled_until), if self.may_lease() => {
-                    Woken::Hungry
-                }
+                () = self.throttled.gone_off(), if self.may_lease() => Woken::Hungry,
+                () = until_due(&*self.workshop.clock, next_due, self.steps.as_ref()), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
-            if matches!(woken, Woken::Heartbeat) {
-                self.renew().await?;
-                heartbeat = Instant::now() + self.heartbeat_period();
-            }
             while let Some(ended) = self.attempts.try_join_next_with_id() {
                 self.gather(ended);
             }
@@ -212,7 +217,10 @@ impl Dispatcher {
                 biased;
                 Some(settled) = self.settling.next() => report(settled)?,
                 leased = &mut lease => break leased,
-                // Another process may hold the database's lock for a while; the loop is alive all the same.
+                // Another process may hold the database's lock for a while; the loop is alive all the same, and so are
+                // the leases.
+                () = tokio::time::sleep_until(self.heartbeat), if !self.running.is_empty() => self.renew().await?,
+                () = self.alarm.gone_off() => self.stop_late(),
                 () = self.pulse.asked() => self.pulse.beat(),
                 Some(command) = self.commands.recv() => obey(&self.running, command),
             }
@@ -245,7 +253,7 @@ impl Dispatcher {
         let claim = end.lease.claim();
         let about = self.about.remove(&claim);
         if let Some(about) = &about {
-            self.note_program(&about.pipeline, &end.verdict);
+            note_program(&self.warnings, &about.pipeline, &end.verdict);
         }
         Told { claim, about, verdict: end.verdict.clone(), took: end.duration }
     }
@@ -267,7 +275,6 @@ impl Dispatcher {
 
     /// How many jobs may start, of which pipelines.
     fn appetite(&mut self) -> (Vec<Want>, usize, Appetite) {
-        self.throttled_until = None;
         let settings = self.workshop.settings.borrow();
         let limit = settings.concurrency.unwrap_or(usize::MAX).saturating_sub(self.running.len());
         let waits_for_quiet = self.quiesce && !self.running.is_empty();
@@ -275,11 +282,11 @@ impl Dispatcher {
             return (Vec::new(), 0, Appetite::Regular);
         }
         let appetite = if self.quiesce { Appetite::OneSuspect } else { Appetite::Regular };
-        let mut wants = Vec::new();
+        let (mut wants, mut more_at) = (Vec::new(), None);
         for (name, pipeline) in &settings.pipelines {
             let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
             let grant = pipeline.throttle.grant(free, appetite);
-            self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
+            more_at = more_at.into_iter().chain(grant.more_at).min();
             if grant.permits > 0 {
                 wants.push(Want { pipeline: name.clone(), permits: grant.permits });
             }
@@ -289,7 +296,10 @@ impl Dispatcher {
         let after = wants.partition_point(|want| self.served.as_ref().is_some_and(|served| want.pipeline <= *served));
         wants.rotate_left(after);
         let total = wants.iter().map(|want| want.permits).sum::<usize>().min(limit);
-        (wants, if self.quiesce { total.min(1) } else { total }, appetite)
+        if let Some(Err(error)) = more_at.map(|at| self.throttled.set(at, self.workshop.clock.boottime())) {
+            tracing::error!(%error, "no alarm can be set for pipelines that are held back");
+        }
+        (wants, if appetite == Appetite::OneSuspect { total.min(1) } else { total }, appetite)
     }
 
     fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
@@ -323,8 +333,8 @@ impl Dispatcher {
         let path = work.path.to_string_lossy().into_owned();
         self.about.insert(claim, About { pipeline: work.pipeline.clone(), path });
         self.running.insert(claim, &work, handle.clone(), self.workshop.clock.now());
-        let execution = pipeline.throttle.start(claim);
-        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
+        self.set_alarm(lease.deadline());
+        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle);
         let task = self.attempts.spawn(attempt);
         self.by_task.insert(task.id(), claim);
     }
@@ -350,19 +360,8 @@ impl Dispatcher {
         }
     }
 
-    /// A program that is missing is a warning for as long as the pipeline's attempts end so.
-    fn note_program(&self, pipeline: &str, verdict: &Verdict) {
-        let key = format!("pipeline.{pipeline}.program");
-        match verdict {
-            Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
-                self.warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
-            }
-            Verdict::Release | Verdict::Cancel | Verdict::Skip(_) => {}
-            _ => self.warnings.clear(&key),
-        }
-    }
-
     async fn renew(&mut self) -> Result<(), StoreError> {
+        self.heartbeat = Instant::now() + self.heartbeat_period();
         let claims = self.running.claims();
         match self.workshop.queue.renew(claims.clone()).await {
             Ok(answers) => {
@@ -383,6 +382,23 @@ impl Dispatcher {
         }
     }
 
+    /// Sees to it that the alarm goes off before this deadline; as a rule it is set for an earlier one.
+    fn set_alarm(&mut self, deadline: Boottime) {
+        // What is that close counts as late.
+        let now = self.workshop.clock.boottime().plus(LEASE_MARGIN);
+        if let Err(error) = self.alarm.set(deadline, now) {
+            // Renewals still find out, a third of a lease apart.
+            tracing::error!(%error, "no alarm can be set for the ends of leases");
+        }
+    }
+
+    /// Stops what was not renewed in time.
+    fn stop_late(&mut self) {
+        if let Some(next) = self.running.stop_late(self.workshop.clock.boottime().plus(LEASE_MARGIN)) {
+            self.set_alarm(next);
+        }
+    }
+
     fn interrupt(&mut self) {
         self.interrupted = true;
         let n = self.running.stop(StopReason::Interrupted, |_| true);
@@ -393,7 +409,8 @@ impl Dispatcher {
 
     /// When to ask again after the store refused.
     fn back_off(&mut self, error: &StoreError) -> Timestamp {
-        if self.pause.is_none() {
+        // That the database can't be written at all is told once, by whoever watches that.
+        if self.pause.is_none() && !error.is_passing() {
             tracing::warn!(%error, "no jobs can be leased; trying again until they can");
         }
         let pause = self.pause.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));

@@ -4,25 +4,28 @@
 //! 2. Each job is an [`attempt`]: its content is looked at, its processor works on it, its file goes where
 //!    `on_success` or `on_failure` send it. Nothing here writes a job's state.
 //! 3. Ends gather while a commit syncs, and are settled together with the next lease.
-//! 4. Leases are renewed together, at a third of their length. An attempt whose lease was lost, or can't be
-//!    renewed in time, is stopped before the lease can have expired.
+//! 4. Leases are renewed together, at a third of their length. An attempt whose lease was lost, or was not renewed
+//!    in time, is stopped before the lease can have expired: one alarm for the pool tells, by a clock that counts
+//!    suspends too.
 //! 5. A [`Throttle`] for each pipeline says how many of its permits count now: none while its breaker is open, but for
 //!    a probe, and no more than its rate allows.
 //! 6. The dispatcher sleeps until something changes or the next job becomes due; interest is registered before
 //!    the queue is asked, so nothing that comes in between is missed.
 
+mod alarm;
+mod aside;
 pub mod attempt;
 mod breaker;
 pub mod dispatcher;
 pub mod disposal;
-mod look;
+mod process;
 mod rate;
 mod running;
 mod settings;
 mod throttle;
 mod told;
-mod until;
 
+pub use aside::Aside;
 pub use dispatcher::{Command, Dispatcher, Handles};
 pub use running::RunningJob;
 pub use settings::{PipelineSettings, WorkerSettings};

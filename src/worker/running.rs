@@ -23,47 +23,60 @@ pub enum StopReason {
 
 /// The dispatcher's end of an attempt.
 #[derive(Clone, Debug)]
-pub struct Handle {
+pub struct Handle(Arc<Ends>);
+
+#[derive(Debug)]
+struct Ends {
     stop: CancellationToken,
-    reason: Arc<OnceLock<StopReason>>,
-    deadline: Arc<AtomicI64>,
+    lost: CancellationToken,
+    reason: OnceLock<StopReason>,
+    deadline: AtomicI64,
 }
 
 impl Handle {
     /// A handle of an attempt whose lease ends at `deadline` unless renewed.
     pub fn new(deadline: Boottime) -> Self {
-        Self {
+        Self(Arc::new(Ends {
             stop: CancellationToken::new(),
-            reason: Arc::default(),
-            deadline: Arc::new(AtomicI64::new(deadline.as_millis())),
-        }
+            lost: CancellationToken::new(),
+            reason: OnceLock::new(),
+            deadline: AtomicI64::new(deadline.as_millis()),
+        }))
     }
 
-    /// Asks the attempt to stop; the first reason counts.
+    /// Asks the attempt to stop; the first reason counts. A lost lease outweighs every other, and leaves no time.
     pub fn stop(&self, reason: StopReason) {
         // A second reason comes too late to change what the first one means.
-        let _ = self.reason.set(reason);
-        self.stop.cancel();
+        let _ = self.0.reason.set(reason);
+        self.0.stop.cancel();
+        if reason == StopReason::LeaseLost {
+            self.0.lost.cancel();
+        }
     }
 
     /// Cancelled when the attempt shall stop.
     pub fn token(&self) -> &CancellationToken {
-        &self.stop
+        &self.0.stop
+    }
+
+    /// Cancelled when the attempt has no lease any more, and what it does has to end at once.
+    pub fn lost(&self) -> &CancellationToken {
+        &self.0.lost
     }
 
     /// Why, once it was asked to.
     pub fn reason(&self) -> Option<StopReason> {
-        self.reason.get().copied()
+        self.0.reason.get().copied()
     }
 
     /// When the lease ends unless renewed.
     pub fn deadline(&self) -> Boottime {
-        Boottime::from_millis(self.deadline.load(Ordering::Relaxed))
+        Boottime::from_millis(self.0.deadline.load(Ordering::Relaxed))
     }
 
     /// Notes that the lease was renewed.
     pub fn renewed(&self, deadline: Boottime) {
-        self.deadline.store(deadline.as_millis(), Ordering::Relaxed);
+        self.0.deadline.store(deadline.as_millis(), Ordering::Relaxed);
     }
 }
 
@@ -141,6 +154,20 @@ impl Running {
         self.entries.values().map(|entry| entry.claim).collect()
     }
 
+    /// Stops those whose leases end by `limit`; answers when the first of the others does.
+    pub fn stop_late(&self, limit: Boottime) -> Option<Boottime> {
+        let mut earliest = None;
+        for entry in self.entries.values() {
+            let deadline = entry.handle.deadline();
+            if deadline <= limit {
+                entry.handle.stop(StopReason::LeaseLost);
+            } else {
+                earliest = Some(earliest.map_or(deadline, |earliest: Boottime| earliest.min(deadline)));
+            }
+        }
+        earliest
+    }
+
     /// The handle of exactly this lease.
     pub fn handle(&self, claim: Claim) -> Option<&Handle> {
         self.entries.get(&claim.job).filter(|entry| entry.claim == claim).map(|entry| &entry.handle)
@@ -155,5 +182,59 @@ impl Running {
     /// What runs, for people.
     pub fn shown(&self) -> Vec<RunningJob> {
         self.entries.values().map(|entry| entry.shown.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Fence, IdempotencyKey, Op, Priority, SourceKey, Spent};
+
+    fn work(job: i64) -> Work {
+        let nothing = crate::job::FileIdentity { dev: 0, inode: 0, size: 0, mtime_ns: 0, ctime_ns: 0 };
+        Work {
+            job: JobId(job),
+            pipeline: "p".to_owned(),
+            source: SourceKey::Path("/a".into()),
+            path: "/a".into(),
+            version: 1,
+            op: Op::Add,
+            priority: Priority::Normal,
+            attempt: 1,
+            execution: 1,
+            spent: Spent { attempts: 0, deferrals: 0, first_started_at: Timestamp::from_millis(0) },
+            suspect: false,
+            identity: nothing,
+            digest: None,
+            completed_digest: None,
+            idempotency_key: IdempotencyKey([0; 32]),
+            metadata: None,
+            disposition: None,
+        }
+    }
+
+    #[test]
+    fn what_is_late_is_stopped_and_the_next_deadline_is_told() {
+        let mut running = Running::default();
+        let deadlines = [100, 300, 200];
+        let handles: Vec<Handle> = deadlines.iter().map(|ms| Handle::new(Boottime::from_millis(*ms))).collect();
+        for (job, handle) in (1..).zip(&handles) {
+            let claim = Claim { job: JobId(job), fence: Fence(1) };
+            running.insert(claim, &work(job), handle.clone(), Timestamp::from_millis(0));
+        }
+        assert_eq!(running.stop_late(Boottime::from_millis(150)), Some(Boottime::from_millis(200)));
+        assert_eq!(handles[0].reason(), Some(StopReason::LeaseLost));
+        assert!(handles[0].lost().is_cancelled() && !handles[1].token().is_cancelled());
+        assert_eq!(running.stop_late(Boottime::from_millis(300)), None);
+        assert!(handles.iter().all(|handle| handle.lost().is_cancelled()));
+    }
+
+    #[test]
+    fn a_lost_lease_outweighs_what_the_attempt_was_stopped_for() {
+        let handle = Handle::new(Boottime::from_millis(0));
+        handle.stop(StopReason::Interrupted);
+        assert!(handle.token().is_cancelled() && !handle.lost().is_cancelled());
+        handle.stop(StopReason::LeaseLost);
+        assert!(handle.lost().is_cancelled());
     }
 }

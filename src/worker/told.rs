@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::job::Verdict;
+use crate::job::{ErrorKind, Verdict};
 use crate::store::{Claim, Settled, StoreError};
+use crate::warnings::{Severity, Warnings};
 
 /// What an execution is about, for people.
 #[derive(Debug)]
@@ -24,6 +25,18 @@ pub(super) struct Told {
 pub(super) struct Settling {
     pub(super) ends: Vec<Told>,
     pub(super) answer: Result<Vec<Settled>, StoreError>,
+}
+
+/// A program that is missing is a warning for as long as the pipeline's attempts end so.
+pub(super) fn note_program(warnings: &Warnings, pipeline: &str, verdict: &Verdict) {
+    let key = format!("pipeline.{pipeline}.program");
+    match verdict {
+        Verdict::Defer { error, .. } | Verdict::Fail { error } if error.kind == ErrorKind::Spawn => {
+            warnings.set(&key, Severity::Warning, format!("pipeline `{pipeline}`: {}", error.message));
+        }
+        Verdict::Release | Verdict::Cancel | Verdict::Skip(_) => {}
+        _ => warnings.clear(&key),
+    }
 }
 
 /// Says how executions ended, as the store answered.

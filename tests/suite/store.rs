@@ -13,7 +13,7 @@ use ingestd::job::{
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
     Appetite, Content, Disposition, Dispositions, Enqueued, Gone, Intent, Lease, NewJob, Queue, Settings, Settled,
-    Settlement, Sources, Steered, Steering, Vanished, Want, Work,
+    Settlement, Sources, Steered, Steering, Upkeep, Vanished, Want, Work,
 };
 
 /// A store in a folder of its own, with a clock that moves when told.
@@ -180,6 +180,60 @@ async fn a_lease_that_was_taken_back_settles_nothing() {
 }
 
 #[tokio::test]
+async fn a_renewed_lease_is_not_taken_back_although_the_database_is_locked_throughout() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let other = rusqlite::Connection::open(f.folder.path().join("state/q.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..5 {
+        f.clock.advance(Duration::from_secs(40));
+        let deadline = f.clock.boottime().plus(RULES.lease);
+        assert_eq!(f.store.renew(vec![lease.claim()]).await.unwrap(), [Some(deadline)]);
+        assert_eq!(f.store.reclaim().await.unwrap(), 0);
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(f.settle(lease, Verdict::Complete).await, Settled::As(StateName::Completed));
+    assert_eq!(f.store.reclaim().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_back_once_nobody_works_under_it() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let work = lease.at_work();
+    f.clock.advance(Duration::from_hours(1));
+    assert_eq!(f.store.renew(vec![lease.claim()]).await.unwrap(), [None], "it has expired");
+    assert_eq!(f.store.reclaim().await.unwrap(), 0);
+    assert!(f.lease(1).await.is_empty(), "no second execution beside the first");
+    drop(work);
+    assert_eq!(f.store.reclaim().await.unwrap(), 1);
+    assert_eq!(f.lease(1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_offered_to_a_full_queue_is_refused_and_what_takes_no_place_passes() {
+    let f = Fixture::new().await;
+    f.store.set_max_pending(Some(2));
+    let offer = async |job: NewJob| f.store.offer(vec![job]).await.unwrap()[0];
+    let all = f.store.offer(vec![file("/a", 1), file("/b", 1), file("/c", 1)]).await.unwrap();
+    assert!(matches!(all[..], [Enqueued::New { .. }, Enqueued::New { .. }, Enqueued::Full]), "{all:?}");
+    assert!(matches!(offer(file("/a", 1)).await, Enqueued::Known { .. }));
+    let newer = NewJob { digest: Some(digest(8)), ..file("/a", 2) };
+    assert!(matches!(offer(newer).await, Enqueued::New { version: 2, .. }), "it takes the place of the older one");
+    assert_eq!(offer(NewJob { note_only: true, ..file("/d", 1) }).await, Enqueued::Unchanged);
+    assert_eq!(offer(file("/c", 1)).await, Enqueued::Full, "nothing of it was written before");
+    let (lease, _) = f.lease_one().await;
+    assert!(matches!(offer(file("/c", 1)).await, Enqueued::New { version: 1, .. }), "there is room");
+    assert_eq!(offer(file("/e", 1)).await, Enqueued::Full);
+    assert!(matches!(f.enqueue(file("/e", 1)).await, Enqueued::New { .. }), "who may not be refused is not");
+    f.settle(lease, Verdict::Release).await;
+    f.store.set_max_pending(None);
+    assert!(matches!(offer(file("/f", 1)).await, Enqueued::New { .. }));
+}
+
+#[tokio::test]
 async fn steps_of_the_wall_clock_expire_no_lease() {
     let f = Fixture::new().await;
     f.enqueue(file("/a", 1)).await;
@@ -342,6 +396,105 @@ async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
     let (lease, work) = f.lease_one().await;
     assert_eq!(work.disposition, Some(way));
     f.settle(lease, Verdict::Complete).await;
+}
+
+/// A running version of `a`, and a newer one that waits for it.
+async fn with_newer(f: &Fixture) -> (Lease, JobId) {
+    f.enqueue(watched("a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    let newer = id(f.enqueue(NewJob { digest: Some(digest(2)), ..watched("a", 2) }).await);
+    (lease, newer)
+}
+
+#[tokio::test]
+async fn a_version_waits_for_the_running_one_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, between) = with_newer(&f).await;
+    assert_eq!(f.store.cancel(vec![between]).await.unwrap(), [Steered::Done]);
+    let newest = id(f.enqueue(NewJob { digest: Some(digest(3)), ..watched("a", 3) }).await);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newest);
+}
+
+#[tokio::test]
+async fn a_cancelled_version_that_is_retried_waits_for_the_running_one() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert_eq!(f.store.retry(vec![newer]).await.unwrap(), [Steered::Done]);
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, newer);
+}
+
+#[tokio::test]
+async fn a_delete_waits_for_the_running_version_also_after_the_one_between_was_cancelled() {
+    let f = with_watch().await;
+    let (lease, newer) = with_newer(&f).await;
+    f.store.cancel(vec![newer]).await.unwrap();
+    assert!(matches!(f.store.vanish(vec![gone("a", true)]).await.unwrap()[..], [Vanished::New { .. }]));
+    assert!(f.lease(1).await.is_empty(), "two versions of one source never run at once");
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.op, Op::Delete);
+}
+
+#[tokio::test]
+async fn an_older_version_is_never_tried_again_also_where_the_newer_one_was_cancelled() {
+    for crash in [false, true] {
+        let mut f = with_watch().await;
+        let (lease, newer) = with_newer(&f).await;
+        f.store.cancel(vec![newer]).await.unwrap();
+        if crash {
+            assert_eq!(f.restart().await.superseded, 1);
+        } else {
+            let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+            assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Skipped));
+        }
+        assert!(f.lease(1).await.is_empty());
+    }
+}
+
+async fn intend(f: &Fixture, lease: &Lease, work: &Work) {
+    let way = Disposition {
+        path: work.path.clone(),
+        private: PathBuf::from("/in/.ingestd-1-1"),
+        target: None,
+        identity: work.identity,
+        error: None,
+    };
+    assert_eq!(f.store.intend(lease.claim(), way).await.unwrap(), Intent::Committed);
+}
+
+#[tokio::test]
+async fn a_file_on_its_way_is_brought_to_its_end_before_the_next_version_runs() {
+    let mut f = with_watch().await;
+    let old = id(f.enqueue(watched("a", 1)).await);
+    let (lease, work) = f.lease_one().await;
+    intend(&f, &lease, &work).await;
+    f.restart().await;
+    let new = id(f.enqueue(watched("a", 2)).await);
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.disposition.is_some()), (old, true), "the next version does not supersede it");
+    assert!(f.lease(1).await.is_empty());
+    let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+    assert_eq!(f.settle(lease, retry).await, Settled::As(StateName::Retrying), "its file is still on its way");
+    let (lease, work) = f.lease_one().await;
+    assert_eq!((work.job, work.disposition.is_some()), (old, true));
+    f.settle(lease, Verdict::Complete).await;
+    assert_eq!(f.lease_one().await.1.job, new);
+    assert_eq!(f.store.check(true).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_file_that_was_gone_when_its_turn_came_is_processed_when_it_is_back() {
+    let f = with_watch().await;
+    f.enqueue(watched("a", 1)).await;
+    let changed = NewJob { digest: Some(digest(2)), ..watched("a", 2) };
+    f.enqueue(changed.clone()).await;
+    assert_eq!(f.store.vanish(vec![gone("a", false)]).await.unwrap(), [Vanished::Noted]);
+    assert!(f.lease(1).await.is_empty());
+    assert!(matches!(f.enqueue(changed).await, Enqueued::New { version: 3, .. }), "it was moved away and back");
 }
 
 #[tokio::test]

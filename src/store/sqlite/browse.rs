@@ -6,13 +6,14 @@
 //! enough match.
 
 use async_trait::async_trait;
+use globset::GlobMatcher;
 use sqlx::Row as _;
 
 use super::super::browse::{Attempt, Boot, Browse, FailureGroup, JobFilter, Overview, Stats, Table};
 use super::super::error::{Result, StoreError};
 use super::{SqliteStore, row};
 use crate::clock::Timestamp;
-use crate::job::{Job, JobId, StateName};
+use crate::job::{Job, JobId, SourceKey, StateName};
 
 /// Jobs that are read at once.
 const PAGE: usize = 1_000;
@@ -21,10 +22,18 @@ const MOST_ATTEMPTS: i64 = 1_000;
 /// Jobs of each state that `failures` looks at, the newest.
 const MOST_FAILURES: i64 = 100_000;
 
-const JOBS_BY_ID: &str = include_str!("sql/jobs_by_id.sql");
-const ATTEMPTS_OF_JOB: &str = include_str!("sql/attempts_of_job.sql");
-const HISTORY: &str = include_str!("sql/history.sql");
-const FAILURES: &str = include_str!("sql/failures.sql");
+/// The files of the jobs with these numbers (?1: a JSON array), newest first.
+pub(super) const FILES: &str = "
+    SELECT j.id, s.scope, w.name AS watch, w.root, s.identity, s.path AS source_path
+    FROM json_each(?1) AS chosen
+        CROSS JOIN jobs AS j ON j.id = chosen.value
+        LEFT JOIN sources AS s ON s.id = j.source
+        LEFT JOIN watches AS w ON w.id = s.scope
+    ORDER BY j.id DESC";
+pub(super) const JOBS_BY_ID: &str = include_str!("sql/jobs_by_id.sql");
+pub(super) const ATTEMPTS_OF_JOB: &str = include_str!("sql/attempts_of_job.sql");
+pub(super) const HISTORY: &str = include_str!("sql/history.sql");
+pub(super) const FAILURES: &str = include_str!("sql/failures.sql");
 
 #[async_trait]
 impl Browse for SqliteStore {
@@ -35,12 +44,15 @@ impl Browse for SqliteStore {
         let mut found = Vec::new();
         while found.len() < limit {
             let numbers = self.numbers(&ways, filter, below, page).await?;
-            let jobs = self.jobs_by_id(&numbers).await?;
-            found.extend(jobs.into_iter().filter(|job| matches(filter, job)).take(limit - found.len()));
-            match numbers.last() {
-                Some(last) if numbers.len() == page => below = *last,
-                _ => break,
-            }
+            let next = numbers.last().copied().filter(|_| numbers.len() == page);
+            let mut numbers = match &filter.path {
+                Some(glob) => self.matching(&numbers, glob).await?,
+                None => numbers,
+            };
+            numbers.truncate(limit - found.len());
+            found.extend(self.jobs_by_id(&numbers).await?);
+            let Some(last) = next else { break };
+            below = last;
         }
         Ok(found)
     }
@@ -137,10 +149,21 @@ impl SqliteStore {
         let rows = sqlx::query(JOBS_BY_ID).bind(json_array(numbers)).fetch_all(self.readers()).await?;
         rows.iter().map(|row| row::job(row, self.incarnation())).collect()
     }
-}
 
-fn matches(filter: &JobFilter, job: &Job) -> bool {
-    filter.path.as_ref().is_none_or(|glob| glob.is_match(&job.path) || glob.is_match(&job.relative))
+    /// Those of the jobs whose file matches. Most don't, so nothing else is read of them.
+    async fn matching(&self, numbers: &[i64], glob: &GlobMatcher) -> Result<Vec<i64>> {
+        let rows = sqlx::query(FILES).bind(json_array(numbers)).fetch_all(self.readers()).await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            let id = row.try_get("id")?;
+            let (source, path) = row::source_of(row, JobId(id))?;
+            let relative = matches!(&source, SourceKey::Watched { relative, .. } if glob.is_match(relative));
+            if relative || glob.is_match(path) {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
 }
 
 fn attempt_matches(filter: &JobFilter, attempt: &Attempt) -> bool {

@@ -1,5 +1,7 @@
 //! What is wrong with the database, in sentences: SQLite's own check, and the queue's promises.
 
+use std::collections::BTreeMap;
+
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::super::error::{Result, StoreError};
@@ -10,6 +12,15 @@ const PROMISES: &str = include_str!("sql/promises.sql");
 /// Breaches that are reported at most of each kind.
 const MOST: i64 = 100;
 
+/// Jobs that are counted at once: what GROUP BY sorts is kept in memory.
+const PAGE: i64 = 100_000;
+
+/// ?1: above this number, ?2: at most so many.
+pub(super) const COUNT_PAGE: &str = "
+    SELECT pipeline, state, priority, count(*), max(id)
+    FROM (SELECT id, pipeline, state, priority FROM jobs WHERE id > ?1 ORDER BY id LIMIT ?2)
+    GROUP BY pipeline, state, priority";
+
 /// Everything that is wrong; empty: nothing.
 pub(super) async fn run(readers: &SqlitePool, full: bool) -> Result<Vec<String>> {
     // One snapshot, so that counters and rows are of one moment.
@@ -19,9 +30,38 @@ pub(super) async fn run(readers: &SqlitePool, full: bool) -> Result<Vec<String>>
         Err(StoreError::Corrupt(why)) => return Ok(vec![why]),
         found => found?,
     };
+    found.extend(miscounted(&mut snapshot).await?);
     found.extend(sqlx::query_scalar::<_, String>(PROMISES).bind(MOST).fetch_all(&mut *snapshot).await?);
     snapshot.commit().await?;
     Ok(found)
+}
+
+/// Counters equal what they count.
+async fn miscounted(snapshot: &mut SqliteConnection) -> Result<Vec<String>> {
+    let names: Vec<(i64, String)> = sqlx::query_as("SELECT id, name FROM pipelines").fetch_all(&mut *snapshot).await?;
+    let names: BTreeMap<i64, String> = names.into_iter().collect();
+    let counters: Vec<(i64, String, i64, i64)> =
+        sqlx::query_as("SELECT pipeline, state, priority, n FROM counters").fetch_all(&mut *snapshot).await?;
+    // What is told, and what is there.
+    let mut counts: BTreeMap<(i64, String, i64), (i64, i64)> = BTreeMap::new();
+    for (pipeline, state, priority, told) in counters {
+        counts.entry((pipeline, state, priority)).or_default().0 = told;
+    }
+    let mut after = i64::MIN;
+    loop {
+        let page: Vec<(i64, String, i64, i64, i64)> =
+            sqlx::query_as(COUNT_PAGE).bind(after).bind(PAGE).fetch_all(&mut *snapshot).await?;
+        let Some(last) = page.iter().map(|row| row.4).max() else { break };
+        after = last;
+        for (pipeline, state, priority, n, _) in page {
+            counts.entry((pipeline, state, priority)).or_default().1 += n;
+        }
+    }
+    let sentence = |((pipeline, state, level), (told, there)): (&(i64, String, i64), &(i64, i64))| {
+        let name = names.get(pipeline).map_or("", String::as_str);
+        format!("the counters say {told} jobs of pipeline \"{name}\" are {state} at level {level}; there are {there}")
+    };
+    Ok(counts.iter().filter(|(_, (told, there))| told != there).map(sentence).collect())
 }
 
 /// What SQLite finds in its own structure; `full` also compares indexes with their tables.

@@ -75,15 +75,14 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     Ok(Intent::Committed)
 }
 
+/// ?1: the job.
+pub(super) const NEWER: &str = "
+    SELECT 1 FROM jobs AS j JOIN sources AS s ON s.id = j.source
+    WHERE j.id = ?1 AND s.version > j.version AND NOT EXISTS (SELECT 1 FROM dispositions WHERE job = ?1)";
+
 /// Whether the source is at a newer version than the job, and nothing of this job is on its way yet.
 async fn has_newer(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
-    let row = sqlx::query(
-        "SELECT 1 FROM jobs AS j JOIN sources AS s ON s.id = j.source
-         WHERE j.id = ?1 AND s.version > j.version AND NOT EXISTS (SELECT 1 FROM dispositions WHERE job = ?1)",
-    )
-    .bind(claim.job.0)
-    .fetch_optional(tx)
-    .await?;
+    let row = sqlx::query(NEWER).bind(claim.job.0).fetch_optional(tx).await?;
     Ok(row.is_some())
 }
 

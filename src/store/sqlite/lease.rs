@@ -6,6 +6,8 @@
 //! 3. Pipelines take turns until the permits or the limit are used up.
 //! 4. The chosen rows are marked with this boot, a higher fence and a deadline.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -13,26 +15,40 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::super::disposition::Disposition;
 use super::super::error::{Result, StoreError};
-use super::super::lease::Lease;
+use super::super::lease::{Lease, Place};
 use super::super::queue::{Appetite, Leased, Want, Work};
+use super::QueueRules;
+use super::bulk::Bulk;
+use super::catalog::Catalog;
 use super::enqueue::parse;
 use super::row::source_of;
 use super::tally::Tally;
 use super::wire;
-use crate::clock::{Boottime, Timestamp, millis};
+use crate::clock::{Boottime, Clock, Timestamp, millis};
 use crate::job::{Fence, IdempotencyKey, Incarnation, JobError, JobId, Priority, Spent, StateName};
 
 /// What a lease call goes by.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
+pub(super) struct Asked {
     pub boot: i64,
     pub wants: Vec<Want>,
     pub limit: usize,
     pub appetite: Appetite,
-    pub now: Timestamp,
-    pub deadline: Boottime,
-    pub priority_aging: Duration,
+    pub rules: QueueRules,
     pub incarnation: Incarnation,
+}
+
+/// Gives leases.
+#[derive(Debug)]
+pub(super) struct Leases {
+    clock: Arc<dyn Clock>,
+}
+
+/// A lease call at its moment.
+struct Request<'a> {
+    asked: &'a Asked,
+    now: Timestamp,
+    deadline: Boottime,
 }
 
 /// A waiting job at the head of its range.
@@ -60,84 +76,81 @@ pub(super) fn effective_priority(priority: i64, due: Timestamp, now: Timestamp, 
     priority.saturating_add(rises).min(high)
 }
 
-pub(super) async fn lease(tx: &mut SqliteConnection, request: &Request, tally: &mut Tally) -> Result<Leased> {
-    let mut queues = Vec::with_capacity(request.wants.len());
-    let mut leased = Leased::default();
-    for want in &request.wants {
-        let Some(pipeline) = pipeline_id(tx, &want.pipeline).await? else { continue };
-        leased.suspect_due |= suspect_due(tx, pipeline, request.now).await?.is_some();
-        let depth = want.permits.min(request.limit);
-        let heads = match request.appetite {
-            Appetite::Regular => regular_heads(tx, pipeline, request, depth).await?,
-            Appetite::OneSuspect => suspect_due(tx, pipeline, request.now).await?.into_iter().collect(),
+impl Leases {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
+    }
+
+    /// Leases what is due. The moment counts, and not when it was asked.
+    pub(super) async fn give(
+        &self,
+        tx: &mut SqliteConnection,
+        asked: &Asked,
+        catalog: &mut Catalog,
+        tally: &mut Tally,
+    ) -> Result<Leased> {
+        let deadline = self.clock.boottime().plus(asked.rules.lease);
+        let request = Request { asked, now: self.clock.now(), deadline };
+        catalog.learn_pipelines(tx, asked.wants.iter().map(|want| want.pipeline.as_str())).await?;
+        let mut queues = Vec::with_capacity(asked.wants.len());
+        let mut leased = Leased::default();
+        for want in &asked.wants {
+            let Some(pipeline) = catalog.pipeline(&want.pipeline).filter(|pipeline| !pipeline.paused) else { continue };
+            let depth = want.permits.min(asked.limit);
+            let heads = heads(tx, pipeline.id, &request, depth).await?;
+            leased.suspect_due |= heads.suspect.is_some();
+            let due = match asked.appetite {
+                Appetite::Regular => heads.regular,
+                Appetite::OneSuspect => heads.suspect.into_iter().collect(),
+            };
+            if due.len() < depth {
+                leased.next_due = leased.next_due.into_iter().chain(heads.next_due).min();
+            }
+            queues.push(due);
+        }
+        let limit = match asked.appetite {
+            Appetite::Regular => asked.limit,
+            Appetite::OneSuspect => asked.limit.min(1),
         };
-        if heads.len() < depth {
-            leased.next_due = earliest(leased.next_due, next_due(tx, pipeline, request.now).await?);
-        }
-        queues.push(heads);
+        leased.work = mark(tx, &request, take_turns(queues, limit), tally).await?;
+        Ok(leased)
     }
-    let chosen = take_turns(
-        queues,
-        request.limit.min(match request.appetite {
-            Appetite::Regular => usize::MAX,
-            Appetite::OneSuspect => 1,
-        }),
-    );
-    leased.work = mark(tx, request, &chosen, tally).await?;
-    Ok(leased)
 }
 
-fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
-    a.into_iter().chain(b).min()
+/// What stands at the heads of one pipeline's ranges.
+#[derive(Debug, Default)]
+struct Heads {
+    /// Due, in order.
+    regular: Vec<Head>,
+    /// Due.
+    suspect: Option<Head>,
+    /// When the next of either becomes due.
+    next_due: Option<Timestamp>,
 }
 
-async fn pipeline_id(tx: &mut SqliteConnection, name: &str) -> Result<Option<i64>> {
-    let row =
-        sqlx::query("SELECT id FROM pipelines WHERE name = ? AND NOT paused").bind(name).fetch_optional(tx).await?;
-    row.map(|row| Ok(row.try_get(0)?)).transpose()
-}
+/// The heads of a pipeline, each one range of an index.
+pub(super) const HEADS: &str = include_str!("sql/heads.sql");
 
-/// The due jobs of one level; the four levels are four ranges of one index.
-const DUE: &str = include_str!("sql/due.sql");
-
-async fn regular_heads(tx: &mut SqliteConnection, pipeline: i64, request: &Request, depth: usize) -> Result<Vec<Head>> {
-    let mut heads = Vec::new();
-    let depth_rows = i64::try_from(depth).unwrap_or(i64::MAX);
-    for level in Priority::ALL {
-        let rows = sqlx::query(DUE)
-            .bind(pipeline)
-            .bind(level.number())
-            .bind(request.now.as_millis())
-            .bind(depth_rows)
-            .fetch_all(&mut *tx)
-            .await?;
-        for row in rows {
-            heads.push(Head { id: row.try_get(0)?, priority: level.number(), run_at: row.try_get(1)? });
+async fn heads(tx: &mut SqliteConnection, pipeline: i64, request: &Request<'_>, depth: usize) -> Result<Heads> {
+    let regular = if request.asked.appetite == Appetite::Regular { depth } else { 0 };
+    let rows = sqlx::query(HEADS)
+        .bind(pipeline)
+        .bind(request.now.as_millis())
+        .bind(wire::count(regular))
+        .fetch_all(tx)
+        .await?;
+    let mut heads = Heads::default();
+    for row in rows {
+        let head = Head { id: row.try_get(1)?, priority: row.try_get(2)?, run_at: row.try_get(3)? };
+        match row.try_get::<i64, _>(0)? {
+            0 => heads.regular.push(head),
+            1 => heads.suspect = Some(head),
+            _ => heads.next_due = heads.next_due.into_iter().chain([Timestamp::from_millis(head.run_at)]).min(),
         }
     }
-    heads.sort_by_key(|head| head.rank(request.now, request.priority_aging));
-    heads.truncate(depth);
+    heads.regular.sort_by_key(|head| head.rank(request.now, request.asked.rules.priority_aging));
+    heads.regular.truncate(depth);
     Ok(heads)
-}
-
-async fn suspect_due(tx: &mut SqliteConnection, pipeline: i64, now: Timestamp) -> Result<Option<Head>> {
-    let row = sqlx::query(
-        "SELECT id, priority, run_at FROM jobs
-         WHERE pipeline = ?1 AND run_at <= ?2
-           AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2
-         ORDER BY run_at, id LIMIT 1",
-    )
-    .bind(pipeline)
-    .bind(now.as_millis())
-    .fetch_optional(tx)
-    .await?;
-    row.map(|row| Ok(Head { id: row.try_get(0)?, priority: row.try_get(1)?, run_at: row.try_get(2)? })).transpose()
-}
-
-/// When the pipeline's next job becomes due.
-async fn next_due(tx: &mut SqliteConnection, pipeline: i64, now: Timestamp) -> Result<Option<Timestamp>> {
-    let row = sqlx::query(include_str!("sql/next_due.sql")).bind(pipeline).bind(now.as_millis()).fetch_one(tx).await?;
-    Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_millis))
 }
 
 /// One from each pipeline in turn, each pipeline in its own order.
@@ -158,40 +171,79 @@ fn take_turns(queues: Vec<Vec<Head>>, limit: usize) -> Vec<Head> {
     chosen
 }
 
+/// What a worker has to know of the chosen jobs.
+pub(super) static WORK: Bulk = Bulk::new(include_str!("sql/work.sql"), 2);
+/// Gives the chosen jobs to this boot.
+pub(super) static MARK_LEASED: Bulk = Bulk::new(include_str!("sql/mark_leased.sql"), 1);
+
 async fn mark(
     tx: &mut SqliteConnection,
-    request: &Request,
-    chosen: &[Head],
+    request: &Request<'_>,
+    chosen: Vec<Head>,
     tally: &mut Tally,
 ) -> Result<Vec<(Lease, Work)>> {
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let ids = wire::rows(&chosen.iter().map(|head| head.id).collect::<Vec<_>>())?;
-    let rows = sqlx::query(include_str!("sql/work.sql")).bind(&ids).fetch_all(&mut *tx).await?;
-    let marked = sqlx::query(include_str!("sql/mark_leased.sql"))
-        .bind(&ids)
-        .bind(request.boot)
-        .bind(request.deadline.as_millis())
-        .bind(request.now.as_millis())
-        .execute(&mut *tx)
-        .await?
-        .rows_affected();
+    let places: Vec<_> = chosen.iter().enumerate().map(|(at, head)| (wire::count(at), head.id)).collect();
+    let mut rows = WORK
+        .fetch(tx, &places, |values, (at, id)| {
+            values.push(*at).push(*id);
+        })
+        .await?;
+    let shared = [request.asked.boot, request.deadline.as_millis(), request.now.as_millis(), request.now.as_millis()];
+    let marked = MARK_LEASED
+        .execute(tx, &shared, &chosen, |values, head| {
+            values.push(head.id);
+        })
+        .await?;
     if usize::try_from(marked).unwrap_or(usize::MAX) != rows.len() {
         return Err(StoreError::Other(format!("leased {marked} of {} chosen jobs", rows.len())));
     }
-    rows.iter()
-        .map(|row| {
-            let state: StateName = parse(&row.try_get::<String, _>("state")?)?;
-            tally.moved(row.try_get("pipeline_id")?, row.try_get("priority")?, state, StateName::Running);
-            let work = read_work(row, request)?;
-            let fence = Fence(row.try_get::<i64, _>("fence")? + 1);
-            Ok((Lease::new(work.job, fence, request.deadline), work))
-        })
-        .collect()
+    // SQLite promises no order where none is asked for, and asking would sort.
+    rows.sort_by_key(|row| row.try_get::<i64, _>(0).unwrap_or(i64::MAX));
+    let intents = intents(tx, &rows).await?;
+    rows.iter().map(|row| take(row, request, &intents, tally)).collect()
 }
 
-fn read_work(row: &SqliteRow, request: &Request) -> Result<Work> {
+/// The intents of those whose files are on their way, which are few.
+async fn intents(tx: &mut SqliteConnection, work: &[SqliteRow]) -> Result<BTreeMap<i64, Disposition>> {
+    let mut moving = Vec::new();
+    for row in work {
+        if row.try_get("moving")? {
+            moving.push(row.try_get::<i64, _>("id")?);
+        }
+    }
+    if moving.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query("SELECT * FROM dispositions WHERE job IN (SELECT value FROM json_each(?))")
+        .bind(wire::rows(&moving)?)
+        .fetch_all(tx)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("job")?, read_disposition(row)?))).collect()
+}
+
+fn take(
+    row: &SqliteRow,
+    request: &Request<'_>,
+    intents: &BTreeMap<i64, Disposition>,
+    tally: &mut Tally,
+) -> Result<(Lease, Work)> {
+    let state: StateName = parse(&row.try_get::<String, _>("state")?)?;
+    let place = Place {
+        source: row.try_get("source_id")?,
+        pipeline: row.try_get("pipeline_id")?,
+        priority: row.try_get("priority")?,
+    };
+    tally.moved(place.pipeline, place.priority, state, StateName::Running);
+    let mut work = read_work(row, request)?;
+    work.disposition = intents.get(&work.job.0).cloned();
+    let fence = Fence(row.try_get::<i64, _>("fence")? + 1);
+    Ok((Lease::new(work.job, fence, request.deadline, place), work))
+}
+
+fn read_work(row: &SqliteRow, request: &Request<'_>) -> Result<Work> {
     let (source, path) = source_of(row, JobId(row.try_get("id")?))?;
     let count = |name: &str| -> Result<u32> { Ok(u32::try_from(row.try_get::<i64, _>(name)?).unwrap_or(u32::MAX)) };
     let pipeline: String = row.try_get("pipeline")?;
@@ -205,7 +257,7 @@ fn read_work(row: &SqliteRow, request: &Request) -> Result<Work> {
     };
     Ok(Work {
         job: JobId(row.try_get("id")?),
-        idempotency_key: IdempotencyKey::derive(&request.incarnation, &pipeline, &source, version, op),
+        idempotency_key: IdempotencyKey::derive(&request.asked.incarnation, &pipeline, &source, version, op),
         pipeline,
         source,
         path,
@@ -226,31 +278,30 @@ fn read_work(row: &SqliteRow, request: &Request) -> Result<Work> {
         digest: wire::digest(row.try_get("digest")?)?,
         completed_digest: wire::digest(row.try_get("baseline")?)?,
         metadata: row.try_get("metadata")?,
-        disposition: read_disposition(row)?,
+        disposition: None,
     })
 }
 
-fn read_disposition(row: &SqliteRow) -> Result<Option<Disposition>> {
-    let Some(path) = row.try_get::<Option<Vec<u8>>, _>("d_path")? else { return Ok(None) };
-    let error = match row.try_get::<Option<String>, _>("d_error_kind")? {
+fn read_disposition(row: &SqliteRow) -> Result<Disposition> {
+    let error = match row.try_get::<Option<String>, _>("error_kind")? {
         None => None,
         Some(kind) => Some(JobError {
             kind: parse(&kind)?,
-            message: row.try_get::<Option<String>, _>("d_error_message")?.unwrap_or_default(),
+            message: row.try_get::<Option<String>, _>("error_message")?.unwrap_or_default(),
             permanent: true,
         }),
     };
-    Ok(Some(Disposition {
-        path: wire::path(path),
-        private: wire::path(row.try_get("d_private")?),
-        target: row.try_get::<Option<Vec<u8>>, _>("d_target")?.map(wire::path),
+    Ok(Disposition {
+        path: wire::path(row.try_get("path")?),
+        private: wire::path(row.try_get("private")?),
+        target: row.try_get::<Option<Vec<u8>>, _>("target")?.map(wire::path),
         identity: wire::identity([
-            row.try_get("d_dev")?,
-            row.try_get("d_inode")?,
-            row.try_get("d_size")?,
-            row.try_get("d_mtime_ns")?,
-            row.try_get("d_ctime_ns")?,
+            row.try_get("dev")?,
+            row.try_get("inode")?,
+            row.try_get("size")?,
+            row.try_get("mtime_ns")?,
+            row.try_get("ctime_ns")?,
         ]),
         error,
-    }))
+    })
 }

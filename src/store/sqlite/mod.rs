@@ -10,6 +10,8 @@
 mod backlog;
 mod boot;
 mod browse;
+mod bulk;
+mod catalog;
 mod check;
 mod disposition;
 mod enqueue;
@@ -17,6 +19,7 @@ mod errors;
 #[cfg(test)]
 mod fixture;
 mod held;
+mod kept;
 mod lease;
 mod open;
 mod overview;
@@ -48,7 +51,7 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use tokio::sync::Notify;
 
-use super::error::{Result, StoreError};
+use super::error::{Obstacle, Result, StoreError};
 use crate::clock::Clock;
 use crate::job::Incarnation;
 
@@ -67,6 +70,7 @@ pub struct SqliteStore {
     writer: writer::Writer,
     incarnation: Incarnation,
     rules: std::sync::RwLock<QueueRules>,
+    max_pending: std::sync::RwLock<Option<u64>>,
     /// The row of this daemon's start; unset in commands, which lease nothing.
     boot: OnceLock<i64>,
     held: held::Held,
@@ -80,8 +84,10 @@ pub(in crate::store::sqlite) struct Signals {
     leasable: Arc<Notify>,
     /// Any job changed its state.
     activity: tokio::sync::watch::Sender<u64>,
-    /// The last write found no room.
-    full: tokio::sync::watch::Sender<bool>,
+    /// What was in the way of the last write.
+    obstacle: tokio::sync::watch::Sender<Option<Obstacle>>,
+    /// How often new jobs were refused because enough are waiting.
+    refused: tokio::sync::watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -95,9 +101,19 @@ impl SqliteStore {
         self.signals.activity.subscribe()
     }
 
-    /// Whether the last write found no room on the disk.
-    pub fn full(&self) -> tokio::sync::watch::Receiver<bool> {
-        self.signals.full.subscribe()
+    /// What kept the last write from the disk; `None`: nothing.
+    pub fn obstacle(&self) -> tokio::sync::watch::Receiver<Option<Obstacle>> {
+        self.signals.obstacle.subscribe()
+    }
+
+    /// Changes its number whenever [`Queue::offer`](super::Queue::offer) refused new jobs.
+    pub fn refused(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.signals.refused.subscribe()
+    }
+
+    /// Bounds the number of waiting jobs for [`Queue::offer`](super::Queue::offer); `None`: no bound.
+    pub fn set_max_pending(&self, limit: Option<u64>) {
+        *self.max_pending.write().unwrap_or_else(std::sync::PoisonError::into_inner) = limit;
     }
 
     /// Says that jobs may have become leasable for a reason outside the table, such as a resumed pipeline.
@@ -124,7 +140,7 @@ impl SqliteStore {
         self.write(|_| Box::pin(async { Ok(()) })).await
     }
 
-    /// Writes a little, to find out whether there is room again.
+    /// Writes a little, to find out whether that can be done again.
     ///
     /// # Errors
     /// As of any write.
@@ -148,6 +164,10 @@ impl SqliteStore {
 
     fn rules(&self) -> QueueRules {
         *self.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn max_pending(&self) -> Option<u64> {
+        *self.max_pending.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn readers(&self) -> &SqlitePool {

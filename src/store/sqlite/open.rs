@@ -19,10 +19,12 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
+use super::catalog::Catalog;
 use super::check;
 use super::enqueue::Intake;
+use super::lease::Leases;
 use super::settle::Ends;
-use super::writer::{Writer, WriterTask};
+use super::writer::{Scribe, Writer, WriterTask};
 use super::{Signals, SqliteStore};
 use crate::clock::Clock;
 use crate::config::{Database, Durability, Queue};
@@ -92,8 +94,14 @@ impl SqliteStore {
                 refuse_damage(&mut connection, &path).await?;
             }
             prepare(&mut connection, &path, existed, mode, clock.as_ref()).await?;
-            let (intake, ends) = (Intake::new(clock.clone()), Ends::new(clock.clone()));
-            let (writer, task) = Writer::new(connection, options, intake, ends, signals.clone());
+            let scribe = Scribe {
+                intake: Intake::new(clock.clone()),
+                ends: Ends::new(clock.clone()),
+                leases: Leases::new(clock.clone()),
+                // Commands may write side by side.
+                catalog: Catalog::new(mode == OpenMode::Daemon),
+            };
+            let (writer, task) = Writer::new(connection, options, scribe, signals.clone());
             (writer, Some(task))
         };
         let readers = SqlitePoolOptions::new()
@@ -114,6 +122,7 @@ impl SqliteStore {
             writer,
             incarnation,
             rules: RwLock::new(rules),
+            max_pending: RwLock::default(),
             boot: OnceLock::new(),
             held: super::held::Held::default(),
             signals,

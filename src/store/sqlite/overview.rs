@@ -18,19 +18,19 @@ const SLOT_MS: i64 = 10_000;
 const MOST_ROWS: i64 = 100_000;
 
 /// Every pipeline with its counters.
-const COUNTERS: &str = "
+pub(super) const COUNTERS: &str = "
     SELECT p.name, p.paused, c.state, c.priority, c.n
     FROM pipelines AS p LEFT JOIN counters AS c ON c.pipeline = p.id
     LIMIT ?1";
 
 /// What ended in the slots of the longest window.
-const ENDS: &str = "
+pub(super) const ENDS: &str = "
     SELECT p.name, r.slot, r.completed, r.failed
     FROM rates AS r JOIN pipelines AS p ON p.id = r.pipeline
     WHERE r.slot >= ?1 AND r.slot <= ?2
     LIMIT ?3";
 
-const EARLIEST_DUE: &str = include_str!("sql/earliest_due.sql");
+pub(super) const EARLIEST_DUE: &str = include_str!("sql/earliest_due.sql");
 
 impl SqliteStore {
     pub(super) async fn read_overview(&self) -> Result<Overview> {

@@ -15,13 +15,13 @@ use crate::job::StateName;
 
 /// ?1: the state, ?2: the cutoff, ?3: at most so many. The second condition on the state is what lets the partial
 /// index be used, because SQLite plans before it knows ?1.
-const OLD_JOBS: &str = "
+pub(super) const OLD_JOBS: &str = "
     SELECT id FROM jobs INDEXED BY jobs_final
     WHERE state = ?1 AND state IN ('completed', 'failed', 'cancelled', 'skipped') AND finished_at < ?2
     ORDER BY finished_at LIMIT ?3";
 
 /// ?1: the jobs, ?2: their state.
-const UNCOUNT_JOBS: &str = "
+pub(super) const UNCOUNT_JOBS: &str = "
     UPDATE counters SET n = counters.n - gone.n
     FROM (SELECT pipeline, priority, count(*) AS n
           FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) GROUP BY pipeline, priority) AS gone
@@ -29,44 +29,45 @@ const UNCOUNT_JOBS: &str = "
 
 /// ?1: the jobs. Whether some version of a source was ever started decides whether its delete becomes a job, and is
 /// read off the newest job for as long as that exists.
-const NOTE_STARTED: &str = "
+pub(super) const NOTE_STARTED: &str = "
     UPDATE taken SET started = 1
-    FROM json_each(?1) AS old
-    CROSS JOIN jobs AS j ON j.id = old.value AND j.executions > 0
-    WHERE taken.source = j.source AND taken.pipeline = j.pipeline AND NOT taken.started";
+    WHERE NOT started
+        AND (source, pipeline) IN (SELECT j.source, j.pipeline
+                                   FROM json_each(?1) AS old
+                                       CROSS JOIN jobs AS j ON j.id = old.value AND j.executions > 0)";
 
 /// ?1: the sources. A source that comes back after it was forgotten starts above every version that was forgotten,
 /// so that no idempotency key ever stands for two contents.
-const RAISE_FLOOR: &str = "
+pub(super) const RAISE_FLOOR: &str = "
     INSERT INTO kv (key, value, updated_at)
     SELECT 'ingestd.version_floor', max(version), 0 FROM sources WHERE id IN (SELECT value FROM json_each(?1))
     ON CONFLICT (key) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
 
 /// ?1: the cutoff, ?2: how many of the oldest rows are looked at.
-const OLD_ATTEMPTS: &str = "
+pub(super) const OLD_ATTEMPTS: &str = "
     DELETE FROM attempts
     WHERE id IN (SELECT id FROM (SELECT id, finished_at FROM attempts ORDER BY id LIMIT ?2) WHERE finished_at < ?1)
     RETURNING job, seq, outcome";
 
 /// ?1: pairs of a job and the number of an execution.
-const OUTPUTS: &str = "
+pub(super) const OUTPUTS: &str = "
     DELETE FROM outputs WHERE (job, seq) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))";
 
 /// ?1: the cutoff, ?2: at most so many.
-const OLD_SOURCES: &str = "
+pub(super) const OLD_SOURCES: &str = "
     SELECT id FROM sources INDEXED BY sources_gone
     WHERE gone_at < ?1 AND gone_at IS NOT NULL AND presence <> 'present'
         AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_source WHERE jobs.source = sources.id)
     ORDER BY gone_at LIMIT ?2";
 
 /// ?1: the cutoff, ?2: at most so many.
-const OLD_RATES: &str = "
+pub(super) const OLD_RATES: &str = "
     DELETE FROM rates
     WHERE (slot, pipeline) IN (SELECT slot, pipeline FROM rates WHERE slot < ?1 ORDER BY slot, pipeline LIMIT ?2)";
 
 /// ?1: the cutoff, ?2: at most so many. The newest start may be a daemon that lives; one whose leases were not taken
 /// back yet is still needed.
-const OLD_BOOTS: &str = "
+pub(super) const OLD_BOOTS: &str = "
     DELETE FROM boots
     WHERE id IN (SELECT id FROM boots
                  WHERE id < (SELECT max(id) FROM boots) AND coalesce(stopped_at, started_at) < ?1

@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use super::super::error::Result;
 use super::super::lease::Claim;
 use super::super::queue::{Appetite, Enqueued, Gone, Leased, NewJob, Queue, Settled, Settlement, Vanished, Want};
+use super::enqueue::Offer;
 use super::recover::{self, Whose};
 use super::{SqliteStore, lease, vanish};
 use crate::clock::Boottime;
@@ -15,7 +16,11 @@ use crate::job::{Fence, JobId};
 #[async_trait]
 impl Queue for SqliteStore {
     async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
-        self.writer.enqueue(jobs).await
+        self.writer.enqueue(Offer { jobs, limit: None }).await
+    }
+
+    async fn offer(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+        self.writer.enqueue(Offer { jobs, limit: self.max_pending() }).await
     }
 
     async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>> {
@@ -28,23 +33,9 @@ impl Queue for SqliteStore {
     }
 
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased> {
-        let (boot, clock, rules, incarnation) = (self.boot()?, self.clock.clone(), self.rules(), self.incarnation);
-        let leased = self
-            .writer
-            .last(move |tx, tally| {
-                let request = lease::Request {
-                    boot,
-                    wants: wants.clone(),
-                    limit,
-                    appetite,
-                    now: clock.now(),
-                    deadline: clock.boottime().plus(rules.lease),
-                    priority_aging: rules.priority_aging,
-                    incarnation,
-                };
-                Box::pin(async move { lease::lease(tx, &request, tally).await })
-            })
-            .await?;
+        let (boot, rules, incarnation) = (self.boot()?, self.rules(), self.incarnation);
+        let asked = lease::Asked { boot, wants, limit, appetite, rules, incarnation };
+        let leased = self.writer.lease(asked).await?;
         self.held.note(&leased.work);
         Ok(leased)
     }

@@ -36,6 +36,17 @@ pub(super) enum Whose<'a> {
     },
 }
 
+/// The leases to take back, with what follows for each.
+pub(super) const CRASHED: &str = "
+    CREATE TEMP TABLE IF NOT EXISTS crashed
+        (id INTEGER PRIMARY KEY, pipeline INTEGER, priority INTEGER, next_state TEXT,
+         successor INTEGER, moving INTEGER, suspect INTEGER)";
+
+/// Newer versions go on where the crashed one is over.
+pub(super) const UNBLOCK: &str = "
+    UPDATE jobs SET blocked_by = NULL
+    WHERE blocked_by IN (SELECT c.id FROM crashed AS c WHERE c.next_state <> 'pending')";
+
 pub(super) async fn take_back(
     tx: &mut SqliteConnection,
     whose: Whose<'_>,
@@ -46,26 +57,15 @@ pub(super) async fn take_back(
     gather(tx, whose, max_crashes).await?;
     sqlx::query(include_str!("sql/record_crashes.sql")).bind(now.as_millis()).execute(&mut *tx).await?;
     sqlx::query(include_str!("sql/end_crashed.sql")).bind(now.as_millis()).bind(max_crashes).execute(&mut *tx).await?;
-    sqlx::query(
-        "UPDATE jobs SET blocked_by = NULL
-         WHERE blocked_by IN (SELECT c.id FROM crashed AS c WHERE c.next_state <> 'pending')",
-    )
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query(UNBLOCK).execute(&mut *tx).await?;
     let recovery = summary(tx, now, tally).await?;
     sqlx::query("DELETE FROM crashed").execute(tx).await?;
     Ok(recovery)
 }
 
-/// Lists the leases to take back, with what follows for each, in a temporary table.
+/// Lists the leases to take back in [`CRASHED`].
 async fn gather(tx: &mut SqliteConnection, whose: Whose<'_>, max_crashes: u32) -> Result<()> {
-    sqlx::query(
-        "CREATE TEMP TABLE IF NOT EXISTS crashed
-            (id INTEGER PRIMARY KEY, pipeline INTEGER, priority INTEGER, next_state TEXT,
-             successor INTEGER, moving INTEGER, suspect INTEGER)",
-    )
-    .execute(&mut *tx)
-    .await?;
+    sqlx::query(CRASHED).execute(&mut *tx).await?;
     let (boot, lost) = match whose {
         Whose::DeadBoots { but } => (but, None),
         Whose::Lost { boot, claims } => {

@@ -1,22 +1,25 @@
 //! The end of an execution, guarded by job, state and fence.
 //!
-//! 1. One query finds, of the asked ends, those whose lease still stands; the others are *lease lost*.
-//! 2. A job whose newer version waits for it is never tried again: what would be another try becomes `skipped`.
-//! 3. States, history, output, what is known of the content, and the release of the newer version are written
+//! 1. A job is never tried again once a newer version came: what would be another try becomes `skipped`. Only a file
+//!    on its way is brought to its end first.
+//! 2. The history is written for those whose lease still stands, and so counts them; only where some are missing is it
+//!    asked which. The others are *lease lost*.
+//! 3. States, output, what is known of the content, and the release of the newer version are written
 //!    as a handful of set-based statements.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
-use super::super::queue::{Settled, Settlement};
+use super::super::queue::{Content, Settled, Settlement};
+use super::bulk::{Bulk, Values};
 use super::tally::{End, Tally};
 use super::wire;
 use crate::clock::{Clock, Timestamp, millis};
-use crate::job::{JobId, SkipReason, StateName, Verdict};
+use crate::job::{Digest, JobId, SkipReason, StateName, Verdict};
 
 /// Writes ends of executions.
 #[derive(Debug)]
@@ -24,16 +27,8 @@ pub(super) struct Ends {
     clock: Arc<dyn Clock>,
 }
 
-/// What the table says about an execution whose lease stands.
-struct Held {
-    source: i64,
-    pipeline: i64,
-    priority: i64,
-    successor: Option<i64>,
-}
-
-/// A row of the update: the job's new facts.
-#[derive(Default, Serialize)]
+/// A row of the update and one of the history: the job's new facts.
+#[derive(Default)]
 struct JobEnd<'a> {
     id: i64,
     fence: i64,
@@ -45,8 +40,8 @@ struct JobEnd<'a> {
     deferred: bool,
     reason: Option<&'static str>,
     superseded_by: Option<i64>,
-    size: Option<u64>,
-    digest: Option<String>,
+    size: Option<i64>,
+    digest: Option<Digest>,
     clear_error: bool,
     error_kind: Option<&'static str>,
     error_message: Option<&'a str>,
@@ -55,6 +50,22 @@ struct JobEnd<'a> {
     duration_ms: i64,
     code: Option<i32>,
 }
+
+/// The newest versions, where they are others than those that end.
+static SUCCESSORS: Bulk = Bulk::new(include_str!("sql/successors.sql"), 3);
+static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql"), 9);
+static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
+static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
+static NOTE_CONTENT: Bulk = Bulk::new(include_str!("sql/note_content.sql"), 8);
+static END_JOBS: Bulk = Bulk::new(include_str!("sql/end_jobs.sql"), 15);
+static UNBLOCK: Bulk = Bulk::new(include_str!("sql/unblock.sql"), 2);
+/// A file that could not be moved yet keeps its intent: the next attempt goes on there.
+static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (ROWS)", 1);
+
+/// Everything that a settle may run.
+#[cfg(test)]
+pub(super) static STATEMENTS: [&Bulk; 8] =
+    [&SUCCESSORS, &INSERT_ATTEMPTS, &STANDING, &KEEP_OUTPUTS, &NOTE_CONTENT, &END_JOBS, &UNBLOCK, &FORGET_INTENTS];
 
 impl Ends {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
@@ -72,128 +83,153 @@ impl Ends {
             return Ok(Vec::new());
         }
         let now = self.clock.now();
-        let held = held(tx, &ends).await?;
-        let mut rows = Rows::default();
+        let successors = successors(tx, &ends).await?;
+        let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors)).collect();
+        // The history first: it reads what the execution was before the job moves on, and counts the leases that stand.
+        let written = INSERT_ATTEMPTS.execute(tx, &[], &rows, JobEnd::bind_attempt).await?;
+        let stands = if wire::count(rows.len()) == i64::try_from(written).unwrap_or(i64::MAX) {
+            vec![true; rows.len()]
+        } else {
+            standing(tx, &rows).await?
+        };
+        let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(ends.len());
-        for (end, held) in ends.iter().zip(held) {
-            answers.push(match held {
-                None => Settled::LeaseLost,
-                Some(held) => Settled::As(rows.add(end, &held, now, tally)),
+        for ((end, row), stands) in ends.iter().zip(rows).zip(stands) {
+            answers.push(if stands {
+                Settled::As(effects.add(end, row, successors.contains_key(&end.lease.job().0), now, tally))
+            } else {
+                Settled::LeaseLost
             });
         }
-        rows.write(tx).await?;
+        effects.write(tx).await?;
         Ok(answers)
     }
 }
 
-async fn held(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<Vec<Option<Held>>> {
-    let asked: Vec<_> = ends.iter().map(|end| (end.lease.job(), end.lease.fence())).collect();
-    let rows = sqlx::query(
-        "SELECT asked.key, j.source, j.pipeline, j.priority, (SELECT b.id FROM jobs AS b WHERE b.blocked_by = j.id) AS successor
-         FROM json_each(?) AS asked
-         CROSS JOIN jobs AS j ON j.id = asked.value ->> 0 AND j.fence = asked.value ->> 1 AND j.state = 'running'",
-    )
-    .bind(wire::rows(&asked)?)
-    .fetch_all(tx)
-    .await?;
-    let mut held: Vec<Option<Held>> = ends.iter().map(|_| None).collect();
-    for row in &rows {
-        if let Some(slot) = held.get_mut(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX)) {
-            *slot = Some(read_held(row)?);
+/// The newest version of an execution's source, where that is another job.
+#[derive(Clone, Copy)]
+struct Successor {
+    id: i64,
+    /// The file of the execution that ends is on its way.
+    moving: bool,
+}
+
+/// By job, the newer version.
+async fn successors(tx: &mut SqliteConnection, ends: &[&Settlement]) -> Result<BTreeMap<i64, Successor>> {
+    let rows = SUCCESSORS
+        .fetch(tx, ends, |values, end| {
+            let place = end.lease.place();
+            values.push(end.lease.job().0).push(place.source).push(place.pipeline);
+        })
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, Successor { id: row.try_get(1)?, moving: row.try_get(2)? }))).collect()
+}
+
+/// Which of the leases still stand.
+async fn standing(tx: &mut SqliteConnection, rows: &[JobEnd<'_>]) -> Result<Vec<bool>> {
+    let asked: Vec<_> = rows.iter().enumerate().map(|(at, row)| (wire::count(at), row.id, row.fence)).collect();
+    let found = STANDING
+        .fetch(tx, &asked, |values, (at, id, fence)| {
+            values.push(*at).push(*id).push(*fence);
+        })
+        .await?;
+    let mut stands = vec![false; rows.len()];
+    for row in found {
+        let at = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
+        if let Some(stands) = stands.get_mut(at) {
+            *stands = true;
         }
     }
-    Ok(held)
+    Ok(stands)
 }
 
-fn read_held(row: &SqliteRow) -> Result<Held> {
-    Ok(Held {
-        source: row.try_get("source")?,
-        pipeline: row.try_get("pipeline")?,
-        priority: row.try_get("priority")?,
-        successor: row.try_get("successor")?,
-    })
-}
-
-/// What a transaction writes about the ends.
+/// What a transaction writes about the ends beside the history.
 #[derive(Default)]
-struct Rows<'a> {
+struct Effects<'a> {
     jobs: Vec<JobEnd<'a>>,
-    contents: Vec<(i64, i64, [i64; 5], String)>,
+    contents: Vec<(i64, i64, Content)>,
     outputs: Vec<(i64, &'a [u8])>,
-    unblocked: Vec<(i64, Option<String>)>,
+    unblocked: Vec<(i64, Option<Digest>)>,
 }
 
-impl<'a> Rows<'a> {
-    fn add(&mut self, end: &'a Settlement, held: &Held, now: Timestamp, tally: &mut Tally) -> StateName {
-        let (id, mut row) = (end.lease.job(), job_end(end));
-        if let (Some(successor), true) = (held.successor, row.finished_at.is_none()) {
-            row.state = StateName::Skipped.as_str();
-            (row.run_at, row.finished_at) = (None, Some(row.ended_at));
-            (row.reason, row.superseded_by) = (Some("superseded"), Some(successor));
-        }
-        let state = if row.state == "skipped" { StateName::Skipped } else { state_after(&end.verdict) };
-        let digest = end.content.map(|content| wire::hex(&content.digest.to_bytes()));
-        if let (Some(content), Some(digest)) = (&end.content, &digest) {
-            self.contents.push((held.source, id.0, wire::identity_columns(&content.identity), digest.clone()));
+impl<'a> Effects<'a> {
+    fn add(
+        &mut self,
+        end: &'a Settlement,
+        row: JobEnd<'a>,
+        newer: bool,
+        now: Timestamp,
+        tally: &mut Tally,
+    ) -> StateName {
+        let (id, place) = (end.lease.job().0, end.lease.place());
+        let state = if row.reason.is_some() { StateName::Skipped } else { state_after(&end.verdict) };
+        if let Some(content) = end.content {
+            self.contents.push((place.source, id, content));
         }
         if !end.output.is_empty() {
-            self.outputs.push((id.0, &end.output));
+            self.outputs.push((id, &end.output));
         }
-        if held.successor.is_some() {
-            self.unblocked.push((id.0, digest.filter(|_| end.verdict == Verdict::Complete)));
+        if newer && row.finished_at.is_some() {
+            let completed = end.content.filter(|_| end.verdict == Verdict::Complete);
+            self.unblocked.push((id, completed.map(|content| content.digest)));
             tally.unblocked();
         }
-        tally.moved(held.pipeline, held.priority, StateName::Running, state);
-        let busy_ms = millis(end.duration);
-        match &end.verdict {
-            Verdict::Complete => tally.ended(held.pipeline, now, End::Completed, busy_ms),
-            Verdict::Fail { .. } => tally.ended(held.pipeline, now, End::Failed, busy_ms),
-            Verdict::Retry { .. } => tally.ended(held.pipeline, now, End::Retried, busy_ms),
-            _ => {}
+        tally.moved(place.pipeline, place.priority, StateName::Running, state);
+        let how = match &end.verdict {
+            Verdict::Complete => Some(End::Completed),
+            Verdict::Fail { .. } => Some(End::Failed),
+            Verdict::Retry { .. } => Some(End::Retried),
+            _ => None,
+        };
+        if let Some(how) = how {
+            tally.ended(place.pipeline, now, how, row.duration_ms);
         }
         self.jobs.push(row);
         state
     }
 
     async fn write(&self, tx: &mut SqliteConnection) -> Result<()> {
-        if self.jobs.is_empty() {
-            return Ok(());
-        }
-        let jobs = wire::rows(&self.jobs)?;
-        // The history first: it reads what the execution was before the job moves on.
-        sqlx::query(include_str!("sql/insert_attempts.sql")).bind(&jobs).execute(&mut *tx).await?;
-        for (id, output) in &self.outputs {
-            sqlx::query(
-                "INSERT OR IGNORE INTO outputs (job, seq, output) SELECT id, executions, ?2 FROM jobs WHERE id = ?1",
-            )
-            .bind(id)
-            .bind(*output)
-            .execute(&mut *tx)
+        KEEP_OUTPUTS
+            .execute(tx, &[], &self.outputs, |values, (id, output)| {
+                values.push(*id).push(*output);
+            })
             .await?;
-        }
-        if !self.contents.is_empty() {
-            let sql = include_str!("sql/note_content.sql");
-            sqlx::query(sql).bind(wire::rows(&self.contents)?).execute(&mut *tx).await?;
-        }
-        sqlx::query(include_str!("sql/end_jobs.sql")).bind(&jobs).execute(&mut *tx).await?;
-        // A file that could not be moved yet keeps its intent: the next attempt goes on there.
-        sqlx::query(
-            "DELETE FROM dispositions
-             WHERE job IN (SELECT value ->> 'id' FROM json_each(?) WHERE value ->> 'finished_at' IS NOT NULL)",
-        )
-        .bind(&jobs)
-        .execute(&mut *tx)
-        .await?;
-        if !self.unblocked.is_empty() {
-            sqlx::query(
-                "UPDATE jobs SET blocked_by = NULL, baseline = coalesce(unhex(v.value ->> 1), baseline)
-                 FROM json_each(?) AS v WHERE jobs.blocked_by = v.value ->> 0",
-            )
-            .bind(wire::rows(&self.unblocked)?)
-            .execute(tx)
+        NOTE_CONTENT
+            .execute(tx, &[], &self.contents, |values, (source, id, content)| {
+                values.push(*source).push(*id);
+                for column in wire::identity_columns(&content.identity) {
+                    values.push(column);
+                }
+                values.push(wire::digest_column(Some(content.digest)));
+            })
             .await?;
-        }
+        END_JOBS.execute(tx, &[], &self.jobs, JobEnd::bind_job).await?;
+        let over: Vec<i64> = self.jobs.iter().filter(|job| job.finished_at.is_some()).map(|job| job.id).collect();
+        FORGET_INTENTS
+            .execute(tx, &[], &over, |values, id| {
+                values.push(*id);
+            })
+            .await?;
+        UNBLOCK
+            .execute(tx, &[], &self.unblocked, |values, (id, digest)| {
+                values.push(*id).push(wire::digest_column(*digest));
+            })
+            .await?;
         Ok(())
+    }
+}
+
+impl JobEnd<'_> {
+    fn bind_attempt(values: &mut Values, end: &Self) {
+        values.push(end.id).push(end.fence).push(end.outcome).push(end.spent).push(end.ended_at);
+        values.push(end.duration_ms).push(end.code).push(end.error_kind).push(end.error_message);
+    }
+
+    fn bind_job(values: &mut Values, end: &Self) {
+        values.push(end.id).push(end.fence).push(end.state).push(end.run_at).push(end.finished_at);
+        values.push(end.spent).push(end.deferred).push(end.reason).push(end.superseded_by).push(end.size);
+        values.push(wire::digest_column(end.digest)).push(end.clear_error).push(end.error_kind);
+        values.push(end.error_message).push(end.error_permanent);
     }
 }
 
@@ -208,8 +244,8 @@ const fn state_after(verdict: &Verdict) -> StateName {
     }
 }
 
-/// The job's new facts, as the verdict has them.
-fn job_end(end: &Settlement) -> JobEnd<'_> {
+/// The job's new facts, as the verdict has them; where a newer version came, there is no other try.
+fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>) -> JobEnd<'a> {
     let state = state_after(&end.verdict);
     let error = end.verdict.error();
     let mut row = JobEnd {
@@ -220,8 +256,8 @@ fn job_end(end: &Settlement) -> JobEnd<'_> {
         finished_at: state.is_final().then_some(end.finished_at.as_millis()),
         spent: end.verdict.spends(),
         deferred: matches!(end.verdict, Verdict::Defer { .. }),
-        size: end.content.map(|content| content.identity.size),
-        digest: end.content.map(|content| wire::hex(&content.digest.to_bytes())),
+        size: end.content.map(|content| content.identity.size.cast_signed()),
+        digest: end.content.map(|content| content.digest),
         clear_error: end.verdict == Verdict::Complete,
         error_kind: error.map(|error| error.kind.as_str()),
         error_message: error.map(|error| error.message.as_str()),
@@ -240,6 +276,11 @@ fn job_end(end: &Settlement) -> JobEnd<'_> {
             }
         }
         _ => {}
+    }
+    if let (Some(successor), None) = (successors.get(&row.id).filter(|newer| !newer.moving), row.finished_at) {
+        row.state = StateName::Skipped.as_str();
+        (row.run_at, row.finished_at) = (None, Some(row.ended_at));
+        (row.reason, row.superseded_by) = (Some("superseded"), Some(successor.id));
     }
     row
 }

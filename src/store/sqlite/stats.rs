@@ -21,7 +21,7 @@ const PAGE: i64 = 10_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// Executions after a number, oldest first. A person's `retry` has a row too, and is no execution.
-const EXECUTIONS: &str = "
+pub(super) const EXECUTIONS: &str = "
     SELECT id, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms
     FROM attempts
     WHERE id > ?1

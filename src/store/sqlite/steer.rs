@@ -64,17 +64,16 @@ impl SqliteStore {
     }
 }
 
+/// ?1: the job.
+pub(super) const NAMED: &str = "
+    SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
+    FROM jobs AS j
+    LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
+    LEFT JOIN dispositions AS d ON d.job = j.id
+    WHERE j.id = ?1";
+
 async fn look_up(tx: &mut SqliteConnection, id: JobId) -> Result<Option<Named>> {
-    let row = sqlx::query(
-        "SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
-         FROM jobs AS j
-         LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
-         LEFT JOIN dispositions AS d ON d.job = j.id
-         WHERE j.id = ?",
-    )
-    .bind(id.0)
-    .fetch_optional(tx)
-    .await?;
+    let row = sqlx::query(NAMED).bind(id.0).fetch_optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(Named {
         id,
@@ -124,7 +123,8 @@ async fn apply(
     }
 }
 
-/// A final job becomes pending with a fresh budget, unless its source has moved on.
+/// A final job becomes pending with a fresh budget, unless its source has moved on. An older version that still runs
+/// comes to its end first.
 async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
     if let Some(newer) = job.newest.filter(|newest| *newest != job.id.0) {
         return Ok(Steered::Refused(format!("a newer version of its source is job {newer}; retry that one")));
@@ -139,7 +139,12 @@ async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &
     .await?;
     sqlx::query(
         "UPDATE jobs SET state = 'pending', run_at = ?2, finished_at = NULL, first_started_at = NULL,
-                attempt = 0, deferrals = 0, crashes = 0, crashes_alone = 0
+                attempt = 0, deferrals = 0, crashes = 0, crashes_alone = 0,
+                blocked_by = coalesce(
+                    (SELECT r.id FROM jobs AS r
+                     WHERE r.source = jobs.source AND r.pipeline = jobs.pipeline AND r.state = 'running'),
+                    (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
+                     WHERE m.source = jobs.source AND m.pipeline = jobs.pipeline))
          WHERE id = ?1",
     )
     .bind(job.id.0)

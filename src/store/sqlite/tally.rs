@@ -5,18 +5,30 @@ use std::collections::BTreeMap;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
-use super::wire;
+use super::bulk::Bulk;
+use super::catalog::Catalog;
 use crate::clock::Timestamp;
 use crate::job::StateName;
 
 /// A slot of the rates, in milliseconds.
 pub(super) const RATE_SLOT_MS: i64 = 10_000;
 
+static NEW_COUNTERS: Bulk = Bulk::new(include_str!("sql/new_counters.sql"), 3);
+static COUNT_JOBS: Bulk = Bulk::new(include_str!("sql/count_jobs.sql"), 4);
+static COUNT_ENDS: Bulk = Bulk::new(include_str!("sql/count_ends.sql"), 6);
+
+/// Everything that counting runs.
+#[cfg(test)]
+pub(super) static STATEMENTS: [&Bulk; 3] = [&NEW_COUNTERS, &COUNT_JOBS, &COUNT_ENDS];
+
+/// A counter's key: pipeline, state, level.
+pub(super) type Counter = (i64, &'static str, i64);
+
 /// What happened in a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// By pipeline, state and level.
-    jobs: BTreeMap<(i64, &'static str, i64), i64>,
+    jobs: BTreeMap<Counter, i64>,
     /// By slot and pipeline: completed, failed, retried, busy milliseconds.
     ends: BTreeMap<(i64, i64), [i64; 4]>,
     leasable: bool,
@@ -74,46 +86,29 @@ impl Tally {
     }
 
     /// Writes the deltas.
-    pub(super) async fn write(&self, tx: &mut SqliteConnection) -> Result<()> {
-        let jobs: Vec<_> = self
-            .jobs
-            .iter()
-            .filter(|(_, n)| **n != 0)
-            .map(|((pipeline, state, priority), n)| (pipeline, state, priority, n))
-            .collect();
-        if !jobs.is_empty() {
-            // The row comes into being at zero and is then changed, because the CHECK sees what an upsert would insert.
-            let rows = wire::rows(&jobs)?;
-            sqlx::query(
-                "INSERT OR IGNORE INTO counters (pipeline, state, priority, n)
-                 SELECT value ->> 0, value ->> 1, value ->> 2, 0 FROM json_each(?)",
-            )
-            .bind(&rows)
-            .execute(&mut *tx)
+    pub(super) async fn write(&self, tx: &mut SqliteConnection, catalog: &mut Catalog) -> Result<()> {
+        let moved: Vec<_> = self.jobs.iter().filter(|(_, n)| **n != 0).map(|(key, n)| (*key, *n)).collect();
+        let unknown: Vec<_> = moved.iter().map(|(key, _)| *key).filter(|key| !catalog.counts(key)).collect();
+        NEW_COUNTERS
+            .execute(tx, &[], &unknown, |values, (pipeline, state, priority)| {
+                values.push(*pipeline).push(*state).push(*priority);
+            })
             .await?;
-            sqlx::query(
-                "UPDATE counters SET n = n + d.delta
-                 FROM (SELECT value ->> 0 AS p, value ->> 1 AS s, value ->> 2 AS l, value ->> 3 AS delta FROM json_each(?)) AS d
-                 WHERE pipeline = d.p AND state = d.s AND priority = d.l",
-            )
-            .bind(&rows)
-            .execute(&mut *tx)
+        COUNT_JOBS
+            .execute(tx, &[], &moved, |values, ((pipeline, state, priority), n)| {
+                values.push(*pipeline).push(*state).push(*priority).push(*n);
+            })
             .await?;
-        }
-        let ends: Vec<_> = self.ends.iter().map(|((slot, pipeline), counts)| (slot, pipeline, counts)).collect();
-        if !ends.is_empty() {
-            sqlx::query(
-                "INSERT INTO rates (slot, pipeline, completed, failed, retried, busy_ms)
-                 SELECT value ->> 0, value ->> 1, value ->> '$[2][0]', value ->> '$[2][1]', value ->> '$[2][2]', value ->> '$[2][3]'
-                 FROM json_each(?) WHERE true
-                 ON CONFLICT (slot, pipeline) DO UPDATE SET
-                    completed = completed + excluded.completed, failed = failed + excluded.failed,
-                    retried = retried + excluded.retried, busy_ms = busy_ms + excluded.busy_ms",
-            )
-            .bind(wire::rows(&ends)?)
-            .execute(&mut *tx)
+        catalog.count(unknown);
+        let ends: Vec<_> = self.ends.iter().map(|(key, counts)| (*key, *counts)).collect();
+        COUNT_ENDS
+            .execute(tx, &[], &ends, |values, ((slot, pipeline), counts)| {
+                values.push(*slot).push(*pipeline);
+                for count in counts {
+                    values.push(*count);
+                }
+            })
             .await?;
-        }
         Ok(())
     }
 }

@@ -23,6 +23,15 @@ const CHECKPOINT_PATIENCE_MS: i64 = 500;
 /// How long a reading connection waits for a lock; readers hardly ever meet one in WAL mode.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// ?1: the source after which the page begins, ?2: at most so many. In the order of the key, so that the files of watches,
+/// which are the many, are not read.
+pub(super) const ADDED_FILES: &str = "
+    SELECT id, coalesce(path, identity) FROM sources
+    WHERE scope <= 0 AND presence = 'present'
+        AND (scope, identity) > (coalesce((SELECT scope FROM sources WHERE id = ?1), -2),
+                                 coalesce((SELECT identity FROM sources WHERE id = ?1), x''))
+    ORDER BY scope, identity LIMIT ?2";
+
 #[async_trait]
 impl Upkeep for SqliteStore {
     async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64> {
@@ -35,14 +44,8 @@ impl Upkeep for SqliteStore {
     }
 
     async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>> {
-        let rows = sqlx::query(
-            "SELECT id, coalesce(path, identity) FROM sources
-             WHERE id > ?1 AND scope <= 0 AND presence = 'present' ORDER BY id LIMIT ?2",
-        )
-        .bind(after)
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(self.readers())
-        .await?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = sqlx::query(ADDED_FILES).bind(after).bind(limit).fetch_all(self.readers()).await?;
         rows.iter().map(|row| Ok(AddedFile { source: row.try_get(0)?, path: wire::path(row.try_get(1)?) })).collect()
     }
 

@@ -6,7 +6,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
 use super::super::queue::{Gone, Vanished};
-use super::enqueue::{Numbers, parse, pipeline_ids, watch_ids};
+use super::catalog::{Numbers, pipeline_ids, watch_ids};
+use super::enqueue::parse;
 use super::tally::Tally;
 use super::wire;
 use crate::clock::Timestamp;
@@ -16,11 +17,26 @@ use crate::job::{JobId, StateName};
 struct Loss {
     source: i64,
     pipeline: i64,
-    /// The newest job: id, state, level, executions, blocker.
-    job: Option<(i64, StateName, i64, i64, Option<i64>)>,
+    /// The newest job: id, state, level, executions, whether its file is on its way.
+    job: Option<(i64, StateName, i64, i64, bool)>,
+    /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
+    in_the_way: Option<i64>,
     started: bool,
     version: i64,
 }
+
+/// ?1: the watch, ?2: relative to its root, ?3: the pipeline.
+pub(super) const LOSS: &str = "
+    SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions,
+           EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = j.id),
+           coalesce((SELECT r.id FROM jobs AS r
+                     WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
+                    (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
+                     WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way
+    FROM sources AS s
+    LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
+    LEFT JOIN jobs AS j ON j.id = t.job
+    WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'";
 
 pub(super) async fn vanish(
     tx: &mut SqliteConnection,
@@ -56,18 +72,8 @@ pub(super) async fn vanish(
 }
 
 async fn look_up(tx: &mut SqliteConnection, scope: i64, gone: &Gone, pipeline: i64) -> Result<Option<Loss>> {
-    let row = sqlx::query(
-        "SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions, j.blocked_by
-         FROM sources AS s
-         LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
-         LEFT JOIN jobs AS j ON j.id = t.job
-         WHERE s.scope = ?1 AND s.identity = ?2 AND s.presence = 'present'",
-    )
-    .bind(scope)
-    .bind(wire::path_bytes(&gone.relative))
-    .bind(pipeline)
-    .fetch_optional(tx)
-    .await?;
+    let row =
+        sqlx::query(LOSS).bind(scope).bind(wire::path_bytes(&gone.relative)).bind(pipeline).fetch_optional(tx).await?;
     let Some(row) = row else { return Ok(None) };
     let job = match row.try_get::<Option<i64>, _>(3)? {
         None => None,
@@ -80,10 +86,12 @@ async fn look_up(tx: &mut SqliteConnection, scope: i64, gone: &Gone, pipeline: i
         )),
     };
     let started = row.try_get::<Option<bool>, _>(2)?.unwrap_or(false) || job.is_some_and(|job| job.3 > 0);
-    Ok(Some(Loss { source: row.try_get(0)?, version: row.try_get(1)?, pipeline, job, started }))
+    let in_the_way = row.try_get("in_the_way")?;
+    Ok(Some(Loss { source: row.try_get(0)?, version: row.try_get(1)?, pipeline, job, in_the_way, started }))
 }
 
-/// A waiting job is superseded by its delete; one that was never started is moot without one.
+/// A waiting job is superseded by its delete; one that was never started is moot without one. One whose file is on its
+/// way is brought to its end first.
 async fn forget_waiting(
     tx: &mut SqliteConnection,
     loss: &Loss,
@@ -91,8 +99,8 @@ async fn forget_waiting(
     now: Timestamp,
     tally: &mut Tally,
 ) -> Result<()> {
-    let Some((id, state, priority, executions, _)) = loss.job else { return Ok(()) };
-    if !state.is_waiting() || (delete.is_none() && executions > 0) {
+    let Some((id, state, priority, executions, moving)) = loss.job else { return Ok(()) };
+    if !state.is_waiting() || moving || (delete.is_none() && executions > 0) {
         return Ok(());
     }
     sqlx::query(
@@ -117,12 +125,8 @@ async fn insert_delete(
     now: Timestamp,
     tally: &mut Tally,
 ) -> Result<()> {
-    let blocked_by = loss.job.and_then(|(job, state, _, _, blocker)| match state {
-        StateName::Running => Some(job),
-        state if state.is_waiting() => blocker,
-        _ => None,
-    });
-    let priority = gone.priority.number().max(loss.job.filter(|job| job.1.is_waiting()).map_or(0, |job| job.2));
+    let superseded = loss.job.filter(|(_, state, _, _, moving)| state.is_waiting() && !moving);
+    let priority = gone.priority.number().max(superseded.map_or(0, |job| job.2));
     sqlx::query(
         "INSERT INTO jobs (id, source, pipeline, version, op, priority, state, run_at, created_at, blocked_by, size)
          VALUES (?1, ?2, ?3, ?4, 'delete', ?5, 'pending', ?6, ?6, ?7, 0)",
@@ -133,7 +137,7 @@ async fn insert_delete(
     .bind(loss.version + 1)
     .bind(priority)
     .bind(now.as_millis())
-    .bind(blocked_by)
+    .bind(loss.in_the_way)
     .execute(&mut *tx)
     .await?;
     sqlx::query("UPDATE taken SET version = ?3, job = ?4, started = 1 WHERE source = ?1 AND pipeline = ?2")

@@ -35,13 +35,13 @@ macro_rules! numbers {
     };
 }
 
-const ALL: &str = numbers!("NOT INDEXED WHERE true");
-const RUNNING: &str = numbers!("INDEXED BY jobs_running WHERE state = 'running'");
-const RETRYING: &str = numbers!("INDEXED BY jobs_retrying WHERE state = 'retrying'");
-const FINAL: &str =
+pub(super) const ALL: &str = numbers!("NOT INDEXED WHERE true");
+pub(super) const RUNNING: &str = numbers!("INDEXED BY jobs_running WHERE state = 'running'");
+pub(super) const RETRYING: &str = numbers!("INDEXED BY jobs_retrying WHERE state = 'retrying'");
+pub(super) const FINAL: &str =
     numbers!("INDEXED BY jobs_final WHERE state = ?7 AND state IN ('completed', 'failed', 'cancelled', 'skipped')");
 /// Waiting jobs are in one of three indexes.
-const WAITING: [&str; 3] = [
+pub(super) const WAITING: [&str; 3] = [
     numbers!("INDEXED BY jobs_due WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2"),
     numbers!("INDEXED BY jobs_suspect WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2"),
     numbers!("INDEXED BY jobs_blocked WHERE blocked_by IS NOT NULL"),

@@ -50,6 +50,16 @@ pub(super) fn digest(bytes: Option<Vec<u8>>) -> Result<Option<Digest>> {
     }
 }
 
+/// A digest for its column.
+pub(super) fn digest_column(digest: Option<Digest>) -> Option<Vec<u8>> {
+    digest.map(|digest| digest.to_bytes().to_vec())
+}
+
+/// A number of rows for SQLite.
+pub(super) fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 /// The columns `dev, inode, size, mtime_ns, ctime_ns`. Device, inode and size are unsigned on disk; the table
 /// holds their bits.
 pub(super) fn identity_columns(identity: &FileIdentity) -> [i64; 5] {

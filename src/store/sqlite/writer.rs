@@ -2,13 +2,14 @@
 //!
 //! 1. Calls wait in a bounded channel. The task takes one, and whatever else waits: a lone caller never waits
 //!    for company, and while a commit syncs, the next group gathers.
-//! 2. A group is one transaction, in a fixed order: enqueues (one statement for all), ends of executions (one
-//!    statement for all), errands, leases. Leases come last and so see what the others made due.
+//! 2. A group is one transaction, in a fixed order: enqueues and ends of executions, each as a few statements for all
+//!    calls of the kind, then errands, then leases. Leases come last and so see what the others made due.
 //! 3. Callers are answered after the commit, and only a commit that succeeded counts.
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
 //!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
 //!    executions are then kept aside, because their work is done: they go into every further group, and are tried
-//!    by themselves with a growing pause. Nobody else waits for them.
+//!    by themselves with a growing pause. Nobody else waits for them. What is in the way is signalled, and told by
+//!    whoever listens.
 //! 5. After a failed commit the connection is replaced: sqlx's idea of its depth may be wrong by then.
 //! 6. No call is ever dropped half-way: callers may go away, the write goes on.
 
@@ -19,12 +20,14 @@ use futures_util::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
-use super::super::error::{Result, StoreError};
-use super::super::queue::{Enqueued, NewJob, Settled, Settlement};
+use super::super::error::{Obstacle, Result, StoreError};
+use super::super::queue::{Enqueued, Leased, Settled, Settlement};
 use super::Signals;
-use super::enqueue::Intake;
+use super::catalog::Catalog;
+use super::enqueue::{Intake, Offer};
+use super::kept::Kept;
+use super::lease::{Asked, Leases};
 use super::settle::Ends;
 use super::tally::Tally;
 
@@ -32,11 +35,6 @@ use super::tally::Tally;
 const WAITING_CALLS: usize = 1_024;
 /// Rows that one group takes at most, so that a commit stays short.
 const GROUP_ROWS: usize = 20_000;
-/// The first pause before a write that failed for want of room is tried again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before a write that failed for want of room is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
 /// The callers' end of the channel.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -50,27 +48,27 @@ pub struct WriterTask {
     calls: mpsc::Receiver<Call>,
     connection: Option<SqliteConnection>,
     options: SqliteConnectOptions,
-    intake: Intake,
-    ends: Ends,
+    scribe: Scribe,
     signals: Arc<Signals>,
     kept: Kept,
 }
 
-/// Ends of executions that found no room, or the lock in another process's hands.
-#[derive(Debug, Default)]
-struct Kept {
-    settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
-    pause: Duration,
-    retry_at: Option<Instant>,
+/// What writes a group.
+#[derive(Debug)]
+pub(super) struct Scribe {
+    pub intake: Intake,
+    pub ends: Ends,
+    pub leases: Leases,
+    pub catalog: Catalog,
 }
 
 /// One caller's request.
 #[derive(Debug)]
 enum Call {
-    Enqueue { jobs: Vec<NewJob>, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
+    Enqueue { offer: Offer, reply: oneshot::Sender<Result<Vec<Enqueued>>> },
     Settle { settlements: Vec<Settlement>, reply: oneshot::Sender<Result<Vec<Settled>>> },
     Errand(Box<dyn Errand>),
-    Last(Box<dyn Errand>),
+    Lease { asked: Asked, reply: oneshot::Sender<Result<Leased>> },
     Outside(Box<dyn Errand>),
 }
 
@@ -115,13 +113,11 @@ impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
         options: SqliteConnectOptions,
-        intake: Intake,
-        ends: Ends,
+        scribe: Scribe,
         signals: Arc<Signals>,
     ) -> (Self, WriterTask) {
         let (sender, calls) = mpsc::channel(WAITING_CALLS);
-        let task =
-            WriterTask { calls, connection: Some(connection), options, intake, ends, signals, kept: Kept::default() };
+        let task = WriterTask { calls, connection: Some(connection), options, scribe, signals, kept: Kept::default() };
         (Self { calls: std::sync::Mutex::new(Some(sender)) }, task)
     }
 
@@ -134,12 +130,17 @@ impl Writer {
         self.calls.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     }
 
-    pub(super) async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
-        self.call(|reply| Call::Enqueue { jobs, reply }).await
+    pub(super) async fn enqueue(&self, offer: Offer) -> Result<Vec<Enqueued>> {
+        self.call(|reply| Call::Enqueue { offer, reply }).await
     }
 
     pub(super) async fn settle(&self, settlements: Vec<Settlement>) -> Result<Vec<Settled>> {
         self.call(|reply| Call::Settle { settlements, reply }).await
+    }
+
+    /// Leases, after everything else of its group.
+    pub(super) async fn lease(&self, asked: Asked) -> Result<Leased> {
+        self.call(|reply| Call::Lease { asked, reply }).await
     }
 
     pub(super) async fn errand<T, F>(&self, body: F) -> Result<T>
@@ -148,15 +149,6 @@ impl Writer {
         F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
     {
         self.call(|reply| Call::Errand(closure(body, reply))).await
-    }
-
-    /// As [`Self::errand`], after everything else of its group.
-    pub(super) async fn last<T, F>(&self, body: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: for<'t> Fn(&'t mut SqliteConnection, &'t mut Tally) -> BoxFuture<'t, Result<T>> + Send + Sync + 'static,
-    {
-        self.call(|reply| Call::Last(closure(body, reply))).await
     }
 
     pub(super) async fn outside<T, F>(&self, body: F) -> Result<T>
@@ -183,25 +175,10 @@ where
     Box::new(Closure { body, output: None, reply })
 }
 
-impl Kept {
-    /// Resolves when what is kept shall be tried again; never where nothing is.
-    async fn due(&self) {
-        match self.retry_at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn postpone(&mut self) {
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-        self.retry_at = Some(Instant::now() + self.pause);
-    }
-}
-
 impl Call {
     fn rows(&self) -> usize {
         match self {
-            Self::Enqueue { jobs, .. } => jobs.len(),
+            Self::Enqueue { offer, .. } => offer.jobs.len(),
             Self::Settle { settlements, .. } => settlements.len(),
             _ => 1,
         }
@@ -211,7 +188,8 @@ impl Call {
         match self {
             Self::Enqueue { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply, .. } => drop(reply.send(Err(error))),
-            Self::Errand(errand) | Self::Last(errand) | Self::Outside(errand) => errand.answer(Err(error)),
+            Self::Lease { reply, .. } => drop(reply.send(Err(error))),
+            Self::Errand(errand) | Self::Outside(errand) => errand.answer(Err(error)),
         }
     }
 }
@@ -219,53 +197,57 @@ impl Call {
 /// The calls of one transaction, by kind.
 #[derive(Default)]
 struct Group {
-    enqueues: Vec<(Vec<NewJob>, oneshot::Sender<Result<Vec<Enqueued>>>)>,
+    enqueues: Vec<(Offer, oneshot::Sender<Result<Vec<Enqueued>>>)>,
     settles: Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)>,
     errands: Vec<Box<dyn Errand>>,
-    last: Vec<Box<dyn Errand>>,
+    leases: Vec<(Asked, oneshot::Sender<Result<Leased>>)>,
 }
 
 /// What the merged statements of a group answered.
 struct Answers {
     enqueued: Vec<Enqueued>,
     settled: Vec<Settled>,
+    leased: Vec<Leased>,
     tally: Tally,
 }
 
 impl Group {
     fn add(&mut self, call: Call) {
         match call {
-            Call::Enqueue { jobs, reply } => self.enqueues.push((jobs, reply)),
+            Call::Enqueue { offer, reply } => self.enqueues.push((offer, reply)),
             Call::Settle { settlements, reply } => self.settles.push((settlements, reply)),
-            Call::Errand(errand) => self.errands.push(errand),
-            Call::Last(errand) | Call::Outside(errand) => self.last.push(errand),
+            Call::Lease { asked, reply } => self.leases.push((asked, reply)),
+            Call::Errand(errand) | Call::Outside(errand) => self.errands.push(errand),
         }
     }
 
     fn len(&self) -> usize {
-        self.enqueues.len() + self.settles.len() + self.errands.len() + self.last.len()
+        self.enqueues.len() + self.settles.len() + self.errands.len() + self.leases.len()
     }
 
     fn into_calls(self) -> Vec<Call> {
         let mut calls = Vec::with_capacity(self.len());
-        calls.extend(self.enqueues.into_iter().map(|(jobs, reply)| Call::Enqueue { jobs, reply }));
+        calls.extend(self.enqueues.into_iter().map(|(offer, reply)| Call::Enqueue { offer, reply }));
         calls.extend(self.settles.into_iter().map(|(settlements, reply)| Call::Settle { settlements, reply }));
         calls.extend(self.errands.into_iter().map(Call::Errand));
-        calls.extend(self.last.into_iter().map(Call::Last));
+        calls.extend(self.leases.into_iter().map(|(asked, reply)| Call::Lease { asked, reply }));
         calls
     }
 
     fn answer(self, answers: Answers) {
         let mut enqueued = answers.enqueued.into_iter();
-        for (jobs, reply) in self.enqueues {
-            drop(reply.send(Ok(enqueued.by_ref().take(jobs.len()).collect())));
+        for (offer, reply) in self.enqueues {
+            drop(reply.send(Ok(enqueued.by_ref().take(offer.jobs.len()).collect())));
         }
         let mut settled = answers.settled.into_iter();
         for (settlements, reply) in self.settles {
             drop(reply.send(Ok(settled.by_ref().take(settlements.len()).collect())));
         }
-        for errand in self.errands.into_iter().chain(self.last) {
+        for errand in self.errands {
             errand.answer(Ok(()));
+        }
+        for ((_, reply), leased) in self.leases.into_iter().zip(answers.leased) {
+            drop(reply.send(Ok(leased)));
         }
     }
 }
@@ -350,10 +332,12 @@ impl WriterTask {
 
     fn acknowledge(&mut self, group: Group, answers: Answers) {
         if self.kept.retry_at.take().is_some() {
-            tracing::info!("the database takes writes again");
             self.kept.pause = Duration::ZERO;
         }
-        self.signals.full.send_if_modified(|full| std::mem::replace(full, false));
+        self.note_obstacle(None);
+        if answers.enqueued.contains(&Enqueued::Full) {
+            self.signals.refused.send_modify(|n| *n = n.wrapping_add(1));
+        }
         let (leasable, moved) = (answers.tally.is_leasable(), !answers.tally.is_empty());
         group.answer(answers);
         if leasable {
@@ -364,11 +348,13 @@ impl WriterTask {
         }
     }
 
+    fn note_obstacle(&self, obstacle: Option<Obstacle>) {
+        self.signals.obstacle.send_if_modified(|known| std::mem::replace(known, obstacle) != obstacle);
+    }
+
     /// Keeps the ends of executions for later, and tells everybody else.
     fn keep_ends(&mut self, group: Group, error: &StoreError) {
-        if matches!(error, StoreError::Full) {
-            self.signals.full.send_if_modified(|full| !std::mem::replace(full, true));
-        }
+        self.note_obstacle(error.obstacle());
         for call in group.into_calls() {
             match call {
                 Call::Settle { settlements, reply } => self.kept.settles.push((settlements, reply)),
@@ -376,15 +362,13 @@ impl WriterTask {
             }
         }
         if !self.kept.settles.is_empty() {
-            if self.kept.retry_at.is_none() {
-                tracing::warn!(%error, "ends of executions can't be written yet; trying again until they can");
-            }
             self.kept.postpone();
         }
     }
 
     async fn write_outside(&mut self, mut errand: Box<dyn Errand>) -> Result<()> {
         let mut unused = Tally::default();
+        self.scribe.catalog.forget();
         let result = match self.connection().await {
             Ok(connection) => errand.run(connection, &mut unused).await,
             Err(error) => Err(error),
@@ -404,32 +388,41 @@ impl WriterTask {
     async fn transact(&mut self, group: &mut Group) -> Result<Answers> {
         self.connection().await?;
         let Some(mut connection) = self.connection.take() else { return Err(StoreError::Closed) };
-        let result = transaction(&mut connection, &self.intake, &self.ends, group).await;
+        let result = self.scribe.transaction(&mut connection, group).await;
         match &result {
             // A failed transaction may leave a connection whose depth sqlx counts wrongly.
-            Err(_) => drop(connection.close_hard().await),
+            Err(_) => {
+                self.scribe.catalog.forget();
+                drop(connection.close_hard().await);
+            }
             Ok(_) => self.connection = Some(connection),
         }
         result
     }
 }
 
-async fn transaction(
-    connection: &mut SqliteConnection,
-    intake: &Intake,
-    ends: &Ends,
-    group: &mut Group,
-) -> Result<Answers> {
-    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let mut tally = Tally::default();
-    let enqueued = intake.write(&mut tx, group.enqueues.iter().flat_map(|(jobs, _)| jobs), &mut tally).await?;
-    let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
-    for errand in group.errands.iter_mut().chain(&mut group.last) {
-        errand.run(&mut tx, &mut tally).await?;
+impl Scribe {
+    async fn transaction(&mut self, connection: &mut SqliteConnection, group: &mut Group) -> Result<Answers> {
+        let Self { intake, ends, leases, catalog } = self;
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let mut tally = Tally::default();
+        let offers = group.enqueues.iter().map(|(offer, _)| offer);
+        let enqueued = intake.write(&mut tx, offers, catalog, &mut tally).await?;
+        let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
+        for errand in &mut group.errands {
+            errand.run(&mut tx, &mut tally).await?;
+            // It may have changed anything.
+            catalog.forget();
+        }
+        let mut leased = Vec::with_capacity(group.leases.len());
+        for (asked, _) in &group.leases {
+            leased.push(leases.give(&mut tx, asked, catalog, &mut tally).await?);
+        }
+        tally.write(&mut tx, catalog).await?;
+        tx.commit().await?;
+        catalog.committed();
+        Ok(Answers { enqueued, settled, leased, tally })
     }
-    tally.write(&mut tx).await?;
-    tx.commit().await?;
-    Ok(Answers { enqueued, settled, tally })
 }
 
 fn refuse_all(group: Group, error: StoreError) -> StoreError {

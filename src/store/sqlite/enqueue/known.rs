@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::super::super::error::{Result, StoreError};
 use super::super::super::queue::NewJob;
+use super::super::bulk::Bulk;
 use super::super::wire;
 use super::Asked;
 use crate::clock::Timestamp;
@@ -23,6 +24,8 @@ pub(super) struct Known {
     /// The file as it was processed, while it is on its way to where `on_success` or `on_failure` send it.
     pub(super) moving: Option<FileIdentity>,
     pub(super) taken: Option<Taken>,
+    /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
+    pub(super) in_the_way: Option<i64>,
 }
 
 impl Known {
@@ -50,7 +53,6 @@ pub(super) struct TakenRow {
     pub(super) run_at: Timestamp,
     pub(super) executions: i64,
     pub(super) deferrals: i64,
-    pub(super) blocked_by: Option<i64>,
     pub(super) vanished: bool,
 }
 
@@ -85,10 +87,7 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.force {
         return Decision::Raise { op: Op::Modify };
     }
-    let came_back = !known.present
-        && taken.row.as_ref().is_none_or(|row| row.op == Op::Delete || row.vanished)
-        && known.current_digest().is_none();
-    if came_back {
+    if came_back(new, known, taken) {
         return Decision::Raise { op: Op::Add };
     }
     if new.identity == known.identity {
@@ -102,13 +101,29 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     }
 }
 
+/// Whether what is there now was never worked on, because it was gone when its turn came: whatever its content.
+fn came_back(new: &NewJob, known: &Known, taken: &Taken) -> bool {
+    match &taken.row {
+        None => !known.present && known.current_digest().is_none(),
+        Some(row) if row.vanished => !known.present || new.identity != known.identity,
+        Some(row) => !known.present && row.op == Op::Delete,
+    }
+}
+
 pub(super) const fn current(known: &Known, taken: &Taken, refresh: bool) -> Decision {
     if taken.version < known.version { Decision::AnotherPipeline } else { Decision::Same { refresh } }
 }
 
+/// What is known of each asked (scope, identity, pipeline), with its place in the question.
+pub(in crate::store::sqlite) static LOOK_UP: Bulk = Bulk::new(include_str!("../sql/look_up.sql"), 4);
+
 pub(super) async fn look_up(tx: &mut SqliteConnection, round: &[Asked<'_>]) -> Result<Vec<Option<Known>>> {
-    let keys: Vec<_> = round.iter().map(|asked| (asked.key.scope, &asked.key.identity, asked.key.pipeline)).collect();
-    let rows = sqlx::query(include_str!("../sql/look_up.sql")).bind(wire::rows(&keys)?).fetch_all(tx).await?;
+    let rows: Vec<_> = round.iter().enumerate().map(|(at, asked)| (wire::count(at), asked.key)).collect();
+    let rows = LOOK_UP
+        .fetch(tx, &rows, |values, (at, key)| {
+            values.push(*at).push(key.scope).push(key.identity).push(key.pipeline);
+        })
+        .await?;
     let mut known = vec![None; round.len()];
     for row in rows {
         let at = usize::try_from(row.try_get::<i64, _>("at")?).unwrap_or(usize::MAX);
@@ -136,7 +151,6 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
                     run_at: Timestamp::from_millis(row.try_get("job_run_at")?),
                     executions: row.try_get("job_executions")?,
                     deferrals: row.try_get("job_deferrals")?,
-                    blocked_by: row.try_get("job_blocked_by")?,
                     vanished: word("job_reason")?.as_deref() == Some("vanished"),
                 }),
             },
@@ -168,6 +182,7 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
             ])),
         },
         taken,
+        in_the_way: row.try_get("in_the_way")?,
     })
 }
 

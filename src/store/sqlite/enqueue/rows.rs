@@ -4,6 +4,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::super::error::Result;
 use super::super::super::queue::NewJob;
+use super::super::bulk::{Bulk, Values};
 use super::super::tally::Tally;
 use super::super::wire;
 use super::Asked;
@@ -14,68 +15,77 @@ use crate::job::{Digest, JobId, Op, SourceKey, StateName};
 /// The rows that a round writes.
 #[derive(Default)]
 pub(super) struct Plan<'a> {
-    pub(super) sources: Vec<(i64, i64, &'a str, Option<String>, [i64; 5], Option<String>, i64)>,
-    pub(super) touched: Vec<(i64, [i64; 5], i64, Option<String>, Option<String>)>,
-    pub(super) jobs: Vec<JobRow<'a>>,
-    pub(super) superseded: Vec<(i64, i64)>,
-    pub(super) noted: Vec<Noted>,
+    sources: Vec<SourceRow<'a>>,
+    touched: Vec<SourceRow<'a>>,
+    jobs: Vec<JobRow<'a>>,
+    superseded: Vec<(i64, i64)>,
+    taken: Vec<TakenRow>,
 }
 
 /// What `taken` holds of a source that was only noted.
 pub(super) const NO_JOB: i64 = 0;
 
-#[derive(serde::Serialize)]
-pub(super) struct Noted {
-    pub(super) source: i64,
-    pub(super) pipeline: i64,
-    pub(super) version: i64,
-    pub(super) id: i64,
-    pub(super) started: bool,
+/// A source as it was seen.
+struct SourceRow<'a> {
+    id: i64,
+    scope: i64,
+    identity: &'a [u8],
+    path: Option<&'a [u8]>,
+    file: [i64; 5],
+    digest: Option<Digest>,
+    version: i64,
 }
 
-#[derive(serde::Serialize)]
-pub(super) struct JobRow<'a> {
-    pub(super) id: i64,
-    pub(super) source: i64,
-    pub(super) pipeline: i64,
-    pub(super) version: i64,
-    pub(super) op: &'static str,
-    pub(super) priority: i64,
-    pub(super) run_at: i64,
-    pub(super) blocked_by: Option<i64>,
-    pub(super) size: u64,
-    pub(super) digest: Option<String>,
-    pub(super) metadata: Option<&'a str>,
-    pub(super) started: bool,
+/// A row of `jobs`.
+struct JobRow<'a> {
+    id: i64,
+    source: i64,
+    pipeline: i64,
+    version: i64,
+    op: &'static str,
+    priority: i64,
+    run_at: i64,
+    blocked_by: Option<i64>,
+    size: i64,
+    digest: Option<Digest>,
+    metadata: Option<&'a str>,
 }
+
+/// A row of `taken`.
+struct TakenRow {
+    source: i64,
+    pipeline: i64,
+    version: i64,
+    job: i64,
+    started: bool,
+}
+
+static INSERT_SOURCES: Bulk = Bulk::new(include_str!("../sql/insert_sources.sql"), 11);
+static TOUCH_SOURCES: Bulk = Bulk::new(include_str!("../sql/touch_sources.sql"), 9);
+static SUPERSEDE: Bulk = Bulk::new(include_str!("../sql/supersede.sql"), 2);
+static INSERT_JOBS: Bulk = Bulk::new(include_str!("../sql/insert_jobs.sql"), 11);
+static NOTE_TAKEN: Bulk = Bulk::new(include_str!("../sql/note_taken.sql"), 5);
+
+/// Everything that an enqueue may write.
+#[cfg(test)]
+pub(in crate::store::sqlite) static STATEMENTS: [&Bulk; 5] =
+    [&INSERT_SOURCES, &TOUCH_SOURCES, &SUPERSEDE, &INSERT_JOBS, &NOTE_TAKEN];
 
 impl<'a> Plan<'a> {
+    /// A source that nobody has heard of.
     pub(super) fn first(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
-        self.sources.push((
-            source,
-            asked.key.scope,
-            &asked.key.identity,
-            own_path(&asked.job.source),
-            wire::identity_columns(&asked.job.identity),
-            asked.job.digest.map(|digest| wire::hex(&digest.to_bytes())),
-            version,
-        ));
+        self.sources.push(SourceRow::seen(source, asked, version, asked.job.digest));
     }
 
     /// Known from now on, without a job.
     pub(super) fn note(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
         self.first(source, asked, version);
-        self.noted.push(Noted { source, pipeline: asked.key.pipeline, version, id: NO_JOB, started: false });
+        self.taken.push(TakenRow { source, pipeline: asked.key.pipeline, version, job: NO_JOB, started: false });
     }
 
+    /// A known source is there, as it is now.
     pub(super) fn touch(&mut self, source: i64, asked: &Asked<'a>, version: i64, digest: Option<Digest>) {
-        self.touched.push((
-            source,
-            wire::identity_columns(&asked.job.identity),
-            version,
-            digest.map(|digest| wire::hex(&digest.to_bytes())),
-            own_path(&asked.job.source),
-        ));
+        self.touched.push(SourceRow::seen(source, asked, version, digest));
     }
 
     #[expect(clippy::too_many_arguments, reason = "the columns of one row, named by the caller")]
@@ -91,7 +101,7 @@ impl<'a> Plan<'a> {
         tally: &mut Tally,
     ) {
         let older = known.and_then(|known| known.taken.as_ref());
-        let place = Place::after(older, asked.job, now);
+        let place = Place::after(known, asked.job, now);
         if let Some((older, from)) = place.supersedes {
             self.superseded.push((older.0, id));
             tally.moved(asked.key.pipeline, place.older_priority, from, StateName::Skipped);
@@ -106,59 +116,73 @@ impl<'a> Plan<'a> {
             priority: place.priority,
             run_at: place.run_at.as_millis(),
             blocked_by: place.blocked_by,
-            size: asked.job.identity.size,
-            digest: asked.job.digest.map(|digest| wire::hex(&digest.to_bytes())),
+            size: asked.job.identity.size.cast_signed(),
+            digest: asked.job.digest,
             metadata: asked.job.metadata.as_deref(),
-            started: older
-                .is_some_and(|older| older.started || older.row.as_ref().is_some_and(|row| row.executions > 0)),
         });
+        let started =
+            older.is_some_and(|older| older.started || older.row.as_ref().is_some_and(|row| row.executions > 0));
+        self.taken.push(TakenRow { source, pipeline: asked.key.pipeline, version, job: id, started });
     }
 
     pub(super) async fn write(&self, tx: &mut SqliteConnection, now: Timestamp) -> Result<()> {
-        if !self.sources.is_empty() {
-            let sql = include_str!("../sql/insert_sources.sql");
-            sqlx::query(sql).bind(wire::rows(&self.sources)?).execute(&mut *tx).await?;
-        }
-        if !self.touched.is_empty() {
-            let sql = include_str!("../sql/touch_sources.sql");
-            sqlx::query(sql).bind(wire::rows(&self.touched)?).execute(&mut *tx).await?;
-        }
-        if !self.superseded.is_empty() {
-            sqlx::query(
-                "UPDATE jobs SET state = 'skipped', reason = 'superseded', superseded_by = v.value ->> 1,
-                        finished_at = ?2, blocked_by = NULL
-                 FROM json_each(?1) AS v WHERE jobs.id = v.value ->> 0 AND jobs.state IN ('pending', 'retrying')",
-            )
-            .bind(wire::rows(&self.superseded)?)
-            .bind(now.as_millis())
-            .execute(&mut *tx)
+        let now = now.as_millis();
+        INSERT_SOURCES.execute(tx, &[], &self.sources, SourceRow::bind_new).await?;
+        TOUCH_SOURCES.execute(tx, &[], &self.touched, SourceRow::bind_touched).await?;
+        SUPERSEDE
+            .execute(tx, &[now], &self.superseded, |values, (older, newer)| {
+                values.push(*older).push(*newer);
+            })
             .await?;
-        }
-        if !self.noted.is_empty() {
-            sqlx::query(include_str!("../sql/note_taken.sql")).bind(wire::rows(&self.noted)?).execute(&mut *tx).await?;
-        }
-        if !self.jobs.is_empty() {
-            insert_jobs(tx, &wire::rows(&self.jobs)?, now).await?;
-        }
+        INSERT_JOBS.execute(tx, &[now], &self.jobs, JobRow::bind).await?;
+        NOTE_TAKEN.execute(tx, &[], &self.taken, TakenRow::bind).await?;
         Ok(())
     }
 }
 
-/// Inserts jobs and notes them as the newest of their sources.
-pub(super) async fn insert_jobs(tx: &mut SqliteConnection, rows: &str, now: Timestamp) -> Result<()> {
-    sqlx::query(include_str!("../sql/insert_jobs.sql")).bind(rows).bind(now.as_millis()).execute(&mut *tx).await?;
-    sqlx::query(include_str!("../sql/note_taken.sql")).bind(rows).execute(tx).await?;
-    Ok(())
-}
+impl<'a> SourceRow<'a> {
+    fn seen(id: i64, asked: &Asked<'a>, version: i64, digest: Option<Digest>) -> Self {
+        let path = match &asked.job.source {
+            SourceKey::Keyed { path, .. } => Some(wire::path_bytes(path)),
+            _ => None,
+        };
+        let file = wire::identity_columns(&asked.job.identity);
+        Self { id, scope: asked.key.scope, identity: asked.key.identity, path, file, digest, version }
+    }
 
-pub(super) fn own_path(source: &SourceKey) -> Option<String> {
-    match source {
-        SourceKey::Keyed { path, .. } => Some(wire::hex_path(path)),
-        _ => None,
+    fn bind_new(values: &mut Values, row: &Self) {
+        values.push(row.id).push(row.scope).push(row.identity).push(row.path);
+        row.bind_facts(values);
+    }
+
+    fn bind_touched(values: &mut Values, row: &Self) {
+        values.push(row.id).push(row.path);
+        row.bind_facts(values);
+    }
+
+    fn bind_facts(&self, values: &mut Values) {
+        for column in self.file {
+            values.push(column);
+        }
+        values.push(wire::digest_column(self.digest)).push(self.version);
     }
 }
 
-/// Where a new version stands in the queue, given the older one's job.
+impl JobRow<'_> {
+    fn bind(values: &mut Values, row: &Self) {
+        values.push(row.id).push(row.source).push(row.pipeline).push(row.version).push(row.op).push(row.priority);
+        values.push(row.run_at).push(row.blocked_by).push(row.size).push(wire::digest_column(row.digest));
+        values.push(row.metadata);
+    }
+}
+
+impl TakenRow {
+    fn bind(values: &mut Values, row: &Self) {
+        values.push(row.source).push(row.pipeline).push(row.version).push(row.job).push(row.started);
+    }
+}
+
+/// Where a new version stands in the queue, given what is known of the older ones.
 pub(super) struct Place {
     pub(super) priority: i64,
     pub(super) older_priority: i64,
@@ -168,29 +192,25 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn after(older: Option<&Taken>, new: &NewJob, now: Timestamp) -> Self {
+    pub(super) fn after(known: Option<&Known>, new: &NewJob, now: Timestamp) -> Self {
         let asked = new.run_at.unwrap_or(now);
         let mut place = Self {
             priority: new.priority.number(),
             older_priority: 0,
             run_at: asked,
-            blocked_by: None,
+            blocked_by: known.and_then(|known| known.in_the_way),
             supersedes: None,
         };
-        let Some(Taken { job, row: Some(row), .. }) = older else { return place };
-        match row.state {
-            StateName::Running => place.blocked_by = Some(job.0),
-            StateName::Pending | StateName::Retrying => {
-                place.supersedes = Some((*job, row.state));
-                place.older_priority = row.priority;
-                place.priority = place.priority.max(row.priority);
-                place.blocked_by = row.blocked_by;
-                // It takes over the place; but a wait that punished the old content does not bind the new one.
-                if row.state == StateName::Pending && row.deferrals == 0 {
-                    place.run_at = new.run_at.unwrap_or(row.run_at);
-                }
+        let Some(Known { taken: Some(Taken { job, row: Some(row), .. }), moving, .. }) = known else { return place };
+        // One whose file is on its way is brought to its end first.
+        if row.state.is_waiting() && moving.is_none() {
+            place.supersedes = Some((*job, row.state));
+            place.older_priority = row.priority;
+            place.priority = place.priority.max(row.priority);
+            // It takes over the place; but a wait that punished the old content does not bind the new one.
+            if row.state == StateName::Pending && row.deferrals == 0 {
+                place.run_at = new.run_at.unwrap_or(row.run_at);
             }
-            _ => {}
         }
         place
     }

@@ -1,17 +1,17 @@
 -- A deferral counts; any other end starts the deferrals anew. Any end that is no crash ends the row of crashes.
+WITH ended(job, fence, state, run_at, finished_at, spent, deferred, reason, superseded_by, size, digest,
+           clear_error, error_kind, error_message, error_permanent) AS (ROWS)
 UPDATE jobs SET
-    state = v.value ->> 'state',
-    run_at = coalesce(v.value ->> 'run_at', run_at),
-    finished_at = v.value ->> 'finished_at',
-    attempt = attempt + (v.value ->> 'spent'),
-    deferrals = CASE WHEN v.value ->> 'deferred' THEN deferrals + 1 ELSE 0 END,
+    state = v.state,
+    run_at = coalesce(v.run_at, jobs.run_at),
+    finished_at = v.finished_at,
+    attempt = attempt + v.spent,
+    deferrals = CASE WHEN v.deferred THEN deferrals + 1 ELSE 0 END,
     crashes = 0, crashes_alone = 0, boot = NULL, lease_deadline = NULL,
-    reason = v.value ->> 'reason', superseded_by = v.value ->> 'superseded_by',
-    size = coalesce(v.value ->> 'size', size), digest = coalesce(unhex(v.value ->> 'digest'), digest),
-    error_kind = CASE WHEN v.value ->> 'clear_error' THEN NULL ELSE coalesce(v.value ->> 'error_kind', error_kind) END,
-    error_message = CASE WHEN v.value ->> 'clear_error' THEN NULL
-                         ELSE coalesce(v.value ->> 'error_message', error_message) END,
-    error_permanent = CASE WHEN v.value ->> 'clear_error' THEN NULL
-                           ELSE coalesce(v.value ->> 'error_permanent', error_permanent) END
-FROM json_each(?) AS v
-WHERE jobs.id = v.value ->> 'id' AND jobs.fence = v.value ->> 'fence' AND jobs.state = 'running'
+    reason = v.reason, superseded_by = v.superseded_by,
+    size = coalesce(v.size, jobs.size), digest = coalesce(v.digest, jobs.digest),
+    error_kind = CASE WHEN v.clear_error THEN NULL ELSE coalesce(v.error_kind, jobs.error_kind) END,
+    error_message = CASE WHEN v.clear_error THEN NULL ELSE coalesce(v.error_message, jobs.error_message) END,
+    error_permanent = CASE WHEN v.clear_error THEN NULL ELSE coalesce(v.error_permanent, jobs.error_permanent) END
+FROM ended AS v
+WHERE jobs.id = v.job AND jobs.fence = v.fence AND jobs.state = 'running'

@@ -1,14 +1,19 @@
--- What is known of each asked (scope, identity, pipeline), with its place in the question.
-SELECT asked.key AS at,
+-- What is known of each asked (scope, identity, pipeline), with its place in the question. In the way is the job of
+-- the source that runs or has its file on its way: not always the newest, which may have been cancelled meanwhile.
+WITH asked(at, scope, identity, pipeline) AS (ROWS)
+SELECT asked.at AS at,
        s.id AS source, s.version, s.dev, s.inode, s.size, s.mtime_ns, s.ctime_ns,
        s.digest, s.digest_version, s.presence,
        t.version AS taken_version, t.job AS taken_job, t.started AS taken_started,
        j.state AS job_state, j.op AS job_op, j.priority AS job_priority, j.run_at AS job_run_at,
-       j.executions AS job_executions, j.deferrals AS job_deferrals, j.blocked_by AS job_blocked_by,
-       j.reason AS job_reason,
+       j.executions AS job_executions, j.deferrals AS job_deferrals, j.reason AS job_reason,
+       coalesce((SELECT r.id FROM jobs AS r
+        WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
+       (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
+        WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way,
        d.dev AS d_dev, d.inode AS d_inode, d.size AS d_size, d.mtime_ns AS d_mtime_ns, d.ctime_ns AS d_ctime_ns
-FROM json_each(?) AS asked
-CROSS JOIN sources AS s ON s.scope = asked.value ->> 0 AND s.identity = unhex(asked.value ->> 1)
-LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = asked.value ->> 2
+FROM asked
+CROSS JOIN sources AS s ON s.scope = asked.scope AND s.identity = asked.identity
+LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = asked.pipeline
 LEFT JOIN jobs AS j ON j.id = t.job
 LEFT JOIN dispositions AS d ON d.job = t.job

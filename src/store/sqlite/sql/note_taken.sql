@@ -1,5 +1,4 @@
 INSERT INTO taken (source, pipeline, version, job, started)
-SELECT value ->> 'source', value ->> 'pipeline', value ->> 'version', value ->> 'id', value ->> 'started'
-FROM json_each(?) WHERE true
+SELECT * FROM (ROWS) WHERE column1 IS NOT NULL
 ON CONFLICT (source, pipeline) DO UPDATE SET
     version = excluded.version, job = excluded.job, started = max(started, excluded.started)

@@ -1,14 +1,6 @@
--- The queue's promises, as sentences about what breaks them. ?1: at most so many sentences.
+-- The queue's promises, as sentences about what breaks them. ?1: at most so many sentences. Nothing is grouped or sorted,
+-- so that a check of any size needs no more memory than its page cache.
 
--- Counters equal what they count.
-SELECT printf('the counters say %d jobs of pipeline "%s" are %s at level %d; there are %d',
-              coalesce(c.n, 0), p.name, coalesce(c.state, j.state), coalesce(c.priority, j.priority), coalesce(j.n, 0))
-FROM (SELECT pipeline, state, priority, count(*) AS n FROM jobs GROUP BY pipeline, state, priority) AS j
-    FULL OUTER JOIN counters AS c
-        ON c.pipeline = j.pipeline AND c.state = j.state AND c.priority = j.priority
-    LEFT JOIN pipelines AS p ON p.id = coalesce(c.pipeline, j.pipeline)
-WHERE coalesce(c.n, 0) <> coalesce(j.n, 0)
-UNION ALL
 -- Who waits for another job will be released by it: it runs (or its file is on its way, which a next lease brings to
 -- its end), and is of the same source and pipeline.
 SELECT printf('job %d waits for job %d, which is not a running job of the same source: it would wait for ever',
@@ -18,12 +10,13 @@ FROM jobs AS w INDEXED BY jobs_blocked
 WHERE w.blocked_by IS NOT NULL
     AND ((r.state = 'running' OR r.id IN (SELECT job FROM dispositions)) AND r.source = w.source AND r.pipeline = w.pipeline) IS NOT TRUE
 UNION ALL
--- Two versions of one source never wait side by side.
-SELECT printf('jobs %d and %d wait side by side, though they are versions of one source', min(id), max(id))
-FROM jobs
-WHERE state IN ('pending', 'retrying')
-GROUP BY source, pipeline
-HAVING count(*) > 1
+-- Two versions of one source never wait side by side: a newer one waits behind an older whose file is on its way.
+SELECT printf('jobs %d and %d wait side by side, though they are versions of one source', older.id, newer.id)
+FROM jobs AS newer
+    JOIN jobs AS older INDEXED BY jobs_source ON older.source = newer.source AND older.id < newer.id
+WHERE older.pipeline = newer.pipeline
+    AND newer.state IN ('pending', 'retrying') AND newer.blocked_by IS NULL
+    AND older.state IN ('pending', 'retrying') AND older.blocked_by IS NULL
 UNION ALL
 -- A lease belongs to a boot that has not ended in order.
 SELECT printf('job %d runs, though the daemon that leased it stopped', j.id)

@@ -1,11 +1,11 @@
--- Rows: [id, [dev, inode, size, mtime, ctime], version, digest, own path]. The file is there, as it is now.
+-- The file is there, as it is now.
+WITH seen(id, path, dev, inode, size, mtime_ns, ctime_ns, digest, version) AS (ROWS)
 UPDATE sources SET
-    dev = v.value ->> '$[1][0]', inode = v.value ->> '$[1][1]', size = v.value ->> '$[1][2]',
-    mtime_ns = v.value ->> '$[1][3]', ctime_ns = v.value ->> '$[1][4]',
-    version = v.value ->> 2,
-    digest = unhex(v.value ->> 3),
-    digest_version = CASE WHEN v.value ->> 3 IS NOT NULL THEN v.value ->> 2 END,
-    path = coalesce(unhex(v.value ->> 4), sources.path),
+    dev = v.dev, inode = v.inode, size = v.size, mtime_ns = v.mtime_ns, ctime_ns = v.ctime_ns,
+    version = v.version,
+    digest = v.digest,
+    digest_version = CASE WHEN v.digest IS NOT NULL THEN v.version END,
+    path = coalesce(v.path, sources.path),
     presence = 'present', gone_at = NULL
-FROM json_each(?) AS v
-WHERE sources.id = v.value ->> 0
+FROM seen AS v
+WHERE sources.id = v.id

@@ -1,0 +1,79 @@
+//! The worker pool of the program, in this process: the real dispatcher on the real store, with a processor that does
+//! nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ingestd::clock::{Clock, SystemClock};
+use ingestd::job::{DigestAlgorithm, RetryPolicy};
+use ingestd::lifecycle::Pulses;
+use ingestd::processor::NoopProcessor;
+use ingestd::store::sqlite::SqliteStore;
+use ingestd::warnings::Warnings;
+use ingestd::worker::Aside;
+use ingestd::worker::attempt::Workshop;
+use ingestd::worker::dispatcher::Stops;
+use ingestd::worker::{Dispatcher, PipelineSettings, WorkerSettings};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::Bench;
+use crate::database::{self, PIPELINE};
+use crate::report::{Took, Watch};
+
+/// Jobs that may run at once.
+pub const CONCURRENCY: usize = 1_000;
+
+/// Lets the pool work until `n` jobs are completed; answers how long that took.
+pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (settings, watched) = watch::channel(Arc::new(noop(store.database_path())));
+    let workshop = Workshop {
+        queue: store.clone(),
+        dispositions: store.clone(),
+        clock: clock.clone(),
+        settings: watched,
+        aside: Aside::default(),
+    };
+    let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
+    let pulses = Pulses::default();
+    let entered = bench.runtime.enter();
+    let (dispatcher, handles) =
+        Dispatcher::new(workshop, stops.clone(), pulses.register("dispatcher"), Warnings::new(clock)).unwrap();
+    drop(entered);
+    let onlooker = database::look(store.database_path());
+    let mut completed = onlooker.prepare("SELECT coalesce(sum(n), 0) FROM counters WHERE state = 'completed'").unwrap();
+    let mut activity = store.activity();
+    bench.runtime.block_on(async {
+        let watch = Watch::start();
+        let working = bench.runtime.spawn(dispatcher.run());
+        while completed.query_row([], |row| row.get::<_, i64>(0)).unwrap() < n {
+            activity.changed().await.unwrap();
+        }
+        let took = watch.stop();
+        stops.draining.cancel();
+        working.await.unwrap().unwrap();
+        drop((settings, handles));
+        took
+    })
+}
+
+fn noop(database: &Path) -> WorkerSettings {
+    let pipeline = PipelineSettings {
+        processor: Arc::new(NoopProcessor),
+        concurrency: CONCURRENCY,
+        timeout: Duration::from_mins(5),
+        retry: RetryPolicy::default(),
+    };
+    WorkerSettings {
+        concurrency: None,
+        lease: Duration::from_mins(1),
+        digest: DigestAlgorithm::Blake3,
+        spool: database.with_file_name("spool"),
+        pipelines: BTreeMap::from([(PIPELINE.to_owned(), pipeline)]),
+        disposals: BTreeMap::new(),
+        follows: BTreeSet::new(),
+    }
+}

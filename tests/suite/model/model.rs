@@ -1,0 +1,328 @@
+//! The queue's semantics in memory: what is known of sources, and how a version becomes a job.
+//!
+//! This half is the intake's: enqueue and vanish. Executions and people are in `executions.rs`. Nothing here calls the
+//! code under test; the two share only the nouns (states, levels, operations). A [`Facts`] is what the model holds
+//! to be true and also what is read back from the tables, so that the two are compared by `==`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ingestd::job::{Op, StateName};
+
+use super::actions::{Look, Loss, Sighting};
+
+/// What tables and model both say. Times are milliseconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub jobs: BTreeMap<i64, Job>,
+    pub sources: BTreeMap<&'static str, Source>,
+    /// By source and pipeline.
+    pub taken: BTreeMap<(&'static str, &'static str), Taken>,
+    /// Ended executions: job, sequence number, outcome, spent, end.
+    pub history: Vec<(i64, i64, String, bool, i64)>,
+    pub paused: BTreeSet<&'static str>,
+    /// Ends of executions by the rates: completed, failed, retried.
+    pub rates: [i64; 3],
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    pub source: &'static str,
+    pub pipeline: &'static str,
+    pub version: i64,
+    pub op: Op,
+    pub priority: i64,
+    pub state: StateName,
+    pub run_at: i64,
+    pub created_at: i64,
+    pub first_started_at: Option<i64>,
+    pub started_at: Option<i64>,
+    pub finished_at: Option<i64>,
+    pub attempt: i64,
+    pub deferrals: i64,
+    pub executions: i64,
+    pub crashes: i64,
+    pub crashes_alone: i64,
+    pub fence: i64,
+    /// While it is leased: when the lease ended if it were never renewed, by boot time.
+    pub deadline: Option<i64>,
+    pub blocked_by: Option<i64>,
+    pub reason: Option<String>,
+    pub superseded_by: Option<i64>,
+    pub digest: Option<u8>,
+    /// What the version before it completed with, while this one waited for it.
+    pub baseline: Option<u8>,
+    pub error: Option<String>,
+    /// The file as it was processed, while it is on its way.
+    pub moving: Option<Look>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    pub version: i64,
+    pub look: Look,
+    /// Of the content of that version.
+    pub digest: Option<u8>,
+    pub presence: Presence,
+    pub gone_at: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Present,
+    Vanished,
+    /// We took it away ourselves.
+    Consumed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    pub version: i64,
+    pub job: i64,
+    pub started: bool,
+}
+
+/// The answer to a sighting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    New { id: i64, version: i64 },
+    Known { id: i64, state: StateName },
+    Unchanged,
+    NeedsDigest,
+}
+
+/// What the queue should hold.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub facts: Facts,
+    pub now: i64,
+    pub boottime: i64,
+    pub newest_job: i64,
+    /// When the leases of this boot end, as they were renewed.
+    pub deadlines: BTreeMap<i64, i64>,
+    /// Leases (job and fence) under which somebody still works, however late it is.
+    pub at_work: BTreeSet<(i64, i64)>,
+    /// The highest version of every source that was forgotten.
+    pub version_floor: i64,
+}
+
+impl Model {
+    pub fn enqueue(&mut self, seen: &Sighting, digest: Option<u8>) -> Answer {
+        let Some(source) = self.facts.sources.get(seen.source).cloned() else { return self.first(seen, digest) };
+        let key = (seen.source, seen.pipeline);
+        let taken = self.facts.taken.get(&key).cloned();
+        if seen.note_only {
+            if source.presence != Presence::Present {
+                self.see_again(seen, source.version, source.digest);
+            }
+            return self.as_known(key);
+        }
+        if source.presence == Presence::Consumed {
+            let moving = taken.and_then(|taken| self.facts.jobs.get(&taken.job)?.moving);
+            let is_the_old_one = moving.is_some_and(|old| old.mtime == seen.look.mtime) || source.look == seen.look;
+            return if is_the_old_one { self.as_known(key) } else { self.raise(seen, digest, Op::Add) };
+        }
+        let Some(taken) = taken else { return self.insert(seen, source.version, digest, Op::Add) };
+        if seen.force {
+            return self.raise(seen, digest, Op::Modify);
+        }
+        if self.came_back(&source, &taken, seen.look) {
+            return self.raise(seen, digest, Op::Add);
+        }
+        let same_look = source.look == seen.look;
+        match (digest, source.digest) {
+            _ if same_look => {}
+            (None, _) => return Answer::NeedsDigest,
+            (Some(new), Some(old)) if new == old => {}
+            (Some(_), _) => return self.raise(seen, digest, Op::Modify),
+        }
+        if taken.version < source.version {
+            return self.insert(seen, source.version, digest, Op::Add);
+        }
+        if !same_look || source.presence != Presence::Present {
+            self.see_again(seen, source.version, source.digest);
+        }
+        self.as_known(key)
+    }
+
+    /// Whether nothing of what is there now was ever worked on, because it was gone when that could have been.
+    fn came_back(&self, source: &Source, taken: &Taken, look: Look) -> bool {
+        let gone = source.presence != Presence::Present;
+        match self.facts.jobs.get(&taken.job) {
+            None => gone && source.digest.is_none(),
+            Some(job) if job.reason.as_deref() == Some("vanished") => gone || source.look != look,
+            Some(job) => gone && job.op == Op::Delete,
+        }
+    }
+
+    fn first(&mut self, seen: &Sighting, digest: Option<u8>) -> Answer {
+        let version = self.version_floor + 1;
+        let source = Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None };
+        self.facts.sources.insert(seen.source, source);
+        if seen.note_only {
+            let noted = Taken { version, job: 0, started: false };
+            self.facts.taken.insert((seen.source, seen.pipeline), noted);
+            return Answer::Unchanged;
+        }
+        self.insert(seen, version, digest, Op::Add)
+    }
+
+    fn as_known(&self, key: (&'static str, &'static str)) -> Answer {
+        let taken = self.facts.taken.get(&key);
+        match taken.and_then(|taken| Some((taken.job, self.facts.jobs.get(&taken.job)?))) {
+            Some((id, job)) => Answer::Known { id, state: job.state },
+            None => Answer::Unchanged,
+        }
+    }
+
+    fn see_again(&mut self, seen: &Sighting, version: i64, digest: Option<u8>) {
+        let source = Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None };
+        self.facts.sources.insert(seen.source, source);
+    }
+
+    fn raise(&mut self, seen: &Sighting, digest: Option<u8>, op: Op) -> Answer {
+        let version = self.facts.sources[seen.source].version + 1;
+        self.see_again(seen, version, digest);
+        self.insert(seen, version, digest, op)
+    }
+
+    fn insert(&mut self, seen: &Sighting, version: i64, digest: Option<u8>, op: Op) -> Answer {
+        let key = (seen.source, seen.pipeline);
+        let id = self.newest_job + 1;
+        let asked = seen.delay_s.map(|delay| self.now + delay * 1_000);
+        let older = self.newest(key);
+        let place = self.take_place(key, id);
+        let mut run_at = asked.unwrap_or(self.now);
+        // It takes over the place; a wait that punished the old content does not bind the new one.
+        if let Some(older) = older.filter(|job| place.superseded && job.state == StateName::Pending) {
+            run_at = asked.unwrap_or(if older.deferrals == 0 { older.run_at } else { run_at });
+        }
+        let job = Job {
+            digest,
+            op,
+            run_at,
+            blocked_by: place.blocked_by,
+            ..self.waiting(key, version, seen.priority.number().max(place.priority))
+        };
+        self.give_out(key, job);
+        Answer::New { id, version }
+    }
+
+    pub fn vanish(&mut self, loss: &Loss) -> Option<Option<i64>> {
+        let key = (loss.source, loss.pipeline);
+        let source = self.facts.sources.get(loss.source).filter(|source| source.presence == Presence::Present)?.clone();
+        let job = self.newest(key);
+        let started = self.facts.taken.get(&key).is_some_and(|taken| taken.started)
+            || job.as_ref().is_some_and(|job| job.executions > 0);
+        let mut delete = None;
+        if loss.wants_job && started {
+            let id = self.newest_job + 1;
+            let place = self.take_place(key, id);
+            let job = Job {
+                op: Op::Delete,
+                blocked_by: place.blocked_by,
+                ..self.waiting(key, source.version + 1, loss.priority.number().max(place.priority))
+            };
+            self.give_out(key, job);
+            delete = Some(id);
+        } else if job.is_some_and(|job| job.state.is_waiting() && job.executions == 0) {
+            self.skip(self.facts.taken[&key].job, "vanished", None, self.now);
+        }
+        let raised = i64::from(delete.is_some());
+        let digest = source.digest.filter(|_| delete.is_none());
+        let (version, presence, gone_at) = (source.version + raised, Presence::Vanished, Some(self.now));
+        self.facts.sources.insert(loss.source, Source { version, presence, gone_at, digest, ..source });
+        Some(delete)
+    }
+
+    /// Notes that a file is gone; what waits for it is left to its attempt.
+    pub fn note_absent(&mut self, name: &str) {
+        let now = self.now;
+        let source = self.facts.sources.get_mut(name).expect("a source that is known");
+        (source.presence, source.gone_at) = (Presence::Vanished, Some(now));
+    }
+
+    /// The newest job that the pipeline was given of the source, unless it was pruned.
+    pub fn newest(&self, key: (&'static str, &'static str)) -> Option<Job> {
+        self.facts.jobs.get(&self.facts.taken.get(&key)?.job).cloned()
+    }
+
+    /// Makes room for the version that becomes job `id`: what waits is superseded; what runs, or has its file on its
+    /// way, comes to its end first.
+    fn take_place(&mut self, key: (&'static str, &'static str), id: i64) -> Place {
+        let mut place = Place::default();
+        let waiting = |job: &Job| job.state.is_waiting() && job.moving.is_none();
+        if let Some(older) = self.newest(key).filter(waiting) {
+            place = Place { priority: older.priority, blocked_by: older.blocked_by, superseded: true };
+            self.skip(self.facts.taken[&key].job, "superseded", Some(id), self.now);
+        }
+        place.blocked_by = place.blocked_by.or_else(|| self.in_the_way(key));
+        place
+    }
+
+    /// The job of the source and pipeline that runs, or has its file on its way.
+    pub fn in_the_way(&self, key: (&'static str, &'static str)) -> Option<i64> {
+        let unfinished = |job: &Job| job.state == StateName::Running || job.moving.is_some();
+        self.facts.jobs.iter().find(|(_, job)| (job.source, job.pipeline) == key && unfinished(job)).map(|(id, _)| *id)
+    }
+
+    pub fn skip(&mut self, id: i64, reason: &str, by: Option<i64>, at: i64) {
+        let job = self.job(id);
+        (job.state, job.finished_at) = (StateName::Skipped, Some(at));
+        (job.reason, job.superseded_by) = (Some(reason.to_owned()), by);
+        job.blocked_by = None;
+    }
+
+    /// A job that waits from now on.
+    fn waiting(&self, (source, pipeline): (&'static str, &'static str), version: i64, priority: i64) -> Job {
+        Job {
+            source,
+            pipeline,
+            version,
+            op: Op::Add,
+            priority,
+            state: StateName::Pending,
+            run_at: self.now,
+            created_at: self.now,
+            first_started_at: None,
+            started_at: None,
+            finished_at: None,
+            attempt: 0,
+            deferrals: 0,
+            executions: 0,
+            crashes: 0,
+            crashes_alone: 0,
+            fence: 0,
+            deadline: None,
+            blocked_by: None,
+            reason: None,
+            superseded_by: None,
+            digest: None,
+            baseline: None,
+            error: None,
+            moving: None,
+        }
+    }
+
+    fn give_out(&mut self, key: (&'static str, &'static str), job: Job) {
+        self.newest_job += 1;
+        let older = self.facts.taken.get(&key);
+        let started = job.op == Op::Delete
+            || older.is_some_and(|older| {
+                older.started || self.facts.jobs.get(&older.job).is_some_and(|job| job.executions > 0)
+            });
+        self.facts.taken.insert(key, Taken { version: job.version, job: self.newest_job, started });
+        self.facts.jobs.insert(self.newest_job, job);
+    }
+
+    pub fn job(&mut self, id: i64) -> &mut Job {
+        self.facts.jobs.get_mut(&id).expect("a job that the model knows")
+    }
+}
+
+/// Where a new version stands.
+#[derive(Default)]
+struct Place {
+    priority: i64,
+    blocked_by: Option<i64>,
+    superseded: bool,
+}
