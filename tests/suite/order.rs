@@ -15,7 +15,7 @@ fn a_file_that_changes_all_the_time_is_processed_one_version_after_the_other_amo
     // `mkdir` succeeds for one alone.
     let script = format!(
         "case $INGESTD_PATH in */hot) mkdir {lock} || echo $INGESTD_JOB >> {together}; \
-         echo $INGESTD_JOB $(cat {{path}}) >> {ledger}; sleep 0.01; rmdir {lock};; esac",
+         echo $INGESTD_JOB $(cat {{path}}) >> {ledger}; sleep 0.1; rmdir {lock};; esac",
         lock = lock.display(),
         together = together.display(),
         ledger = ledger.display(),
@@ -26,9 +26,11 @@ fn a_file_that_changes_all_the_time_is_processed_one_version_after_the_other_amo
     place.ok(&["db", "migrate"]);
     let mut daemon = Daemon::start(&place);
     for change in 0..CHANGES {
-        let mut paths = vec![place.file("hot", change.to_string())];
-        paths.extend((0..others / CHANGES).map(|other| place.file(&format!("{change}-{other}"), change.to_string())));
-        let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        // Urgent: each version is due the moment that nothing is in its way.
+        let hot = place.file("hot", change.to_string());
+        place.ok(&["add", hot.to_str().unwrap(), "--priority", "urgent"]);
+        let other = |other| place.file(&format!("{change}-{other}"), change.to_string()).to_str().unwrap().to_owned();
+        let paths: Vec<String> = (0..others / CHANGES).map(other).collect();
         let added = place.feed(&["add", "-"], paths.join("\n").as_bytes());
         assert_eq!(added.ids().len(), paths.len(), "{added:?}");
     }
