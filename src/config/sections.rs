@@ -41,7 +41,7 @@ pub struct Database {
     pub busy_timeout: Duration,
     /// Connections that only read.
     pub readers: u32,
-    /// Page cache of each connection, in bytes.
+    /// Page cache of all connections together, in bytes.
     pub cache_bytes: u64,
 }
 

@@ -263,8 +263,8 @@ fn adopt(path: &Path) {
 }
 
 /// What every connection has.
-fn shared_options(database: &Database) -> SqliteConnectOptions {
-    let cache_kib = i64::try_from(database.cache_bytes / 1_024).unwrap_or(i64::MAX);
+fn shared_options(database: &Database, cache_bytes: u64) -> SqliteConnectOptions {
+    let cache_kib = i64::try_from(cache_bytes / 1_024).unwrap_or(i64::MAX);
     SqliteConnectOptions::new()
         .filename(&database.path)
         .create_if_missing(false)
@@ -278,11 +278,13 @@ fn shared_options(database: &Database) -> SqliteConnectOptions {
 }
 
 fn reading(database: &Database) -> SqliteConnectOptions {
-    shared_options(database).read_only(true).pragma("query_only", "on")
+    // The writer has one half, and the readers share the other: what people ask for rarely is the same page twice.
+    let share = database.cache_bytes / 2 / u64::from(database.readers.max(1));
+    shared_options(database, share).read_only(true).pragma("query_only", "on")
 }
 
 fn writing(database: &Database) -> SqliteConnectOptions {
-    shared_options(database)
+    shared_options(database, database.cache_bytes / 2)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(match database.durability {
