@@ -149,7 +149,7 @@ fn located(row: &SqliteRow) -> Result<Located, Unreadable> {
         SourceKey::Watched { watch, relative } => (Some(watch.clone()), relative.clone()),
         _ => (None, path.clone()),
     };
-    Ok(Located { key, watch, relative, path })
+    Ok(Located { key, watch, path, relative })
 }
 
 /// The columns that tell what a job is about; missing ones are NULL.

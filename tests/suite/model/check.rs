@@ -8,7 +8,7 @@ use ingestd::job::StateName;
 use rusqlite::Connection;
 
 use super::actions::{Look, PIPELINES, SOURCES};
-use super::model::{Facts, Job, Presence, Source, Taken};
+use super::semantics::{Facts, Job, Presence, Source, Taken};
 
 /// What the pipelines' retry policy allows.
 pub const MAX_ATTEMPTS: i64 = 3;

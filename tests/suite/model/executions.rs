@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ingestd::job::{Priority, SkipReason, StateName, Verdict};
 
 use super::actions::{Hand, Look, Old};
-use super::model::{Job, Model, Presence};
+use super::semantics::{Job, Model, Presence};
 
 /// How long a lease lasts.
 pub const LEASE_MS: i64 = 60_000;

@@ -12,7 +12,7 @@ use ingestd::store::{Content, Enqueued, Gone, NewJob, Settlement, StoreError, Wa
 
 use super::actions::{Ask, Ending, Look, Loss, SOURCES, Sighting, WATCHED};
 use super::check::MAX_ATTEMPTS;
-use super::model::Answer;
+use super::semantics::Answer;
 
 /// What a step tells of itself, or what is not as it should be.
 pub type Step = Result<String, String>;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ingestd::clock::{Clock, Timestamp};
+use ingestd::clock::{Boottime, Clock, Timestamp};
 use ingestd::job::{Op, SourceKey, StateName};
 use ingestd::store::{
     Appetite, Claim, Content, Disposition, Dispositions, Intent, Lease, Leased, NewJob, Queue, Settled, Settlement,
@@ -196,7 +196,7 @@ impl World {
     pub(super) async fn live(&mut self, pulses: u8) -> Step {
         for _ in 0..pulses {
             self.clock.advance(Duration::from_secs(20));
-            self.read_clock()?;
+            self.read_clock();
             self.renew_claims(self.held.iter().map(|(lease, _)| lease.claim()).collect()).await?;
         }
         self.reclaim().await
@@ -209,7 +209,7 @@ impl World {
     async fn renew_claims(&mut self, claims: Vec<Claim>) -> Step {
         let answers = self.store.renew(claims.clone()).await.map_err(failed)?;
         let expected: Vec<_> = claims.iter().map(|claim| self.model.renew(claim.job.0, claim.fence.0)).collect();
-        let found: Vec<_> = answers.into_iter().map(|deadline| deadline.map(|at| at.as_millis())).collect();
+        let found: Vec<_> = answers.into_iter().map(|deadline| deadline.map(Boottime::as_millis)).collect();
         same(&format!("renewal of {claims:?}"), &expected, &found)
     }
 

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::actions::{Action, End, Ending, Hand, Loss, Old, PIPELINES, Pick, SOURCES, Sighting, WATCHED};
 use super::check;
 use super::executions::{AGING_MS, LEASE_MS, MAX_CRASHES, Recovered, Steer};
-use super::model::{Answer, Facts, Model, Presence};
+use super::semantics::{Answer, Facts, Gone, Model, Presence};
 use super::terms::{KEYED_PATH, Step, enqueued, failed, gone, new_job, same};
 
 const START_MS: i64 = 1_800_000_000_000;
@@ -111,11 +111,11 @@ impl World {
             Action::Live { pulses } => self.live(*pulses).await,
             Action::Advance { seconds } => {
                 self.clock.advance(Duration::from_secs(*seconds));
-                self.read_clock()
+                Ok(self.read_clock())
             }
             Action::Step { seconds } => {
                 self.clock.step_wall(Timestamp::from_millis(self.model.now + seconds * 1_000));
-                self.read_clock()
+                Ok(self.read_clock())
             }
             Action::Crash { reboot } => self.crash(*reboot).await,
             Action::Restart => self.restart().await,
@@ -126,13 +126,9 @@ impl World {
         }
     }
 
-    pub(super) fn read_clock(&mut self) -> Step {
+    pub(super) fn read_clock(&mut self) -> String {
         (self.model.now, self.model.boottime) = (self.clock.now().as_millis(), self.clock.boottime().as_millis());
-        Ok(format!(
-            "wall clock {:+} s, boot time {} s",
-            (self.model.now - START_MS) / 1_000,
-            self.model.boottime / 1_000
-        ))
+        format!("wall clock {:+} s, boot time {} s", (self.model.now - START_MS) / 1_000, self.model.boottime / 1_000)
     }
 
     async fn enqueue(&mut self, sightings: &[Sighting], answer: bool, offer: bool) -> Step {
@@ -147,7 +143,7 @@ impl World {
             .collect();
         if answer && !asked.is_empty() {
             let answers = self.ask(&asked, offer, |_| true).await?;
-            told += &format!(", with digests {}", self.judge_enqueue(&asked, &answers, |_| true)?);
+            told = format!("{told}, with digests {}", self.judge_enqueue(&asked, &answers, |_| true)?);
         }
         self.model.room = None;
         Ok(told)
@@ -189,9 +185,9 @@ impl World {
         let found: Vec<_> = answers
             .into_iter()
             .map(|answer| match answer {
-                Vanished::Nothing => None,
-                Vanished::Noted => Some(None),
-                Vanished::New { id } => Some(Some(id.0)),
+                Vanished::Nothing => Gone::Nothing,
+                Vanished::Noted => Gone::Noted,
+                Vanished::New { id } => Gone::New(id.0),
             })
             .collect();
         same("vanish", &expected, &found)
@@ -211,7 +207,9 @@ impl World {
             .filter_map(|file| Some((file.source, name(file)?)))
             .collect();
         let noted = self.store.note_absent(gone.keys().copied().collect()).await.map_err(failed)?;
-        gone.values().for_each(|name| self.model.note_absent(name));
+        for name in gone.values() {
+            self.model.note_absent(name);
+        }
         same(&format!("{:?} noted as gone", gone.values()), &(gone.len() as u64), &noted)
     }
 
@@ -219,7 +217,7 @@ impl World {
         self.writer.abort();
         if reboot {
             self.clock = Arc::new(ManualClock::at(self.clock.now()));
-            self.read_clock()?;
+            self.read_clock();
         }
         let recovery = self.start().await?;
         let expected = self.model.take_back(false);
@@ -318,7 +316,7 @@ impl World {
             same(state.as_str(), &expected, &overview.total.in_state(state))?;
         }
         let left = self.store.left(PIPELINES.map(str::to_owned).to_vec()).await.map_err(failed)?;
-        let will_run = |job: &&super::model::Job| {
+        let will_run = |job: &&super::semantics::Job| {
             let (paused, state) = (self.model.facts.paused.contains(job.pipeline), job.state);
             let by_itself = job.deferrals > 0 || job.crashes > 0 || job.run_at <= self.model.now;
             let by_itself = by_itself || state == StateName::Retrying || job.blocked_by.is_some();

@@ -91,6 +91,14 @@ pub enum Answer {
     Full,
 }
 
+/// The answer to a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Nothing,
+    Noted,
+    New(i64),
+}
+
 /// What the queue should hold.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -226,9 +234,10 @@ impl Model {
         self.room.is_some_and(|room| waiting >= room) && !self.newest(key).is_some_and(|job| gives_way(&job))
     }
 
-    pub fn vanish(&mut self, loss: &Loss) -> Option<Option<i64>> {
+    pub fn vanish(&mut self, loss: &Loss) -> Gone {
         let key = (loss.source, loss.pipeline);
-        let source = self.facts.sources.get(loss.source).filter(|source| source.presence == Presence::Present)?.clone();
+        let present = |source: &&Source| source.presence == Presence::Present;
+        let Some(source) = self.facts.sources.get(loss.source).filter(present).cloned() else { return Gone::Nothing };
         let job = self.newest(key);
         let started = self.facts.taken.get(&key).is_some_and(|taken| taken.started)
             || job.as_ref().is_some_and(|job| job.executions > 0);
@@ -249,8 +258,8 @@ impl Model {
         let raised = i64::from(delete.is_some());
         let digest = source.digest.filter(|_| delete.is_none());
         let (version, presence, gone_at) = (source.version + raised, Presence::Vanished, Some(self.now));
-        self.facts.sources.insert(loss.source, Source { version, presence, gone_at, digest, ..source });
-        Some(delete)
+        self.facts.sources.insert(loss.source, Source { version, digest, presence, gone_at, ..source });
+        delete.map_or(Gone::Noted, Gone::New)
     }
 
     /// Notes that a file is gone; what waits for it is left to its attempt.
