@@ -39,7 +39,7 @@ const JOURNAL_SIZE_LIMIT: &str = "67108864";
 /// Rows that a connection's thread reads ahead of who asked: a page of a list, so that the two don't take turns by row.
 const ROWS_AHEAD: usize = 1_000;
 /// See [`refuse_damage`].
-const MOST_CHECKED_AT_START_BYTES: u64 = 64 << 20;
+const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 
 /// What the store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl SqliteStore {
 }
 
 /// A damaged database is not written to: what is left of it may still be salvaged. The check is linear in the size
-/// (a tenth of a second for 64 MiB), so a large one is left to the scheduled check.
+/// (some 0.15 s for 16 MiB, because it judges every CHECK of every row), so a large one is left to the scheduled check.
 async fn refuse_damage(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
     if std::fs::metadata(path).is_ok_and(|meta| meta.len() > MOST_CHECKED_AT_START_BYTES) {
         return Ok(());
