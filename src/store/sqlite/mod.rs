@@ -2,7 +2,8 @@
 //!
 //! 1. SQLite has one writer, so the process has one: a task that owns the write connection. Whatever calls wait
 //!    are written together, in one `BEGIN IMMEDIATE` transaction, and answered after its commit (`writer`).
-//! 2. Calls of one kind become one statement: the rows travel as one JSON array, and `json_each` unrolls them.
+//! 2. Calls of one kind become one statement: on the hot path the rows are parameters of a `VALUES` list (`bulk`),
+//!    elsewhere one JSON array that `json_each` unrolls (`wire`).
 //! 3. Reads have their own read-only connections and never wait for the writer.
 //! 4. Numbers of new rows are given out here and not by SQLite, so that no insert has to be read back.
 //! 5. Every change of a job's state is counted by a delta in the same transaction (`tally`).

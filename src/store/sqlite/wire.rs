@@ -1,5 +1,6 @@
-//! How rows travel into a statement: one JSON array of arrays, unrolled by `json_each`. JSON carries no raw
-//! bytes, so paths and digests go as hexadecimal and come back through `unhex`.
+//! Values as the tables hold them. Where a statement takes a few rows and is not hot, they travel as one JSON array of
+//! arrays that `json_each` unrolls; JSON carries no raw bytes, so paths and digests go as hexadecimal and come back
+//! through `unhex`.
 
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
