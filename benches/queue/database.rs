@@ -68,7 +68,8 @@ pub fn create(bench: &Bench, path: &Path, root: &Path) {
 /// Opens a database for raw SQLite, with the pragmas that `store/sqlite/open.rs` gives to the writer.
 pub fn connect(path: &Path) -> Connection {
     let connection = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).unwrap();
-    let cache_kib = settings(path).cache_bytes / 1_024;
+    // Half of it is the writer's.
+    let cache_kib = settings(path).cache_bytes / 2 / 1_024;
     let pragmas = format!(
         "PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = memory; PRAGMA foreign_keys = off;
          PRAGMA journal_mode = wal; PRAGMA synchronous = full; PRAGMA journal_size_limit = 67108864;"
