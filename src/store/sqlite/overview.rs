@@ -21,14 +21,14 @@ const MOST_ROWS: i64 = 100_000;
 pub(super) const COUNTERS: &str = "
     SELECT p.name, p.paused, c.state, c.priority, c.n
     FROM pipelines AS p LEFT JOIN counters AS c ON c.pipeline = p.id
-    LIMIT ?1";
+    LIMIT ?1 + 0";
 
 /// What ended in the slots of the longest window.
 pub(super) const ENDS: &str = "
     SELECT p.name, r.slot, r.completed, r.failed
     FROM rates AS r JOIN pipelines AS p ON p.id = r.pipeline
     WHERE r.slot >= ?1 AND r.slot <= ?2
-    LIMIT ?3";
+    LIMIT ?3 + 0";
 
 pub(super) const EARLIEST_DUE: &str = include_str!("sql/earliest_due.sql");
 

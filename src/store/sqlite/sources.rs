@@ -19,7 +19,7 @@ pub(super) const KNOWN: &str = "
 pub(super) const PRESENT: &str = "
     SELECT identity FROM sources
     WHERE scope = (SELECT id FROM watches WHERE name = ?1) AND identity > ?2 AND presence = 'present'
-    ORDER BY identity LIMIT ?3";
+    ORDER BY identity LIMIT ?3 + 0";
 
 #[async_trait]
 impl Sources for SqliteStore {
