@@ -159,7 +159,14 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     fn report() -> Report {
-        let daemon = Daemon { running: true, pid: Some(1), started_at: Some(NOW), version: None, stopped_at: None };
+        let daemon = Daemon {
+            running: true,
+            stopping: false,
+            pid: Some(1),
+            started_at: Some(NOW),
+            version: None,
+            stopped_at: None,
+        };
         let path = "/".to_owned();
         let database = Database { path, size_bytes: 0, wal_bytes: 0, schema_version: 1, last_backup_at: Some(NOW) };
         Report {

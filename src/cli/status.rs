@@ -112,7 +112,11 @@ fn daemon(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
     let text = match (daemon.running, daemon.started_at) {
         (true, _) => {
             let pid = daemon.pid.map(|pid| pid.to_string()).unwrap_or_default();
-            let up = screen.paint("running", Style::Green);
+            let up = if daemon.stopping {
+                screen.paint("stopping, once what runs has ended", Style::Yellow)
+            } else {
+                screen.paint("running", Style::Green)
+            };
             format!("{up}, process {pid}, version {version}, started {}", since(daemon.started_at))
         }
         (false, None) => "not running, and never ran; start it with `ingestd run`".to_owned(),
@@ -242,6 +246,7 @@ mod tests {
         Report {
             daemon: Daemon {
                 running: true,
+                stopping: false,
                 pid: Some(7),
                 started_at: Some(Timestamp::from_millis(1_700_000_000_000)),
                 version: Some("0.1.0".to_owned()),

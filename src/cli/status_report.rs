@@ -78,6 +78,8 @@ impl Serialize for Warning {
 pub struct Daemon {
     /// Whether it answers.
     pub running: bool,
+    /// Whether it stops, and waits for what still runs.
+    pub stopping: bool,
     /// Its process; null where none runs.
     pub pid: Option<u32>,
     /// Its start.
@@ -148,6 +150,7 @@ async fn daemon(live: Option<&LiveStatus>, stores: &Stores) -> Result<Daemon, Fa
     if let Some(live) = live {
         return Ok(Daemon {
             running: true,
+            stopping: live.stopping,
             pid: Some(live.pid),
             started_at: Some(Timestamp::from_millis(live.started_at_ms)),
             version: Some(live.version.clone()),
@@ -157,6 +160,7 @@ async fn daemon(live: Option<&LiveStatus>, stores: &Stores) -> Result<Daemon, Fa
     let boot = stores.browse.last_boot().await?;
     Ok(Daemon {
         running: false,
+        stopping: false,
         pid: None,
         started_at: boot.as_ref().map(|boot| boot.started_at),
         version: boot.as_ref().map(|boot| boot.version.clone()),

@@ -225,6 +225,9 @@ pub struct LiveStatus {
     pub version: String,
     /// Its start, in milliseconds since the epoch.
     pub started_at_ms: i64,
+    /// It stops, and waits for what still runs.
+    #[serde(default)]
+    pub stopping: bool,
     /// Every watch that it runs.
     pub watches: Vec<LiveWatch>,
     /// What a person should look at, the worst first.

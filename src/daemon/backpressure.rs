@@ -36,12 +36,14 @@ pub struct Backpressure {
 /// Keeps the gate until told to stop.
 pub async fn run(mut this: Backpressure) -> anyhow::Result<()> {
     loop {
-        match this.store.overview().await {
-            Ok(overview) => this.judge(&overview),
+        let counted = this.store.overview().await;
+        match &counted {
+            Ok(overview) => this.judge(overview),
             Err(error) => tracing::debug!(%error, "the counts could not be read"),
         }
         tokio::select! {
             () = this.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(APART), if counted.is_err() => {}
             changed = this.refused.changed() => if changed.is_err() { return Ok(()) } else { this.shut() },
             changed = this.activity.changed() => if changed.is_err() { return Ok(()) },
             changed = this.config.changed() => if changed.is_err() { return Ok(()) },

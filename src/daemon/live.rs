@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::House;
 use super::watches;
@@ -29,6 +30,7 @@ pub struct LiveDaemon {
     warnings: Warnings,
     activity: watch::Receiver<u64>,
     started_at: Timestamp,
+    draining: CancellationToken,
 }
 
 impl LiveDaemon {
@@ -47,6 +49,7 @@ impl LiveDaemon {
             warnings: house.warnings.clone(),
             activity: house.store.activity(),
             started_at: house.clock.now(),
+            draining: house.lifecycle.draining(),
         }
     }
 
@@ -124,6 +127,7 @@ impl Live for LiveDaemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at.as_millis(),
+            stopping: self.draining.is_cancelled(),
             watches: self.watches.status().await.into_iter().map(shown).collect(),
             warnings: self.warnings.list().into_iter().map(warning).collect(),
             running: self.running().await,

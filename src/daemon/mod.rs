@@ -146,7 +146,11 @@ impl House {
         self.recover().await?;
         let config = self.config.borrow().clone();
         let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
-        let settings = watch::Sender::new(Arc::new(wiring::worker_settings(&config, &self.clock, &self.warnings)?));
+        // A run that is to end does not wait for a destination that is away longer than its jobs' retries say.
+        let unbroken = options.once.then(|| wiring::without_breakers(&config));
+        let config_of_workers = unbroken.as_ref().unwrap_or(&config);
+        let workers = wiring::worker_settings(config_of_workers, &self.clock, &self.warnings)?;
+        let settings = watch::Sender::new(Arc::new(workers));
 
         let (watches, watching) = watches::Watches::new(self, settings.clone());
         watches.instruct_workers().await?;
@@ -179,7 +183,8 @@ impl House {
         let listener = Listener::bind(&config.database.path, config.database.mode)
             .with_context(|| format!("the control socket beside {} can't be made", config.database.path.display()))?;
         let hands = Arc::new(self.hands(Arc::new(live)));
-        let stop = self.lifecycle.draining();
+        // Also while what runs is let end: it can be looked at, and cancelled.
+        let stop = self.lifecycle.stopping_now();
         parts.spawn("control", async move { Ok(listener.serve(hands, stop).await?) });
 
         let channels = reload::Channels { settings, upkeep: upkeep_settings, lease, watching: watching.clone() };

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use super::watches::Handle;
 use super::{EXIT_DONE, EXIT_FAILED, House};
+use crate::gate::Shut;
 use crate::job::StateName;
 use crate::store::{Backlog as _, Browse as _, Overview};
 use crate::watch::Root;
 
 /// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// So often in a row is the gate found shut with nothing to do before that counts: it opens a moment after there is room.
+const STUCK_LOOKS: u32 = 50;
 /// Without a sign of change, how often the question is asked: only paused work could change without one.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -18,7 +21,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result<u8> {
     let begun = house.clock.now();
     let mut activity = house.store.activity();
-    let mut quiet = 0;
+    let (mut quiet, mut stuck) = (0, 0);
     loop {
         activity.mark_unchanged();
         let watches = watching.status().await;
@@ -27,6 +30,16 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         let left = house.store.left(pipelines).await?;
         if let Some(missing) = left.missing_program {
             tracing::error!("{missing}");
+            return Ok(EXIT_FAILED);
+        }
+        // Whoever waits without an end in sight shuts the gate for good.
+        let shut = house.gate.is_shut_for(Shut::TooManyWaiting) && !left.waiting && left.running == 0;
+        stuck = if shut { stuck + 1 } else { 0 };
+        if stuck == STUCK_LOOKS {
+            name_held_back(&house.store.overview().await?);
+            tracing::error!(
+                "queue.max_pending is reached by jobs that this run does not wait for; not all was taken in"
+            );
             return Ok(EXIT_FAILED);
         }
         quiet = if idle && !left.waiting && left.running == 0 { quiet + 1 } else { 0 };
@@ -42,7 +55,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
             tracing::info!(completed, failed, "everything found is done");
             return Ok(if failed == 0 && away == 0 { EXIT_DONE } else { EXIT_FAILED });
         }
-        let pause = if quiet == 1 { ASK_AGAIN } else { LONGEST_WAIT };
+        let pause = if quiet == 1 || stuck > 0 { ASK_AGAIN } else { LONGEST_WAIT };
         tokio::select! {
             changed = activity.changed(), if quiet == 0 => if changed.is_err() { return Ok(EXIT_FAILED) },
             () = watching.changed(), if quiet == 0 => {}

@@ -37,6 +37,15 @@ pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same, with breakers that never open.
+pub fn without_breakers(config: &Config) -> Config {
+    let mut config = config.clone();
+    for pipeline in config.pipelines.values_mut() {
+        pipeline.breaker.failures = 0;
+    }
+    config
+}
+
 /// The pool's settings, but for what the keeper of the watches adds. Fails where a processor can't be built, with the words of the configuration.
 pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warnings) -> anyhow::Result<WorkerSettings> {
     let children =

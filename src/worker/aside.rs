@@ -43,6 +43,9 @@ pub enum Unanswered {
     /// Nothing moved for so long.
     #[error("the filesystem has given no answer for {}", humantime::format_duration(*.0))]
     Hung(Duration),
+    /// Calls that hang have every thread.
+    #[error("other filesystems hang, and no thread is free to look at this one")]
+    Crowded,
     /// The call panicked.
     #[error("the call died ({0})")]
     Died(#[from] JoinError),
@@ -87,7 +90,7 @@ impl Aside {
         F: FnOnce(&Beat) -> T + Send + 'static,
     {
         let Ok(Ok(permit)) = timeout(patience, self.threads.clone().acquire_owned()).await else {
-            return Err(Unanswered::Hung(patience));
+            return Err(Unanswered::Crowded);
         };
         let mut waiting = begin(Some(permit), at_work, call);
         loop {
@@ -190,7 +193,7 @@ mod tests {
         aside.threads = Arc::new(Semaphore::new(1));
         let (go, wait) = mpsc::channel::<()>();
         drop(aside.read(work.clone(), SHORT, move |_| wait.recv()).await);
-        assert!(matches!(aside.read(work.clone(), SHORT, |_| ()).await, Err(Unanswered::Hung(_))));
+        assert!(matches!(aside.read(work.clone(), SHORT, |_| ()).await, Err(Unanswered::Crowded)));
         drop(go);
         while aside.read(work.clone(), SHORT, |_| ()).await.is_err() {}
     }

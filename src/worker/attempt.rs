@@ -187,6 +187,10 @@ impl Workshop {
             Err(error @ Unanswered::Hung(_)) => {
                 failed(ErrorKind::Timeout, format!("{} can't be read: {error}", work.path.display()))
             }
+            // Its own filesystem may well be healthy: nothing is spent.
+            Err(error @ Unanswered::Crowded) => {
+                Err(Outcome::Deferred { after: None, error: JobError::transient(ErrorKind::Io, error.to_string()) })
+            }
             Err(error) => failed(ErrorKind::Io, error.to_string()),
         }
     }

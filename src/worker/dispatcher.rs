@@ -319,7 +319,17 @@ impl Dispatcher {
             }
             self.start(lease, Arc::new(work), &settings, now);
         }
+        self.ask_throttles(&settings, appetite);
         next_due
+    }
+
+    /// When pipelines that are held back may start more, now that some of what they may has started.
+    fn ask_throttles(&mut self, settings: &WorkerSettings, appetite: Appetite) {
+        for (name, pipeline) in &settings.pipelines {
+            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
+            let more_at = pipeline.throttle.grant(free, appetite).more_at;
+            self.throttled_until = self.throttled_until.into_iter().chain(more_at).min();
+        }
     }
 
     fn start(&mut self, lease: Lease, work: Arc<Work>, settings: &WorkerSettings, now: Timestamp) {

@@ -195,6 +195,9 @@ impl Throttle {
 
     /// The pipeline is gone.
     pub fn retire(&self) {
+        // What still runs of it is no longer heard, or it would warn again.
+        let mut state = self.lock();
+        state.destination += 1;
         self.shared.warnings.clear(&self.shared.key());
     }
 

@@ -41,6 +41,23 @@ fn sigterm_lets_running_jobs_finish_and_starts_no_more() {
 }
 
 #[test]
+fn a_daemon_that_waits_for_what_runs_says_so_and_what_runs_can_be_cancelled() {
+    let place = Place::new();
+    let ledger = load(&place, "sleep 1000", "[shutdown]\ngrace = \"10m\"");
+    let mut daemon = Daemon::start(&place);
+    wait_until("three run", || ledger.entries().len() == 3);
+    daemon.signal(Signal::TERM);
+    wait_until("it says that it stops", || daemon.said("STOPPING=1") == 1);
+    let status = place.ok(&["status", "--json"]).json();
+    assert_eq!((&status["daemon"]["running"], &status["daemon"]["stopping"]), (&true.into(), &true.into()), "{status}");
+    for job in place.jobs().iter().filter(|job| job["state"] == "running") {
+        place.ok(&["cancel", &job["id"].to_string()]);
+    }
+    assert_eq!(daemon.exit_code(), 0);
+    assert_eq!((place.in_state("cancelled"), place.in_state("pending")), (3, 9));
+}
+
+#[test]
 fn what_outlasts_the_grace_time_is_released_with_nothing_spent() {
     let place = Place::new();
     let ledger = load(&place, "sleep 1000", "[shutdown]\ngrace = \"300ms\"");

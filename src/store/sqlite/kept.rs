@@ -30,6 +30,12 @@ impl Kept {
         }
     }
 
+    /// Hands over what is kept, which is then tried.
+    pub(super) fn take(&mut self) -> Vec<(Vec<Settlement>, oneshot::Sender<Result<Vec<Settled>>>)> {
+        self.retry_at = None;
+        std::mem::take(&mut self.settles)
+    }
+
     /// Tries again after a pause that grows.
     pub(super) fn postpone(&mut self) {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);

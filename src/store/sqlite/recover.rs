@@ -56,6 +56,7 @@ pub(super) async fn take_back(
 ) -> Result<Recovery> {
     gather(tx, whose, max_crashes).await?;
     sqlx::query(include_str!("sql/record_crashes.sql")).bind(now.as_millis()).execute(&mut *tx).await?;
+    sqlx::query(include_str!("sql/release_crashed.sql")).execute(&mut *tx).await?;
     sqlx::query(include_str!("sql/end_crashed.sql")).bind(now.as_millis()).bind(max_crashes).execute(&mut *tx).await?;
     sqlx::query(UNBLOCK).execute(&mut *tx).await?;
     let recovery = summary(tx, now, tally).await?;

@@ -308,8 +308,16 @@ impl WriterTask {
     }
 
     async fn write(&mut self, mut group: Group) -> Result<()> {
-        group.settles.append(&mut self.kept.settles);
+        group.settles.append(&mut self.kept.take());
         if group.len() == 0 {
+            return Ok(());
+        }
+        if let Err(error) = self.connection().await {
+            if error.is_fatal() {
+                return Err(refuse_all(group, error));
+            }
+            // Nothing was tried: what is done stays done until there is a connection again.
+            self.keep_ends(group, &error);
             return Ok(());
         }
         match self.transact(&mut group).await {
@@ -331,9 +339,7 @@ impl WriterTask {
     }
 
     fn acknowledge(&mut self, group: Group, answers: Answers) {
-        if self.kept.retry_at.take().is_some() {
-            self.kept.pause = Duration::ZERO;
-        }
+        self.kept.pause = Duration::ZERO;
         self.note_obstacle(None);
         if answers.enqueued.contains(&Enqueued::Full) {
             self.signals.refused.send_modify(|n| *n = n.wrapping_add(1));
@@ -386,7 +392,6 @@ impl WriterTask {
     }
 
     async fn transact(&mut self, group: &mut Group) -> Result<Answers> {
-        self.connection().await?;
         let Some(mut connection) = self.connection.take() else { return Err(StoreError::Closed) };
         let result = self.scribe.transaction(&mut connection, group).await;
         match &result {
