@@ -186,16 +186,14 @@ fn a_breaker_that_is_turned_off_never_opens() {
 }
 
 #[test]
-fn a_run_that_ends_by_itself_waits_for_an_open_breaker() {
-    let requests = std::sync::atomic::AtomicUsize::new(0);
-    let server =
-        Server::new(move |_, _| Answer::status(if requests.fetch_add(1, Ordering::SeqCst) < 5 { 500 } else { 200 }));
-    let keys = "breaker = { failures = 2, cooldown = \"100ms\", max_cooldown = \"200ms\" }";
-    let place = hook(&server, &format!("{keys}\n{RETRY}"));
+fn a_run_that_ends_by_itself_does_not_wait_for_a_destination_that_stays_away() {
+    let server = Server::always(Answer::status(500));
+    let place =
+        hook(&server, &format!("breaker = {{ failures = 2 }}\n{}", RETRY.replace("{ ", "{ max_attempts = 2, ")));
     fill(&place, "hook", "f", 6);
-    let output = place.exits(0, &["run", "--once"]);
-    assert!(output.stderr.contains("breaker open"), "{output:?}");
-    assert_eq!(place.in_state("completed"), 6);
+    let output = place.exits(1, &["run", "--once"]);
+    assert!(!output.stderr.contains("breaker open"), "{output:?}");
+    assert_eq!((place.in_state("failed"), server.received().len()), (6, 12));
 }
 
 #[test]
@@ -246,6 +244,20 @@ fn a_rate_is_kept_and_lets_a_burst_through() {
         let least = Duration::from_millis(200) * u32::try_from((before + 1).saturating_sub(2)).unwrap();
         assert!(*at - begun + ROUNDING >= least, "number {before} after {:?}", *at - begun);
     }
+}
+
+#[test]
+fn a_rate_is_used_while_earlier_jobs_still_run() {
+    let place = Place::new();
+    let ledger = Ledger::new(&place, "sleep 1000");
+    place.configure(&format!(
+        "[pipeline.slow]\nkind = \"exec\"\ncommand = {}\nconcurrency = 4\nrate = \"10/1s\"\nburst = 1\n\
+         [shutdown]\ngrace = \"0s\"\n",
+        ledger.command
+    ));
+    fill(&place, "slow", "f", 4);
+    let _daemon = Daemon::start(&place);
+    wait_until("all four run, though none has ended", || ledger.entries().len() == 4);
 }
 
 #[test]

@@ -141,7 +141,7 @@ async fn recovery_reads_the_leases_alone_and_finds_who_waited_by_index() {
         (include_str!("sql/gather_crashed.sql"), "INDEX jobs_leased"),
         (include_str!("sql/gather_crashed.sql"), "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
         (include_str!("sql/record_crashes.sql"), "SEARCH j USING INTEGER PRIMARY KEY"),
-        (include_str!("sql/release_crashed.sql"), "SEARCH jobs USING INTEGER PRIMARY KEY"),
+        (include_str!("sql/release_crashed.sql"), "LIST SUBQUERY"),
         (include_str!("sql/end_crashed.sql"), "INTEGER PRIMARY KEY"),
         (recover::UNBLOCK, "INDEX jobs_blocked (blocked_by=?)"),
     ])
