@@ -68,8 +68,9 @@ pub fn create(bench: &Bench, path: &Path, root: &Path) {
 /// Opens a database for raw SQLite, with the pragmas that `store/sqlite/open.rs` gives to the writer.
 pub fn connect(path: &Path) -> Connection {
     let connection = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).unwrap();
-    // Half of it is the writer's.
-    let cache_kib = settings(path).cache_bytes / 2 / 1_024;
+    // The readers and the writer share it.
+    let database = settings(path);
+    let cache_kib = database.cache_bytes / (u64::from(database.readers) + 1) / 1_024;
     let pragmas = format!(
         "PRAGMA cache_size = -{cache_kib}; PRAGMA temp_store = memory; PRAGMA foreign_keys = off;
          PRAGMA journal_mode = wal; PRAGMA synchronous = full; PRAGMA journal_size_limit = 67108864;"

@@ -264,7 +264,10 @@ impl Dispatcher {
                 Ok(Some(settled)) => report(settled)?,
                 Ok(None) => break,
                 Err(_) => {
-                    tracing::error!("the last ends of executions could not be written; those jobs will run again");
+                    tracing::error!(
+                        "the last ends of executions are not written yet; if they can't be before the exit, those jobs \
+                         run again"
+                    );
                     break;
                 }
             }

@@ -17,9 +17,8 @@ use sqlx::{Arguments as _, Encode, Sqlite, Type};
 
 use super::super::error::{Result, StoreError};
 
-/// The lengths of the list. A longer one would hardly be faster, and a prepared statement takes some 300 bytes for each
-/// parameter. With 31 columns the longest stays well below SQLite's 32 766 parameters.
-const LENGTHS: [usize; 5] = [1, 4, 16, 64, 256];
+/// The lengths of the list. The longest, with 31 columns, stays below SQLite's 32 766 parameters.
+const LENGTHS: [usize; 6] = [1, 4, 16, 64, 256, 1_024];
 
 /// A statement over many rows.
 #[derive(Debug)]

@@ -263,8 +263,10 @@ fn adopt(path: &Path) {
 }
 
 /// What every connection has.
-fn shared_options(database: &Database, cache_bytes: u64) -> SqliteConnectOptions {
-    let cache_kib = i64::try_from(cache_bytes / 1_024).unwrap_or(i64::MAX);
+fn shared_options(database: &Database) -> SqliteConnectOptions {
+    // The readers and the writer share what is allowed.
+    let share = database.cache_bytes / (u64::from(database.readers) + 1);
+    let cache_kib = i64::try_from(share / 1_024).unwrap_or(i64::MAX);
     SqliteConnectOptions::new()
         .filename(&database.path)
         .create_if_missing(false)
@@ -278,13 +280,11 @@ fn shared_options(database: &Database, cache_bytes: u64) -> SqliteConnectOptions
 }
 
 fn reading(database: &Database) -> SqliteConnectOptions {
-    // The writer has one half, and the readers share the other: what people ask for rarely is the same page twice.
-    let share = database.cache_bytes / 2 / u64::from(database.readers.max(1));
-    shared_options(database, share).read_only(true).pragma("query_only", "on")
+    shared_options(database).read_only(true).pragma("query_only", "on")
 }
 
 fn writing(database: &Database) -> SqliteConnectOptions {
-    shared_options(database, database.cache_bytes / 2)
+    shared_options(database)
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(match database.durability {
