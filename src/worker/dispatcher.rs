@@ -8,18 +8,19 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
-use super::running::{Handle, Running, RunningJob, StopReason};
+use super::command::{Command, Handles, obey};
+use super::running::{Handle, Running, StopReason};
 use super::settings::WorkerSettings;
 use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
-use crate::job::{ErrorKind, JobId, Verdict};
+use crate::job::{ErrorKind, Verdict};
 use crate::lifecycle::Pulse;
 use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
 use crate::warnings::{Severity, Warnings};
@@ -31,39 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// A lease this close to its end is given up rather than worked on.
 const LEASE_MARGIN: Duration = Duration::from_millis(500);
-/// Commands that may wait for the dispatcher.
-const WAITING_COMMANDS: usize = 64;
-
-/// What the rest of the daemon asks of the dispatcher.
-#[derive(Debug)]
-pub enum Command {
-    /// Stop these jobs, because a person cancelled them; answers how many of them run.
-    Cancel {
-        /// Which.
-        jobs: Vec<JobId>,
-        /// The answer.
-        reply: oneshot::Sender<usize>,
-    },
-    /// Stop what runs of these pipelines, spending nothing.
-    Interrupt {
-        /// Which.
-        pipelines: Vec<String>,
-        /// How many run.
-        reply: oneshot::Sender<usize>,
-    },
-    /// Tell what runs.
-    List {
-        /// The answer.
-        reply: oneshot::Sender<Vec<RunningJob>>,
-    },
-}
-
-/// The other stations' end of the dispatcher.
-#[derive(Clone, Debug)]
-pub struct Handles {
-    /// Bounded.
-    pub commands: mpsc::Sender<Command>,
-}
 
 /// When the pool stops.
 #[derive(Clone, Debug)]
@@ -119,7 +87,7 @@ impl Dispatcher {
     /// # Errors
     /// The process has too many files open for a timer.
     pub fn new(workshop: Workshop, stops: Stops, pulse: Pulse, warnings: Warnings) -> std::io::Result<(Self, Handles)> {
-        let (sender, commands) = mpsc::channel(WAITING_COMMANDS);
+        let (handles, commands) = Handles::new();
         let dispatcher = Self {
             workshop,
             commands,
@@ -141,7 +109,7 @@ impl Dispatcher {
             served: None,
             throttled_until: None,
         };
-        Ok((dispatcher, Handles { commands: sender }))
+        Ok((dispatcher, handles))
     }
 
     /// Works until told to stop and everything has ended.
@@ -438,21 +406,6 @@ impl Dispatcher {
         self.pause = Some(pause);
         self.quiesce = false;
         self.workshop.clock.now().plus(pause)
-    }
-}
-
-fn obey(running: &Running, command: Command) {
-    // Whoever asked may have gone away; the deed is done all the same.
-    match command {
-        Command::Cancel { jobs, reply } => {
-            let n = running.stop(StopReason::Cancelled, |work| jobs.contains(&work.job));
-            let _ = reply.send(n);
-        }
-        Command::Interrupt { pipelines, reply } => {
-            let n = running.stop(StopReason::Interrupted, |work| pipelines.contains(&work.pipeline));
-            let _ = reply.send(n);
-        }
-        Command::List { reply } => drop(reply.send(running.shown())),
     }
 }
 

@@ -16,6 +16,7 @@ mod alarm;
 mod aside;
 pub mod attempt;
 mod breaker;
+mod command;
 pub mod dispatcher;
 pub mod disposal;
 mod look;
@@ -27,7 +28,8 @@ mod throttle;
 mod told;
 
 pub use aside::Aside;
-pub use dispatcher::{Command, Dispatcher, Handles};
+pub use command::{Command, Handles};
+pub use dispatcher::Dispatcher;
 pub use running::RunningJob;
 pub use settings::{PipelineSettings, WorkerSettings};
 pub use throttle::{BreakerShown, BreakerState, RateShown, Throttle};
