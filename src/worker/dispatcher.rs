@@ -17,7 +17,8 @@ use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
 use super::command::{Command, Handles, obey};
 use super::running::{Handle, Running, StopReason};
-use super::settings::WorkerSettings;
+use super::settings::{PipelineSettings, WorkerSettings};
+use super::throttle::Grant;
 use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, Verdict};
@@ -255,8 +256,7 @@ impl Dispatcher {
         let appetite = if self.quiesce { Appetite::OneSuspect } else { Appetite::Regular };
         let mut wants = Vec::new();
         for (name, pipeline) in &settings.pipelines {
-            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
-            let grant = pipeline.throttle.grant(free, appetite);
+            let grant = grant(&self.running, name, pipeline, appetite);
             self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
             if grant.permits > 0 {
                 wants.push(Want { pipeline: name.clone(), permits: grant.permits });
@@ -297,8 +297,7 @@ impl Dispatcher {
     /// When pipelines that are held back may start more, now that some of what they may has started.
     fn ask_throttles(&mut self, settings: &WorkerSettings, appetite: Appetite) {
         for (name, pipeline) in &settings.pipelines {
-            let free = pipeline.concurrency.saturating_sub(self.running.of_pipeline(name));
-            let more_at = pipeline.throttle.grant(free, appetite).more_at;
+            let more_at = grant(&self.running, name, pipeline, appetite).more_at;
             self.throttled_until = self.throttled_until.into_iter().chain(more_at).min();
         }
     }
@@ -407,6 +406,11 @@ impl Dispatcher {
         self.quiesce = false;
         self.workshop.clock.now().plus(pause)
     }
+}
+
+/// How many of a pipeline's free permits count now.
+fn grant(running: &Running, name: &str, pipeline: &PipelineSettings, appetite: Appetite) -> Grant {
+    pipeline.throttle.grant(pipeline.concurrency.saturating_sub(running.of_pipeline(name)), appetite)
 }
 
 fn release(lease: Lease, now: Timestamp) -> Settlement {

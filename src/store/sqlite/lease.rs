@@ -304,13 +304,7 @@ fn read_disposition(row: &SqliteRow) -> Result<Disposition> {
         path: wire::path(row.try_get("path")?),
         private: wire::path(row.try_get("private")?),
         target: row.try_get::<Option<Vec<u8>>, _>("target")?.map(wire::path),
-        identity: wire::identity([
-            row.try_get("dev")?,
-            row.try_get("inode")?,
-            row.try_get("size")?,
-            row.try_get("mtime_ns")?,
-            row.try_get("ctime_ns")?,
-        ]),
+        identity: wire::identity_of(row)?,
         error,
     })
 }

@@ -87,7 +87,7 @@ impl Ends {
         let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors)).collect();
         // The history first: it reads what the execution was before the job moves on, and counts the leases that stand.
         let written = INSERT_ATTEMPTS.execute(tx, &[], &rows, JobEnd::bind_attempt).await?;
-        let stands = if wire::count(rows.len()) == i64::try_from(written).unwrap_or(i64::MAX) {
+        let stands = if usize::try_from(written) == Ok(rows.len()) {
             vec![true; rows.len()]
         } else {
             standing(tx, &rows).await?

@@ -6,6 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::super::error::{Result, StoreError};
 use crate::job::{Digest, FileIdentity};
@@ -71,6 +73,12 @@ pub(super) fn identity_columns(identity: &FileIdentity) -> [i64; 5] {
         identity.mtime_ns,
         identity.ctime_ns,
     ]
+}
+
+/// The identity in a row that has [`identity_columns`] under their own names.
+pub(super) fn identity_of(row: &SqliteRow) -> Result<FileIdentity> {
+    let column = |name| row.try_get::<i64, _>(name);
+    Ok(identity([column("dev")?, column("inode")?, column("size")?, column("mtime_ns")?, column("ctime_ns")?]))
 }
 
 /// Reads [`identity_columns`] back.

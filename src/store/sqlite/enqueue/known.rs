@@ -160,13 +160,7 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
     Ok(Known {
         source: row.try_get("source")?,
         version: row.try_get("version")?,
-        identity: wire::identity([
-            row.try_get("dev")?,
-            row.try_get("inode")?,
-            row.try_get("size")?,
-            row.try_get("mtime_ns")?,
-            row.try_get("ctime_ns")?,
-        ]),
+        identity: wire::identity_of(row)?,
         digest: wire::digest(row.try_get("digest")?)?,
         digest_version: row.try_get("digest_version")?,
         present: presence == "present",
