@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::config::{Config, Disposal, Watch, WatchMode};
+use crate::config::{Config, Dedupe, Disposal, OnRename, Watch, WatchMode, WatchOrder, show_size};
 use crate::job::{Job, JobError, JobId, Op, Priority, SkipReason, State, StateName};
 use crate::store::{Attempt, Counts, FailureGroup};
 
@@ -252,6 +252,20 @@ pub fn watch(watch: &Watch) -> Value {
         WatchMode::Native => "native",
         WatchMode::Poll => "poll",
     };
+    let order = match watch.order {
+        WatchOrder::Path => "path",
+        WatchOrder::Newest => "newest",
+        WatchOrder::Oldest => "oldest",
+    };
+    let on_rename = match watch.on_rename {
+        OnRename::Modify => "modify",
+        OnRename::Separate => "separate",
+        OnRename::Track => "track",
+    };
+    let dedupe = match watch.dedupe {
+        Dedupe::None => "none",
+        Dedupe::Content => "content",
+    };
     let span = |duration| humantime::format_duration(duration).to_string();
     serde_json::json!({
         "path": lossy(&watch.path),
@@ -270,6 +284,15 @@ pub fn watch(watch: &Watch) -> Value {
         "follow_symlinks": watch.follow_symlinks,
         "on_success": disposal(&watch.on_success),
         "on_failure": disposal(&watch.on_failure),
+        "max_depth": watch.max_depth.unwrap_or(0),
+        "min_size": show_size(watch.min_size_bytes),
+        "max_size": show_size(watch.max_size_bytes.unwrap_or(0)),
+        "min_age": span(watch.min_age),
+        "order": order,
+        "on_rename": on_rename,
+        "dedupe": dedupe,
+        "delete_brake": { "above": watch.delete_brake.above, "share": watch.delete_brake.share,
+            "wait": span(watch.delete_brake.wait) },
     })
 }
 
@@ -286,9 +309,30 @@ mod tests {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use super::*;
+    use crate::config::{DeleteBrake, watch_from_json};
     use crate::control::fake::{config, job};
+
+    #[test]
+    fn a_watch_is_shown_in_the_words_that_define_it() {
+        let changed = Watch {
+            max_depth: Some(3),
+            min_size_bytes: 1 << 10,
+            max_size_bytes: Some(1_500),
+            min_age: Duration::from_mins(90),
+            order: WatchOrder::Newest,
+            on_rename: OnRename::Separate,
+            dedupe: Dedupe::Content,
+            delete_brake: DeleteBrake { above: 5, share: 0.25, wait: Duration::ZERO },
+            on_success: Disposal::Move("/srv/done".into()),
+            ..Watch::of("/srv/in".into(), "p".to_owned())
+        };
+        for shown in [changed, Watch::of("/srv/in".into(), "p".to_owned())] {
+            assert_eq!(watch_from_json("inbox", &watch(&shown)).unwrap(), shown);
+        }
+    }
 
     #[test]
     fn a_job_has_the_promised_fields_in_the_promised_order() {

@@ -10,8 +10,9 @@ use globset::{ErrorKind, GlobBuilder, GlobMatcher};
 
 use super::layers::join;
 use super::report::Problem;
-use super::sections::{Disposal, Pipeline, Watch};
+use super::sections::Pipeline;
 use super::values::quote;
+use super::watch_section::{Disposal, Watch};
 
 /// Everything that is wrong with these watches, beyond what each key allows by itself:
 ///

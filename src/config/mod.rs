@@ -1,7 +1,7 @@
 //! The configuration, as the program means it: one section for each station, with its defaults.
 //!
 //! 1. `layers` merges what the user wrote (files, environment, flags), each value with its origin.
-//! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` by
+//! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` and `watch_section` by
 //!    the forms in `values`, and put in `secrets`.
 //! 3. `check` looks at how watches, pipelines and folders stand to each other.
 //! 4. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
@@ -20,6 +20,7 @@ mod sections;
 mod throttle;
 mod values;
 mod watch;
+mod watch_section;
 
 #[cfg(test)]
 mod tests;
@@ -32,11 +33,13 @@ pub use read::{Loaded, load, load_without_secrets};
 pub use report::{Origin, Problem, Report};
 pub use section::Setting;
 pub use sections::{
-    Backup, Body, Config, Database, Disposal, Durability, ExecPipeline, HttpPipeline, Log, LogFormat, Maintenance,
-    Pipeline, ProcessorKind, Queue, Retention, Shutdown, Watch, WatchEvents, WatchMode,
+    Backup, Body, Config, Database, Durability, ExecPipeline, HttpPipeline, Log, LogFormat, Maintenance, Pipeline,
+    ProcessorKind, Queue, Retention, Shutdown,
 };
 pub use throttle::{Breaker, Rate};
+pub use values::show_size;
 pub use watch::watch_from_json;
+pub use watch_section::{Dedupe, DeleteBrake, Disposal, OnRename, Watch, WatchEvents, WatchMode, WatchOrder};
 
 /// The annotated configuration file, with every key and its default, for `config init`.
 pub const fn reference() -> &'static str {

@@ -11,10 +11,9 @@ use super::database::{parse_url, user_state};
 use super::layers::Sources;
 use super::placeholders;
 use super::report::{Origin, Problem, Report};
-use super::sections::{
-    Config, Database, ExecPipeline, Log, Maintenance, Pipeline, ProcessorKind, Queue, Shutdown, Watch,
-};
+use super::sections::{Config, Database, ExecPipeline, Log, Maintenance, Pipeline, ProcessorKind, Queue, Shutdown};
 use super::values::quote;
+use super::watch_section::Watch;
 
 /// The name of the watch and of the pipeline.
 const NAME: &str = "quick";

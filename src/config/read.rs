@@ -15,12 +15,13 @@ use super::secrets::Secrets;
 use super::section::{Findings, Section, Setting};
 use super::sections::{
     Backup, Config, Database, Durability, Log, LogFormat, Maintenance, Pipeline, ProcessorKind, Queue, Retention,
-    Shutdown, Watch,
+    Shutdown,
 };
 use super::values::{
     self, CENTURY, DAY, SECOND, choice, duration, integer, limit, mode, optional_path, period, quote, size, text,
 };
 use super::watch;
+use super::watch_section::Watch;
 use crate::job::DigestAlgorithm;
 
 /// A configuration, and where each part of it comes from.

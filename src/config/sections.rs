@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::throttle::{Breaker, Rate};
-use crate::job::{DigestAlgorithm, Priority, RetryPolicy};
+use super::watch_section::Watch;
+use crate::job::{DigestAlgorithm, RetryPolicy};
 
 /// Everything. Only the composition root and the command line see it whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,78 +220,6 @@ pub enum Body {
     None,
 }
 
-/// `[watch.NAME]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Watch {
-    /// The folder, absolute.
-    pub path: PathBuf,
-    /// The pipeline that its files go through.
-    pub pipeline: String,
-    /// Whether folders in it count.
-    pub recursive: bool,
-    /// Globs relative to the root; empty: everything.
-    pub include: Vec<String>,
-    /// Globs relative to the root; these win.
-    pub exclude: Vec<String>,
-    /// Whether `.gitignore` and `.ingestdignore` are obeyed.
-    pub ignore_files: bool,
-    /// The level of its jobs.
-    pub priority: Priority,
-    /// Quiet time after the last write before a file counts as whole; zero: at its close.
-    pub settle: Duration,
-    /// A file is taken once a file with this suffix added to its name exists; empty: at once.
-    pub ready_suffix: String,
-    /// Which changes become jobs.
-    pub events: WatchEvents,
-    /// How changes are noticed.
-    pub mode: WatchMode,
-    /// How often a polled tree is walked.
-    pub poll_interval: Duration,
-    /// How often a native tree is walked, in case events were lost.
-    pub rescan_interval: Duration,
-    /// Whether symbolic links are followed.
-    pub follow_symlinks: bool,
-    /// What happens to the file after success.
-    pub on_success: Disposal,
-    /// What happens to the file after failure for good; never `Delete`.
-    pub on_failure: Disposal,
-}
-
-/// Which changes become jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WatchEvents {
-    /// New files.
-    pub add: bool,
-    /// New content.
-    pub modify: bool,
-    /// Files that are gone.
-    pub delete: bool,
-}
-
-/// How changes are noticed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WatchMode {
-    /// Native events, except where the filesystem sends none.
-    #[default]
-    Auto,
-    /// Native events.
-    Native,
-    /// Walks.
-    Poll,
-}
-
-/// What happens to a file after its processor.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Disposal {
-    /// It stays.
-    #[default]
-    Keep,
-    /// It goes away.
-    Delete,
-    /// It goes to this folder, absolute, under its relative path.
-    Move(PathBuf),
-}
-
 impl Config {
     /// The folder that holds the database and everything that belongs to it.
     pub fn state_directory(&self) -> PathBuf {
@@ -379,41 +308,5 @@ impl ExecPipeline {
     /// This command with every other key at its default.
     pub fn of(command: Vec<String>) -> Self {
         Self { command, env: BTreeMap::new(), cwd: None, permanent_exit_codes: vec![64, 65, 66, 67, 68, 76, 77, 78] }
-    }
-}
-
-impl Watch {
-    /// A watch on this folder with every other key at its default.
-    pub fn of(path: PathBuf, pipeline: String) -> Self {
-        const EXCLUDE: [&str; 10] = [
-            "**/.*",
-            "**/*~",
-            "**/*.part",
-            "**/*.partial",
-            "**/*.crdownload",
-            "**/*.tmp",
-            "**/*.swp",
-            "**/Thumbs.db",
-            "**/desktop.ini",
-            "**/@eaDir/**",
-        ];
-        Self {
-            path,
-            pipeline,
-            recursive: true,
-            include: Vec::new(),
-            exclude: EXCLUDE.iter().map(|glob| (*glob).to_owned()).collect(),
-            ignore_files: false,
-            priority: Priority::Normal,
-            settle: Duration::from_secs(1),
-            ready_suffix: String::new(),
-            events: WatchEvents { add: true, modify: true, delete: false },
-            mode: WatchMode::Auto,
-            poll_interval: Duration::from_secs(2),
-            rescan_interval: Duration::from_hours(1),
-            follow_symlinks: false,
-            on_success: Disposal::Keep,
-            on_failure: Disposal::Keep,
-        }
     }
 }

@@ -171,6 +171,17 @@ pub(super) fn size(range: RangeInclusive<u64>) -> Form<u64> {
     Form::new(allowed, parse, |bytes| quote(&show_size(*bytes)))
 }
 
+/// A size in bytes, of which 0 means that there is no limit.
+pub(super) fn size_limit() -> Form<Option<u64>> {
+    let Form { allowed, parse, .. } = size(0..=u64::MAX);
+    let show = |most: &Option<u64>| quote(&show_size(most.unwrap_or(0)));
+    Form::new(
+        format!("{allowed}; \"0B\": no limit"),
+        move |raw| Some(parse(raw)?).map(|bytes| (bytes > 0).then_some(bytes)),
+        show,
+    )
+}
+
 /// Permission bits of a file that its owner reads and writes, that nobody executes and strangers never write.
 pub(super) fn mode() -> Form<u32> {
     let parse = |raw: &Raw<'_>| {
@@ -276,7 +287,8 @@ pub(super) fn show_duration(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-fn show_size(bytes: u64) -> String {
+/// A size as it is written: in the largest binary unit that divides it.
+pub fn show_size(bytes: u64) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| bytes != 0 && bytes.is_multiple_of(1 << shift)) {
         Some((shift, unit)) => format!("{}{unit}", bytes >> shift),

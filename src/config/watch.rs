@@ -12,14 +12,25 @@ use super::layers::{Sources, Table, from_json, join};
 use super::report::{Origin, Problem, Report};
 use super::secrets::Secrets;
 use super::section::{Findings, Section, Setting, check_name};
-use super::sections::{Disposal, Watch, WatchEvents, WatchMode};
-use super::values::{self, CENTURY, SECOND, boolean, choice, duration, list, path, quote, text};
+use super::values::{
+    self, CENTURY, SECOND, boolean, choice, duration, integer, limit, list, number, path, period, quote, show_size,
+    size, size_limit, text,
+};
+use super::watch_section::{Dedupe, DeleteBrake, Disposal, OnRename, Watch, WatchEvents, WatchMode, WatchOrder};
 use crate::job::Priority;
 
 const PRIORITIES: [(&str, Priority); 4] =
     [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High), ("urgent", Priority::Urgent)];
 const MODES: [(&str, WatchMode); 3] =
     [("auto", WatchMode::Auto), ("native", WatchMode::Native), ("poll", WatchMode::Poll)];
+const ORDERS: [(&str, WatchOrder); 3] =
+    [("path", WatchOrder::Path), ("newest", WatchOrder::Newest), ("oldest", WatchOrder::Oldest)];
+const RENAMES: [(&str, OnRename); 3] =
+    [("modify", OnRename::Modify), ("separate", OnRename::Separate), ("track", OnRename::Track)];
+const DEDUPES: [(&str, Dedupe); 2] = [("none", Dedupe::None), ("content", Dedupe::Content)];
+/// A path has no more components than this: 4096 bytes, every second one a slash.
+const DEEPEST: u32 = 2_048;
+const MOST_GONE: u64 = 1_000_000_000;
 const LONGEST_SETTLE: Duration = Duration::from_hours(1);
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
@@ -64,6 +75,7 @@ fn keys(section: &mut Section<'_, '_, '_>) -> Option<Watch> {
     let suffix = text("a suffix without \"/\", such as \".done\"; \"\": none", |suffix| {
         suffix.len() <= 64 && !suffix.contains(|c: char| c == '/' || c.is_control())
     });
+    let (min_size_bytes, max_size_bytes) = sizes(section, &default);
     let watch = Watch {
         recursive: section.get("recursive", default.recursive, &boolean()),
         include: section.get("include", default.include, &globs()),
@@ -79,10 +91,39 @@ fn keys(section: &mut Section<'_, '_, '_>) -> Option<Watch> {
         follow_symlinks: section.get("follow_symlinks", default.follow_symlinks, &boolean()),
         on_success: disposal(section, "on_success", true),
         on_failure: disposal(section, "on_failure", false),
+        max_depth: section.get("max_depth", default.max_depth, &limit(DEEPEST)),
+        min_size_bytes,
+        max_size_bytes,
+        min_age: section.get("min_age", default.min_age, &duration(Duration::ZERO..=CENTURY)),
+        order: section.get("order", default.order, &choice(&ORDERS)),
+        on_rename: section.get("on_rename", default.on_rename, &choice(&RENAMES)),
+        dedupe: section.get("dedupe", default.dedupe, &choice(&DEDUPES)),
+        delete_brake: delete_brake(section.section("delete_brake"), default.delete_brake),
         path: PathBuf::new(),
         pipeline: String::new(),
     };
     Some(Watch { path: root?, pipeline: pipeline?, ..watch })
+}
+
+/// The least and the most bytes of a file.
+fn sizes(section: &mut Section<'_, '_, '_>, default: &Watch) -> (u64, Option<u64>) {
+    let least = section.get("min_size", default.min_size_bytes, &size(0..=u64::MAX));
+    let most = section.get("max_size", default.max_size_bytes, &size_limit());
+    if let Some(value) = section.value("max_size").filter(|_| most.is_some_and(|most| most < least)) {
+        let allowed = format!("at least min_size, which is {}; \"0B\": no limit", quote(&show_size(least)));
+        section.refuse("max_size", value, Some("is less than min_size".to_owned()), Some(allowed));
+    }
+    (least, most)
+}
+
+fn delete_brake(mut section: Section<'_, '_, '_>, default: DeleteBrake) -> DeleteBrake {
+    let brake = DeleteBrake {
+        above: section.get("above", default.above, &integer(0..=MOST_GONE)),
+        share: section.get("share", default.share, &number(0.0..=1.0)),
+        wait: section.get("wait", default.wait, &period()),
+    };
+    section.finish();
+    brake
 }
 
 fn events(section: &mut Section<'_, '_, '_>, default: WatchEvents) -> WatchEvents {

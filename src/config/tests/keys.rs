@@ -103,7 +103,7 @@ const PIPELINES: [Case; 23] = [
     ("pipeline.hook.kind", "'http'", |c| matches!(c.pipelines["hook"].kind, ProcessorKind::Http(_))),
 ];
 
-const WATCH: [Case; 17] = [
+const WATCH: [Case; 27] = [
     ("watch.inbox.path", "'/srv/other'", |c| inbox(c).path.to_str() == Some("/srv/other")),
     ("watch.inbox.pipeline", "'hook'", |c| inbox(c).pipeline == "hook"),
     ("watch.inbox.recursive", "false", |c| !inbox(c).recursive),
@@ -124,8 +124,39 @@ const WATCH: [Case; 17] = [
     ("watch.inbox.on_failure", "{ move = '/srv/failed' }", |c| {
         inbox(c).on_failure == Disposal::Move("/srv/failed".into())
     }),
+    ("watch.inbox.max_depth", "2", |c| inbox(c).max_depth == Some(2)),
+    ("watch.inbox.min_size", "'1KiB'", |c| inbox(c).min_size_bytes == 1 << 10),
+    ("watch.inbox.max_size", "'2GB'", |c| inbox(c).max_size_bytes == Some(2_000_000_000)),
+    ("watch.inbox.min_age", "'1h'", |c| inbox(c).min_age == seconds(3_600)),
+    ("watch.inbox.order", "'newest'", |c| inbox(c).order == WatchOrder::Newest),
+    ("watch.inbox.on_rename", "'track'", |c| inbox(c).on_rename == OnRename::Track),
+    ("watch.inbox.dedupe", "'content'", |c| inbox(c).dedupe == Dedupe::Content),
+    ("watch.inbox.delete_brake.above", "0", |c| inbox(c).delete_brake.above == 0),
+    ("watch.inbox.delete_brake.share", "1", |c| inbox(c).delete_brake.share.to_bits() == 1.0_f64.to_bits()),
+    ("watch.inbox.delete_brake.wait", "'0s'", |c| inbox(c).delete_brake.wait.is_zero()),
     ("watch.inbox.on_success", "{ move = '/srv/done' }", |c| inbox(c).on_success == Disposal::Move("/srv/done".into())),
 ];
+
+#[test]
+fn every_word_of_a_watch_is_read_and_zero_is_no_limit() {
+    let watch = |keys: &str| inbox(&loaded(&format!("{MINIMAL}\n{keys}")).config).clone();
+    for (word, order) in [("path", WatchOrder::Path), ("newest", WatchOrder::Newest), ("oldest", WatchOrder::Oldest)] {
+        assert_eq!(watch(&format!("order = '{word}'")).order, order);
+    }
+    for (word, rename) in [("modify", OnRename::Modify), ("separate", OnRename::Separate), ("track", OnRename::Track)] {
+        assert_eq!(watch(&format!("on_rename = '{word}'")).on_rename, rename);
+    }
+    for (word, dedupe) in [("none", Dedupe::None), ("content", Dedupe::Content)] {
+        assert_eq!(watch(&format!("dedupe = '{word}'")).dedupe, dedupe);
+    }
+    let zeros = "max_depth = 0\nmin_size = '0B'\nmax_size = 0\nmin_age = '0s'";
+    assert_eq!(watch(zeros), inbox(&loaded(MINIMAL).config).clone());
+    let equal = watch("min_size = '1KiB'\nmax_size = 1024");
+    assert_eq!((equal.min_size_bytes, equal.max_size_bytes), (1024, Some(1024)));
+    assert_eq!(watch("min_size = '1TiB'").max_size_bytes, None, "no limit is never too small");
+    let brake = watch("delete_brake = { share = 0.25 }").delete_brake;
+    assert_eq!(brake, DeleteBrake { share: 0.25, ..DeleteBrake::default() }, "the other keys keep their defaults");
+}
 
 /// `MINIMAL` with one key set, as a file that is merged on top would set it.
 fn with(key: &str, value: &str) -> Config {

@@ -151,7 +151,9 @@ fn globs_that_do_not_parse_are_placed() {
 #[test]
 fn definitions_in_the_database_have_the_keys_of_the_file() {
     let definition = json!({"path": "/s/in", "pipeline": "p", "settle": "0s", "events": ["add", "delete"],
-        "recursive": false, "ready_suffix": null, "on_success": {"move": "/s/done"}, "priority": "high"});
+        "recursive": false, "ready_suffix": null, "on_success": {"move": "/s/done"}, "priority": "high",
+        "max_depth": 3, "min_size": "1B", "max_size": 9, "min_age": "1m", "order": "oldest", "on_rename": "track",
+        "dedupe": "content", "delete_brake": {"above": 5, "share": 1, "wait": "1d"}});
     let watch = watch_from_json("inbox", &definition).unwrap();
     let expected = Watch {
         settle: std::time::Duration::ZERO,
@@ -159,6 +161,14 @@ fn definitions_in_the_database_have_the_keys_of_the_file() {
         recursive: false,
         on_success: move_to("/s/done"),
         priority: crate::job::Priority::High,
+        max_depth: Some(3),
+        min_size_bytes: 1,
+        max_size_bytes: Some(9),
+        min_age: std::time::Duration::from_mins(1),
+        order: WatchOrder::Oldest,
+        on_rename: OnRename::Track,
+        dedupe: Dedupe::Content,
+        delete_brake: DeleteBrake { above: 5, share: 1.0, wait: std::time::Duration::from_hours(24) },
         ..Watch::of("/s/in".into(), "p".to_owned())
     };
     assert_eq!(watch, expected);
