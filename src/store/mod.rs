@@ -31,6 +31,6 @@ pub use queue::{
     Want, Work,
 };
 pub use settings::{KvEntry, Settings, WatchRow};
-pub use sources::{KnownFile, Sources};
+pub use sources::{KnownFile, PresentFile, Sources};
 pub use steer::{Steered, Steering};
 pub use upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};

@@ -16,11 +16,21 @@ pub struct KnownFile {
     pub present: bool,
 }
 
+/// A file that was there when last looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentFile {
+    /// Relative to the watch's root.
+    pub relative: PathBuf,
+    /// As it was when it was last taken.
+    pub identity: FileIdentity,
+}
+
 /// Reads what is known.
 #[async_trait]
 pub trait Sources: Send + Sync {
     /// What is known of each of these files, in their order; `None`: never taken.
     async fn known(&self, watch: &str, relatives: Vec<PathBuf>) -> Result<Vec<Option<KnownFile>>>;
-    /// The files of the watch that were there when last looked at, in the order of their bytes, after `after`.
-    async fn present(&self, watch: &str, after: Option<PathBuf>, limit: usize) -> Result<Vec<PathBuf>>;
+    /// The files below a folder of the watch (the empty path is its root) that were there when last looked at: in the
+    /// order of their bytes, those after `after`.
+    async fn present(&self, watch: &str, folder: PathBuf, after: PathBuf, limit: usize) -> Result<Vec<PresentFile>>;
 }

@@ -3,9 +3,11 @@
 use tokio::time::Instant;
 
 use super::native::Native;
-use super::status::{Mode, Root};
-use super::task::WatchTask;
+use super::rescan::{Coverage, REST};
+use super::status::{CoverageStatus, Mode, Root};
+use super::task::{NAMES, WatchTask};
 use super::tree::{FolderId, is_remote};
+use crate::clock::millis;
 use crate::config::WatchMode;
 
 impl WatchTask {
@@ -34,6 +36,7 @@ impl WatchTask {
         self.status.root = Root::Present;
         self.armed = Some(id);
         self.next_full = None;
+        self.forget_tree();
         // The events are on from here, so whatever comes after this scan has one.
         self.dirty.everything(Instant::now());
         self.refresh_warnings();
@@ -45,9 +48,8 @@ impl WatchTask {
             WatchMode::Auto if self.remote => return Mode::Poll("a network filesystem sends no events".to_owned()),
             WatchMode::Auto | WatchMode::Native => (),
         }
-        let (root, watch) = (self.tree.root().to_owned(), self.settings.watch.clone());
-        let start = move || Native::start(&root, watch.recursive, watch.follow_symlinks);
-        match self.aside(start).await {
+        let root = self.tree.root().to_owned();
+        match self.aside(move || Native::start(&root)).await {
             Some(Ok(native)) => {
                 self.native = Some(native);
                 Mode::Native
@@ -68,6 +70,7 @@ impl WatchTask {
         self.native = None;
         self.armed = None;
         self.next_full = None;
+        self.forget_tree();
         self.settling.clear();
         self.status.mode = Mode::None;
         self.status.root = Root::Missing(why.clone());
@@ -76,10 +79,20 @@ impl WatchTask {
         self.refresh_warnings();
     }
 
+    /// What was found out about the tree is of another one.
+    fn forget_tree(&mut self) {
+        self.next_poll = None;
+        self.leaving = None;
+        self.coverage = Coverage::default();
+        self.brake.release();
+    }
+
     /// Native events can't cover the whole tree: from now on it is polled.
     pub(super) fn fall_back(&mut self, why: String) {
         tracing::warn!(watch = self.settings.name, "not every folder sends events, so the tree is polled: {why}");
         self.native = None;
+        self.coverage = Coverage::default();
+        self.next_poll = None;
         self.status.mode = Mode::Poll(why);
         self.next_full = None;
         self.lost();
@@ -102,6 +115,51 @@ impl WatchTask {
         {
             warnings.push(format!("polled for want of events: {why}"));
         }
+        if let Some(why) = &self.coverage.why {
+            let folders = self.coverage.uncovered.len();
+            warnings.push(format!("{folders} of its folders send no events and are polled, with all below: {why}"));
+        }
+        if let Some(held) = self.brake.held() {
+            let (files, name) = (held.files, &self.settings.name);
+            warnings.push(format!(
+                "{files} files are gone and held back from counting as deleted (`delete_brake`); \
+                 `ingestd watch confirm {name}` says that it is meant"
+            ));
+        }
         self.status.warnings = warnings;
+    }
+
+    /// Which folders are watched how, for a person.
+    pub(super) fn cover_status(&self) -> CoverageStatus {
+        let watch = &self.settings.watch;
+        let (settle, poll) = (millis(watch.settle), millis(watch.poll_interval));
+        let took = self.status.last_scan.map_or(0, |scan| scan.duration_ms);
+        let native = self.status.mode == Mode::Native;
+        let all_polled = matches!(self.status.mode, Mode::Poll(_));
+        let (polled, polled_folders, because) = match &self.status.mode {
+            Mode::Native => {
+                let uncovered = &self.coverage.uncovered;
+                let named = uncovered.iter().take(NAMES).map(|folder| folder.display().to_string());
+                (named.collect(), uncovered.len() as u64, self.coverage.why.clone())
+            }
+            Mode::Poll(why) => (vec![String::new()], 1, Some(why.clone())),
+            Mode::None => (Vec::new(), 0, None),
+        };
+        // A polled tree rests after each scan, and a file may come right after the scan went by.
+        let polled_delay = poll.max(took.saturating_mul(i64::from(REST))) + took + settle;
+        CoverageStatus {
+            native_folders: if native { self.coverage.folders } else { 0 },
+            polled,
+            polled_folders,
+            polled_because: because,
+            unread: self.status.recent_errors.clone(),
+            native_delay_ms: native.then_some(settle),
+            polled_delay_ms: (all_polled || polled_folders > 0).then_some(polled_delay),
+            worst_delay_ms: match self.status.mode {
+                Mode::Native => Some(millis(watch.rescan_interval) + took + settle),
+                Mode::Poll(_) => Some(polled_delay),
+                Mode::None => None,
+            },
+        }
     }
 }

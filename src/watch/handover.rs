@@ -19,10 +19,12 @@ use crate::store::{Gone, NewJob, StoreError, Vanished};
 const LOOKS: usize = 1_000;
 
 /// A file that is whole, as the last look saw it.
-struct Whole {
-    relative: PathBuf,
-    identity: FileIdentity,
-    force: bool,
+pub(super) struct Whole {
+    pub relative: PathBuf,
+    pub identity: FileIdentity,
+    pub force: bool,
+    /// Whether the database has it as present, where a scan has just asked.
+    pub present: Option<bool>,
 }
 
 impl WatchTask {
@@ -57,11 +59,7 @@ impl WatchTask {
         let tree = self.tree.clone();
         let look = move || -> io::Result<_> {
             let view = tree.view()?;
-            let look = |(relative, probe): (PathBuf, bool)| {
-                let look = view.look(&relative, probe);
-                (relative, look)
-            };
-            let looks: Vec<(PathBuf, Look)> = names.into_iter().map(look).collect();
+            let looks = view.look_at_all(names);
             // Asked again: if the root went away in between, every look found nothing.
             FolderId::at(tree.root()).map(|root| (root, looks))
         };
@@ -85,7 +83,7 @@ impl WatchTask {
         match look {
             Look::File(identity, writers) => {
                 if let Some(Sighting { force, .. }) = self.settling.looked(&relative, identity, writers, now) {
-                    whole.push(Whole { relative, identity, force });
+                    whole.push(Whole { relative, identity, force, present: None });
                 }
                 return;
             }
@@ -98,24 +96,22 @@ impl WatchTask {
         self.settling.remove(&relative);
     }
 
-    async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
-        if whole.is_empty() {
-            return Ok(());
+    pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
+        let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
+        let mut arrivals = Vec::with_capacity(found.len() + asked.len());
+        for file in found {
+            let new = file.present == Some(false);
+            arrivals.push(self.arrival(file, new));
         }
-        let names = whole.iter().map(|file| file.relative.clone()).collect();
-        let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
-        let events = self.settings.watch.events;
-        let wanted = whole
-            .into_iter()
-            .zip(known)
-            .filter(|(file, known)| file.force || is_wanted(events, &file.identity, known.as_ref()));
-        let arrivals: Vec<Arrival> = wanted
-            .map(|(file, known)| {
-                let new = known.is_none_or(|known| !known.present);
-                let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
-                self.arrival(file, note_only)
-            })
-            .collect();
+        if !asked.is_empty() {
+            let names = asked.iter().map(|file| file.relative.clone()).collect();
+            let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
+            for (file, known) in asked.into_iter().zip(known) {
+                if file.force || is_wanted(self.settings.watch.events, &file.identity, known.as_ref()) {
+                    arrivals.push(self.arrival(file, known.is_none_or(|known| !known.present)));
+                }
+            }
+        }
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
@@ -128,7 +124,9 @@ impl WatchTask {
         before.is_some_and(|before| file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS)
     }
 
-    fn arrival(&self, file: Whole, note_only: bool) -> Arrival {
+    fn arrival(&self, file: Whole, new: bool) -> Arrival {
+        let events = self.settings.watch.events;
+        let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
         let path = self.tree.absolute(&file.relative);
         let watch = &self.settings.watch;
         let job = NewJob {
@@ -204,6 +202,11 @@ impl WatchTask {
         }
         for folder in folders {
             self.note_gone_below(&folder, root, &mut gone).await?;
+        }
+        if !gone.is_empty() && !self.brake.after_events(gone.len() as u64, self.known_files, Instant::now()) {
+            // The scan that follows says how many there are.
+            self.dirty.everything(Instant::now());
+            return Ok(());
         }
         self.vanish(gone).await
     }

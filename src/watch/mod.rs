@@ -16,11 +16,15 @@
 //! follows when it opens.
 
 mod arm;
+mod brake;
+mod candidates;
 mod compare;
 mod dirty;
 mod filter;
 mod handover;
+mod listing;
 pub mod native;
+mod progress;
 mod rescan;
 pub mod scan;
 pub mod settle;
@@ -29,7 +33,8 @@ mod task;
 pub mod tree;
 
 pub use filter::{BadGlob, Filter, PRIVATE_PREFIX, Rule, Ruling};
-pub use status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
+pub use progress::ScanProgress;
+pub use status::{CoverageStatus, LastScan, Mode, Root, ScanKind, SettlingFile, WatchStatus};
 pub use task::{WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchTask};
 pub use tree::is_remote;
 

@@ -1,16 +1,20 @@
 //! Native events, by notify: hints about where to look, never the truth.
 //!
-//! notify's own thread calls our handler, which turns each event into a [`Hint`] and puts it into a bounded
-//! channel without waiting. Where that is not possible, or where the kernel, notify or the tree itself lost track
-//! (overflow, a full channel, a watch error), nothing is kept but the fact that something was lost, and the task
-//! answers with a scan. Opening and closing without writing are not asked for: our own reads would come back as
-//! events.
+//! 1. Each folder has a watch of its own, set by the scan that comes by, *before* it reads the folder
+//!    ([`Covering`]): what is in the folder then is seen by the scan, and what comes later has an event. So it is
+//!    known of every folder whether events tell of it; where the system's limit is reached, the rest is polled.
+//! 2. notify's own thread calls our handler, which turns each event into a [`Hint`] and puts it into a bounded
+//!    channel without waiting. Where that is not possible, or where the kernel or notify lost track (overflow, a full
+//!    channel, a watch error), nothing is kept but the fact that something was lost, and the task answers with a
+//!    scan. Opening and closing without writing are not asked for: our own reads would come back as events.
+//! 3. When a folder is moved or removed, notify takes its watch and those below away; the scan of where it went sets
+//!    them again.
 
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{Config, ErrorKind, Event, EventKind, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
@@ -20,6 +24,8 @@ use super::settle::Sign;
 
 /// How many hints may wait.
 const CAPACITY: usize = 4_096;
+/// With more folders without events than this, the whole tree is polled.
+const MAX_UNCOVERED: usize = 1_024;
 
 /// Something that happened, by its path relative to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,22 +49,28 @@ pub enum Hint {
 pub struct Native {
     hints: mpsc::Receiver<Hint>,
     lost: Arc<AtomicU64>,
-    _watcher: RecommendedWatcher,
+    root: PathBuf,
+    watcher: Arc<Mutex<RecommendedWatcher>>,
 }
 
 impl Native {
-    /// Watches a tree. Blocks for as long as it takes to visit every folder. The error says what to do.
-    pub fn start(root: &Path, recursive: bool, follow_symlinks: bool) -> Result<Self, String> {
+    /// Listens to the root alone; the folders below are added by a scan. The error says what to do.
+    pub fn start(root: &Path) -> Result<Self, String> {
         let (sender, hints) = mpsc::channel(CAPACITY);
         let lost = Arc::new(AtomicU64::new(0));
         let handler = Handler { root: root.to_owned(), sender, lost: lost.clone() };
         let kinds = EventKindMask::CORE | EventKindMask::ACCESS_CLOSE;
-        let config = Config::default().with_event_kinds(kinds).with_follow_symlinks(follow_symlinks);
+        let config = Config::default().with_event_kinds(kinds);
         let explain = |error: notify::Error| limit(&error).unwrap_or_else(|| error.to_string());
         let mut watcher = RecommendedWatcher::new(move |event| handler.handle(event), config).map_err(explain)?;
-        let mode = if recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
-        watcher.watch(root, mode).map_err(explain)?;
-        Ok(Self { hints, lost, _watcher: watcher })
+        watcher.watch(root, RecursiveMode::NonRecursive).map_err(explain)?;
+        Ok(Self { hints, lost, root: root.to_owned(), watcher: Arc::new(Mutex::new(watcher)) })
+    }
+
+    /// What a scan sets watches with.
+    pub(super) fn covering(&self) -> Covering {
+        let (root, watcher) = (self.root.clone(), self.watcher.clone());
+        Covering { root, watcher, covered: 0, uncovered: Vec::new(), why: None }
     }
 
     /// Waits for hints, and gives all that are there, at most `limit`. Loses none when dropped.
@@ -72,6 +84,65 @@ impl Native {
     /// How many events were lost since the last call.
     pub fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::AcqRel)
+    }
+}
+
+/// Sets the watches of the folders that a scan comes by.
+pub(super) struct Covering {
+    root: PathBuf,
+    watcher: Arc<Mutex<RecommendedWatcher>>,
+    covered: u64,
+    uncovered: Vec<PathBuf>,
+    why: Option<String>,
+}
+
+/// Which of the folders that a scan came by send events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Covered {
+    /// How many do.
+    pub folders: u64,
+    /// Those that don't, without those below them; what is in them has to be polled.
+    pub uncovered: Vec<PathBuf>,
+    /// Why they don't.
+    pub why: Option<String>,
+}
+
+impl Covering {
+    /// Sets the watch of a folder, which is going to be read after this. Blocks for some twenty microseconds.
+    pub fn cover(&mut self, folder: &Path) {
+        // Every other folder would meet the same limit.
+        if self.why.is_some() {
+            return self.leave(folder);
+        }
+        let watched = {
+            let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+            watcher.watch(&self.root.join(folder), RecursiveMode::NonRecursive)
+        };
+        match watched {
+            Ok(()) => self.covered += 1,
+            // What is gone or can't be read is told by the scan, and has nothing to tell.
+            Err(error) if is_out_of_reach(&error) => (),
+            Err(error) => {
+                self.why = Some(limit(&error).unwrap_or_else(|| error.to_string()));
+                self.leave(folder);
+            }
+        }
+    }
+
+    fn leave(&mut self, folder: &Path) {
+        // A walk comes by what is below a folder right after it.
+        if self.uncovered.last().is_some_and(|above| folder.starts_with(above)) {
+            return;
+        }
+        if self.uncovered.len() >= MAX_UNCOVERED {
+            self.uncovered = vec![PathBuf::new()];
+        } else {
+            self.uncovered.push(folder.to_owned());
+        }
+    }
+
+    pub fn came_to(self) -> Covered {
+        Covered { folders: self.covered, uncovered: self.uncovered, why: self.why }
     }
 }
 
@@ -141,6 +212,13 @@ fn is_folder(path: &Path) -> bool {
 
 fn is_permission(error: &notify::Error) -> bool {
     matches!(&error.kind, ErrorKind::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+fn is_out_of_reach(error: &notify::Error) -> bool {
+    let gone = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    is_permission(error)
+        || matches!(&error.kind, ErrorKind::PathNotFound)
+        || matches!(&error.kind, ErrorKind::Io(error) if gone(error))
 }
 
 /// What to do about a limit of the system, if that is what the error is about.

@@ -1,18 +1,31 @@
 //! Scans within the watch's task: when one starts, what it finds, how it ends.
+//!
+//! What a scan found gone is noted last, and not before the files that it found new have had the time to settle: one
+//! of them may be the gone file under another name. And only if the brake lets it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::compare::{Candidate, Ended, Finding, Scope};
+use super::brake::Losses;
+use super::candidates::{BATCH, Candidate};
+use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
-use super::scan::Walked;
-use super::settle::Sign;
-use super::status::{LastScan, Root};
+use super::handover::Whole;
+use super::progress::Progress;
+use super::status::{LastScan, Root, ScanKind};
 use super::task::{NAMES, WatchTask};
 use crate::clock::millis;
+use crate::config::OnRename;
 use crate::store::StoreError;
+
+/// How much longer than `settle` a file that is gone is waited for under another name.
+const GRACE: Duration = Duration::from_secs(2);
+/// A polled tree rests for at least so many times as long as its scan took.
+pub(super) const REST: u32 = 4;
 
 type Reply = oneshot::Sender<Result<LastScan, String>>;
 
@@ -40,17 +53,18 @@ impl Wish {
 /// A scan under way.
 #[derive(Debug)]
 pub(super) struct RunningScan {
-    /// Whether nothing asked for it but the time.
-    pub periodic: bool,
+    pub kind: ScanKind,
+    pub progress: Arc<Progress>,
     full: bool,
-    findings: mpsc::Receiver<Finding>,
+    starts: Vec<PathBuf>,
+    findings: mpsc::Receiver<Vec<Candidate>>,
     started: Instant,
     replies: Vec<Reply>,
 }
 
 impl RunningScan {
     /// What the scan finds next; `None`: it ended. Waits for ever while there is no scan.
-    pub async fn next(scan: &mut Option<Self>) -> Option<Finding> {
+    pub async fn next(scan: &mut Option<Self>) -> Option<Vec<Candidate>> {
         match scan {
             Some(scan) => scan.findings.recv().await,
             None => std::future::pending().await,
@@ -58,68 +72,96 @@ impl RunningScan {
     }
 }
 
+/// Files that a scan found gone, until they are looked for once more and noted.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    due: Instant,
+    names: Vec<PathBuf>,
+}
+
 impl WatchTask {
-    pub(super) async fn start_due_scan(&mut self, now: Instant) {
-        let (due, periodic) = match self.dirty.take(now) {
-            Due::Nothing if self.next_full.is_some_and(|at| at <= now) => (Due::Everything, true),
-            due => (due, false),
-        };
-        let starts = match due {
-            Due::Nothing => return,
-            Due::Folders(folders) => folders,
-            Due::Everything => {
-                // No event tells that a folder was mounted over the root, or that one above it was moved.
-                self.check_root().await;
-                if self.armed.is_none() {
-                    return;
-                }
-                // Whatever was asked for until now, this scan does.
-                self.dirty.take(Instant::now());
-                vec![PathBuf::new()]
+    /// When the next scan that nothing but time asks for is due.
+    pub(super) fn next_timed_scan(&self) -> Option<Instant> {
+        let held = self.brake.held().map(|held| held.until);
+        self.next_full.into_iter().chain(self.next_poll).chain(held).min()
+    }
+
+    /// Whether this scan is one of those that look again and again at folders without events.
+    pub(super) fn is_poll(&self, scan: &RunningScan) -> bool {
+        scan.starts == self.coverage.uncovered
+    }
+
+    /// What is due, and the kind of scan that it asks for.
+    fn take_due(&mut self, now: Instant) -> Option<(Vec<PathBuf>, ScanKind)> {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let everything = vec![PathBuf::new()];
+        match self.dirty.take(now) {
+            Due::Everything if !self.scanned_once => Some((everything, ScanKind::Initial)),
+            Due::Everything => Some((everything, ScanKind::Recovery)),
+            _ if due(self.next_full) || due(self.brake.held().map(|held| held.until)) => {
+                Some((everything, ScanKind::Periodic))
             }
-        };
+            Due::Folders(folders) => Some((folders, ScanKind::Folders)),
+            Due::Nothing if due(self.next_poll) => Some((self.coverage.uncovered.clone(), ScanKind::Folders)),
+            Due::Nothing => None,
+        }
+    }
+
+    pub(super) async fn start_due_scan(&mut self, now: Instant) {
+        let Some((starts, kind)) = self.take_due(now) else { return };
         let full = starts.iter().any(|start| start.as_os_str().is_empty());
+        if full {
+            // No event tells that a folder was mounted over the root, or that one above it was moved.
+            self.check_root().await;
+            if self.armed.is_none() {
+                return;
+            }
+            // Whatever was asked for until now, this scan does.
+            self.dirty.take(Instant::now());
+        }
         let wish = if full { std::mem::take(&mut self.wish) } else { Wish::default() };
-        let scope = Scope { starts, full, force: wish.force, trusted_root: self.trusted_root };
+        let progress = Arc::new(Progress::begin(kind, self.clock.now()));
+        let scope = Scope {
+            starts: starts.clone(),
+            force: wish.force,
+            trusted_root: self.trusted_root,
+            local: !self.remote,
+            progress: progress.clone(),
+        };
         // One that was broken off may still be ending; its end must not be taken for this one's.
         self.scans.shutdown().await;
+        let covering = self.native.as_ref().map(super::native::Native::covering);
         let (sender, findings) = mpsc::channel(2);
-        self.scans.spawn(self.scanner.clone().scan(scope, sender));
-        self.scan = Some(RunningScan { periodic, full, findings, started: now, replies: wish.replies });
+        self.scans.spawn(self.scanner.clone().scan(scope, covering, sender));
+        self.next_poll = None;
+        self.scan = Some(RunningScan { kind, progress, full, starts, findings, started: now, replies: wish.replies });
     }
 
-    pub(super) async fn found(&mut self, finding: Option<Finding>) -> Result<(), StoreError> {
-        match finding {
-            Some(Finding::Changed(candidates)) => {
-                self.settle_found(candidates);
-                Ok(())
+    pub(super) async fn found(&mut self, finding: Option<Vec<Candidate>>) -> Result<(), StoreError> {
+        let Some(candidates) = finding else { return self.end_scan().await };
+        let mut whole = Vec::new();
+        for candidate in candidates {
+            let Candidate { relative, identity, force, .. } = candidate;
+            // An older version of it may be on its way; then it waits for its turn.
+            if !candidate.whole
+                || self.settling.contains(&relative)
+                || self.intake.holds(&self.tree.absolute(&relative))
+            {
+                self.settle_found(relative, identity, force);
+            } else {
+                whole.push(Whole { relative, identity, force, present: Some(candidate.known) });
             }
-            Some(Finding::Gone(names)) => {
-                let (held, gone) = names.into_iter().partition(|name| self.intake.holds(&self.tree.absolute(name)));
-                self.put_off(held);
-                self.vanish(gone).await
-            }
-            None => self.end_scan().await,
         }
+        self.hand_over(whole).await
     }
 
-    fn settle_found(&mut self, candidates: Vec<Candidate>) {
+    fn settle_found(&mut self, relative: PathBuf, identity: crate::job::FileIdentity, force: bool) {
         let (now, wall) = (Instant::now(), self.clock.now().as_millis());
-        for Candidate { relative, identity, force } in candidates {
-            // How long ago the file changed, by its own times: only where those are of this machine.
-            let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
-            let age_ms = if self.remote { 0 } else { u64::try_from(wall.saturating_sub(changed_ms)).unwrap_or(0) };
-            let age = std::time::Duration::from_millis(age_ms);
-            if !self.settling.found(relative, identity, age, force, now) {
-                self.dirty.everything(now);
-            }
-        }
-    }
-
-    fn put_off(&mut self, names: Vec<PathBuf>) {
-        let now = Instant::now();
-        for name in names {
-            self.settle_from(name, Sign::Changed, now);
+        // How long ago the file changed, by its own times: only where those are of this machine.
+        let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
+        let age_ms = if self.remote { 0 } else { u64::try_from(wall.saturating_sub(changed_ms)).unwrap_or(0) };
+        if !self.settling.found(relative, identity, Duration::from_millis(age_ms), force, now) {
+            self.dirty.everything(now);
         }
     }
 
@@ -131,9 +173,7 @@ impl WatchTask {
         };
         let now = Instant::now();
         match ended {
-            Ended::Done { walked, changed, gone, replaced } => {
-                self.note_scan(scan, walked, (changed, gone), replaced, now);
-            }
+            Ended::Done(compared) => self.note_scan(scan, *compared, now),
             Ended::NoRoot(error) => {
                 scan.replies.into_iter().for_each(|reply| drop(reply.send(Err(error.to_string()))));
                 self.check_root_at = Some(now);
@@ -144,54 +184,172 @@ impl WatchTask {
         Ok(())
     }
 
-    fn note_scan(
-        &mut self,
-        scan: RunningScan,
-        walked: Walked,
-        (changed, gone): (u64, u64),
-        replaced: bool,
-        now: Instant,
-    ) {
+    fn note_scan(&mut self, scan: RunningScan, mut compared: Compared, now: Instant) {
+        self.note_errors(&compared);
+        self.note_covered(&scan, &mut compared, now);
+        if compared.more {
+            self.dirty.everything(now);
+        }
+        if scan.full {
+            let summary = self.note_full(&scan, &compared, now);
+            scan.replies.into_iter().for_each(|reply| drop(reply.send(Ok(summary))));
+        }
+        self.note_losses(scan.full, compared, now);
+        self.refresh_warnings();
+    }
+
+    fn note_errors(&mut self, compared: &Compared) {
         let mut news = None;
-        for (relative, error) in walked.first_errors.iter().take(NAMES) {
+        for (relative, error) in compared.walked.first_errors.iter().take(NAMES) {
             if self.note_error(relative, error.clone()) {
                 news = news.or(Some((relative, error)));
             }
         }
         if let Some((relative, error)) = news {
             let path = self.tree.absolute(relative);
-            let (watch, errors) = (&self.settings.name, walked.errors);
+            let (watch, errors) = (&self.settings.name, compared.walked.errors);
             tracing::warn!(watch, errors, path = %path.display(), "some of the tree can't be read: {error}");
         }
-        if !scan.full {
-            return;
+    }
+
+    fn note_covered(&mut self, scan: &RunningScan, compared: &mut Compared, now: Instant) {
+        let took = now.duration_since(scan.started);
+        let covered = std::mem::take(&mut compared.covered);
+        if self.native.is_some() {
+            self.coverage.note(&scan.starts, covered);
+            let polled = !self.coverage.uncovered.is_empty();
+            self.next_poll = polled.then(|| now + self.settings.watch.poll_interval.max(took * REST));
         }
+    }
+
+    fn note_full(&mut self, scan: &RunningScan, compared: &Compared, now: Instant) -> LastScan {
+        let walked = &compared.walked;
         if walked.root != self.armed {
             self.check_root_at = Some(now);
         }
-        self.note_replaced(replaced, &walked);
-        let at = self.clock.now();
-        let (files, excluded, errors) = (walked.files, walked.excluded, walked.errors);
-        let duration_ms = millis(now.duration_since(scan.started));
-        let summary = LastScan { at, duration_ms, files, changed, excluded, vanished: gone, errors };
+        self.note_replaced(compared);
+        let took = now.duration_since(scan.started);
+        let summary = LastScan {
+            at: self.clock.now(),
+            duration_ms: millis(took),
+            files: walked.files,
+            changed: compared.changed,
+            excluded: walked.excluded,
+            vanished: compared.gone,
+            errors: walked.errors,
+        };
+        self.known_files = compared.known;
         self.status.last_scan = Some(summary);
         self.scanned_once = true;
-        self.next_full = Some(now + self.scan_interval());
-        scan.replies.into_iter().for_each(|reply| drop(reply.send(Ok(summary))));
+        self.next_full = Some(now + self.pause_after(took));
+        summary
     }
 
-    fn note_replaced(&mut self, replaced: bool, walked: &Walked) {
+    fn note_replaced(&mut self, compared: &Compared) {
+        let (replaced, root) = (compared.replaced, self.tree.root().display());
         if replaced && self.status.root != Root::Replaced {
-            let root = self.tree.root().display();
             tracing::warn!(
                 watch = self.settings.name,
                 "{root} is empty and not the folder that it was: nothing counts as deleted"
             );
         }
         if !replaced {
-            self.trusted_root = walked.root;
+            self.trusted_root = compared.walked.root;
         }
         self.status.root = if replaced { Root::Replaced } else { Root::Present };
-        self.refresh_warnings();
+    }
+
+    /// Files that are gone wait for those that are new, or for the brake.
+    fn note_losses(&mut self, full: bool, compared: Compared, now: Instant) {
+        let gone = compared.names;
+        let emptied = compared.walked.empty && compared.gone > 0;
+        let counts = if full {
+            self.brake.after_scan(Losses { gone: compared.gone, known: compared.known, emptied }, now)
+        } else {
+            gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
+        };
+        if !counts {
+            self.hold_back(compared.gone);
+        } else if !gone.is_empty() {
+            let may_be_renamed = self.settings.watch.on_rename != OnRename::Separate
+                && (compared.changed > 0 || !self.settling.is_empty());
+            let pause = if may_be_renamed { self.settings.watch.settle + GRACE } else { Duration::ZERO };
+            let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
+            self.leaving = Some(Leaving { due, names: gone });
+        }
+    }
+
+    fn hold_back(&mut self, files: u64) {
+        self.leaving = None;
+        tracing::warn!(
+            watch = self.settings.name,
+            files,
+            "so many files are gone that none counts as deleted for now (`delete_brake`); \
+             if it is meant, `ingestd watch confirm {}` says so",
+            self.settings.name
+        );
+    }
+
+    pub(super) fn next_leaving(&self) -> Option<Instant> {
+        self.leaving.as_ref().map(|leaving| leaving.due)
+    }
+
+    /// Looks once more for files that a scan found gone, and notes those that still are.
+    pub(super) async fn note_leaving(&mut self) -> Result<(), StoreError> {
+        let Some(mut leaving) = self.leaving.take() else { return Ok(()) };
+        let rest = leaving.names.split_off(leaving.names.len().min(BATCH));
+        let (held, names): (Vec<_>, Vec<_>) =
+            leaving.names.into_iter().partition(|name| self.intake.holds(&self.tree.absolute(name)));
+        self.put_off(held);
+        match self.scanner.missing(names, self.armed).await {
+            Ok(gone) => self.vanish(gone).await?,
+            Err(_) => {
+                self.check_root_at = Some(Instant::now());
+                return Ok(());
+            }
+        }
+        if !rest.is_empty() {
+            self.leaving = Some(Leaving { due: leaving.due, names: rest });
+        }
+        Ok(())
+    }
+
+    fn put_off(&mut self, names: Vec<PathBuf>) {
+        let now = Instant::now();
+        for name in names {
+            self.settle_from(name, super::settle::Sign::Changed, now);
+        }
+    }
+
+    /// How long after a full scan the next one comes, if nothing else asks for one. Rescans of several watches are
+    /// spread out, and a tree whose scan takes long is polled less often.
+    fn pause_after(&self, took: Duration) -> Duration {
+        match self.status.mode {
+            super::status::Mode::Poll(_) => self.settings.watch.poll_interval.max(took * REST),
+            _ => self.settings.watch.rescan_interval.mul_f64(1.0 - fastrand::f64() / 10.0),
+        }
+    }
+}
+
+/// Which folders send events, as the scans found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Coverage {
+    /// Folders that do, as of the newest full scan.
+    pub folders: u64,
+    /// Folders that don't; they are polled with all that is below.
+    pub uncovered: Vec<PathBuf>,
+    /// Why.
+    pub why: Option<String>,
+}
+
+impl Coverage {
+    fn note(&mut self, starts: &[PathBuf], covered: super::native::Covered) {
+        let walked = |folder: &Path| starts.iter().any(|start| folder.starts_with(start));
+        self.uncovered.retain(|folder| !walked(folder));
+        self.uncovered.extend(covered.uncovered);
+        if starts.iter().any(|start| start.as_os_str().is_empty()) {
+            self.folders = covered.folders;
+        }
+        self.why = if self.uncovered.is_empty() { None } else { covered.why.or_else(|| self.why.take()) };
     }
 }

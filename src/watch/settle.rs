@@ -77,6 +77,16 @@ pub fn decide(settle: Duration, file: &Sighting, writers: Writers, now: Instant)
     if whole_at <= now { Decision::Whole } else { Decision::Wait(whole_at) }
 }
 
+/// Whether a file that was found without any event is whole, given how long it has been as it is.
+pub fn whole_by_age(settle: Duration, age: Duration, writers: Writers) -> bool {
+    match writers {
+        Writers::Some => false,
+        Writers::None => age >= settle,
+        Writers::Unknown if settle.is_zero() => age >= UNPROBED,
+        Writers::Unknown => age >= settle,
+    }
+}
+
 /// The files of a watch that are not whole yet, each with the time of its next look. Bounded.
 #[derive(Debug)]
 pub struct Settling {
@@ -106,6 +116,11 @@ impl Settling {
     /// How many of them somebody had open for writing at the last look.
     pub const fn still_open(&self) -> usize {
         self.open
+    }
+
+    /// Whether this file is among them.
+    pub fn contains(&self, relative: &Path) -> bool {
+        self.files.contains_key(relative)
     }
 
     /// Whether `more` find room.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::progress::ScanProgress;
 use crate::clock::Timestamp;
 
 /// How changes are noticed right now.
@@ -39,6 +40,41 @@ pub struct SettlingFile {
     pub relative: String,
     /// What it waits for.
     pub waits_for: &'static str,
+}
+
+/// What a scan is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanKind {
+    /// The first one since the daemon's start.
+    Initial,
+    /// Events were lost, the root is another one, the intake was closed, or a person asked for it.
+    Recovery,
+    /// Its time has come: of a polled tree, or of any tree in case events were lost.
+    Periodic,
+    /// Some folders only: they are new, or send no events.
+    Folders,
+}
+
+/// Which folders are watched how, and what that means for a new file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CoverageStatus {
+    /// Folders that send events, as of the newest full scan.
+    pub native_folders: u64,
+    /// Some of the folders that are polled with all that is below (the empty path: the root).
+    pub polled: Vec<String>,
+    /// How many there are.
+    pub polled_folders: u64,
+    /// Why they are polled.
+    pub polled_because: Option<String>,
+    /// Some of the folders and files that can't be read, with the reason.
+    pub unread: Vec<(String, String)>,
+    /// After how long a new file is noticed at the latest where events tell of it; that and `settle`.
+    pub native_delay_ms: Option<i64>,
+    /// After how long a new file is noticed at the latest where the tree is polled.
+    pub polled_delay_ms: Option<i64>,
+    /// After how long at the latest a new file is found of which an event was lost without a trace.
+    pub worst_delay_ms: Option<i64>,
 }
 
 /// The newest full scan.
@@ -79,8 +115,14 @@ pub struct WatchStatus {
     pub still_open: usize,
     /// Some of them, relative to the root.
     pub still_open_files: Vec<String>,
+    /// The scan under way.
+    pub scanning: Option<ScanProgress>,
     /// The newest full scan.
     pub last_scan: Option<LastScan>,
+    /// Which folders are watched how.
+    pub coverage: CoverageStatus,
+    /// Files that are gone and that the brake keeps from counting as deleted.
+    pub held_back: u64,
     /// The newest native event.
     pub last_event_at: Option<Timestamp>,
     /// Times that events were lost and a scan took their place.

@@ -9,13 +9,15 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::brake::Brake;
+use super::candidates::BATCH;
 use super::compare::{Ended, Scanner};
 use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::native::{Hint, Native};
-use super::rescan::{RunningScan, Wish};
+use super::rescan::{Coverage, Leaving, RunningScan, Wish};
 use super::settle::{Settling, Sign};
-use super::status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
+use super::status::{LastScan, Root, ScanKind, SettlingFile, WatchStatus};
 use super::tree::{FolderId, Tree};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -79,6 +81,11 @@ pub enum WatchCommand {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<LastScan, String>>,
     },
+    /// The files that the brake holds back are gone indeed. Answers how many those are, and a scan follows.
+    Confirm {
+        /// Where the answer goes.
+        reply: oneshot::Sender<u64>,
+    },
 }
 
 /// The other end of a watch's task.
@@ -119,6 +126,14 @@ pub struct WatchTask {
     pub(super) dirty: Dirty,
     pub(super) wish: Wish,
     pub(super) next_full: Option<Instant>,
+    /// When the folders that send no events are scanned next.
+    pub(super) next_poll: Option<Instant>,
+    pub(super) coverage: Coverage,
+    pub(super) brake: Brake,
+    /// Files that are about to be noted as gone.
+    pub(super) leaving: Option<Leaving>,
+    /// How many files were known at the newest full scan.
+    pub(super) known_files: u64,
     pub(super) scan: Option<RunningScan>,
     pub(super) scans: JoinSet<Result<Ended, StoreError>>,
     pub(super) scanned_once: bool,
@@ -140,10 +155,11 @@ impl WatchTask {
             watch: settings.name.clone(),
             tree: tree.clone(),
             sources,
-            events: settings.watch.events,
+            clock: clock.clone(),
+            rules: Arc::new(settings.watch.clone()),
             stop: stop.clone(),
         };
-        let now = Instant::now();
+        let (now, brake) = (Instant::now(), settings.watch.delete_brake);
         let task = Self {
             intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
             settling: Settling::new(settings.watch.settle, MAX_SETTLING),
@@ -166,6 +182,11 @@ impl WatchTask {
             dirty: Dirty::default(),
             wish: Wish::default(),
             next_full: None,
+            next_poll: None,
+            coverage: Coverage::default(),
+            brake: Brake::new(brake),
+            leaving: None,
+            known_files: 0,
             scan: None,
             scans: JoinSet::new(),
             scanned_once: false,
@@ -182,7 +203,7 @@ impl WatchTask {
             self.do_what_is_due().await?;
             let tell_at = self.tell();
             let wake = self.next_due().into_iter().chain(tell_at).min().unwrap_or_else(|| Instant::now() + FAR);
-            let room = self.settling.has_room(super::scan::BATCH) && self.intake.len() < MAX_SETTLING;
+            let room = self.settling.has_room(BATCH) && self.intake.len() < MAX_SETTLING;
             // Every branch only waits, and may be dropped; what follows runs to its end.
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -212,6 +233,9 @@ impl WatchTask {
         if self.settling.next_due().is_some_and(|due| due <= now) {
             self.look_at_due().await?;
         }
+        if self.next_leaving().is_some_and(|due| due <= now) {
+            self.note_leaving().await?;
+        }
         if self.scan.is_none() && self.armed.is_some() {
             self.start_due_scan(now).await;
         }
@@ -220,9 +244,10 @@ impl WatchTask {
 
     fn next_due(&self) -> Option<Instant> {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
-        let scan = self.dirty.next_due().into_iter().chain(self.next_full).min().filter(|_| may_scan);
-        let look = self.settling.next_due().filter(|_| self.status.open);
-        self.check_root_at.into_iter().chain(scan).chain(look).min()
+        let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
+        let look = self.settling.next_due().into_iter().chain(self.next_leaving()).min().filter(|_| self.status.open);
+        let tell = self.scan.is_some().then(|| self.next_telling);
+        self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).min()
     }
 
     fn heed(&mut self, hints: &mut Vec<Hint>) {
@@ -295,6 +320,15 @@ impl WatchTask {
                 self.dirty.everything(Instant::now());
                 self.check_root_at = Some(Instant::now());
             }
+            WatchCommand::Confirm { reply } => {
+                let held = self.brake.held().map_or(0, |held| held.files);
+                if held > 0 {
+                    self.brake.confirm();
+                    self.dirty.everything(Instant::now());
+                }
+                // Whoever asked may have gone away.
+                let _ = reply.send(held);
+            }
         }
     }
 
@@ -304,6 +338,7 @@ impl WatchTask {
             self.status.open = open;
             self.settling.clear();
             self.intake.clear();
+            self.leaving = None;
             self.scan = None;
             self.scans.abort_all();
             self.dirty.everything(Instant::now());
@@ -334,10 +369,11 @@ impl WatchTask {
             return Some(self.next_telling).filter(|_| !self.is_told());
         }
         self.name_settling();
+        self.describe();
         if !self.is_told() {
             self.told.send_replace(self.status.clone());
-            self.next_telling = now + TELL_EVERY;
         }
+        self.next_telling = now + TELL_EVERY;
         None
     }
 
@@ -361,6 +397,13 @@ impl WatchTask {
         self.status.still_open_files = open.map(|(relative, _)| name(relative)).collect();
     }
 
+    /// What is read off the parts of the task.
+    fn describe(&mut self) {
+        self.status.scanning = self.scan.as_ref().map(|scan| scan.progress.read());
+        self.status.held_back = self.brake.held().map_or(0, |held| held.files);
+        self.status.coverage = self.cover_status();
+    }
+
     fn is_idle(&self) -> bool {
         if !self.status.open || self.check_root_at.is_some_and(|at| at <= Instant::now()) {
             return false;
@@ -369,16 +412,10 @@ impl WatchTask {
             return matches!(self.status.root, Root::Missing(_));
         }
         let handed_over = self.intake.is_empty() && self.settling.len() == self.settling.still_open();
-        let scanning = self.scan.as_ref().is_some_and(|scan| !scan.periodic);
-        self.scanned_once && !scanning && self.dirty.is_clean() && handed_over
-    }
-
-    /// How long until the next full scan, as things stand.
-    pub(super) const fn scan_interval(&self) -> Duration {
-        match self.status.mode {
-            Mode::Poll(_) => self.settings.watch.poll_interval,
-            Mode::Native | Mode::None => self.settings.watch.rescan_interval,
-        }
+        // Polls of folders without events never end, and what they find settles first.
+        let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
+        let scanning = self.scan.as_ref().is_some_and(asked);
+        self.scanned_once && !scanning && self.leaving.is_none() && self.dirty.is_clean() && handed_over
     }
 
     /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not

@@ -1,18 +1,22 @@
 //! What lies under a watch's root, one entry at a time: by `lstat`, without opening anything but what is asked.
 //!
 //! Everything about an entry that needs the disk is decided here, for the walk and for a single look alike: is it
-//! a folder to descend into, a file to take, or excluded, and by which rule. The state directory is told by device
+//! a folder to descend into, a file to take, or excluded, and by which rule. A walk names entries within the open
+//! folder, which spares the kernel the way from the root. The state directory is told by device
 //! and inode before anything in it is opened, because closing a database's file drops SQLite's locks in the same
 //! process. FIFOs, sockets and devices are never opened: that would block.
 
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use super::filter::{BadGlob, Filter, Rule, Ruling};
 use crate::config;
@@ -49,6 +53,51 @@ impl FolderId {
 
     fn of(meta: &Metadata) -> Self {
         Self { dev: meta.dev(), inode: meta.ino() }
+    }
+
+    fn of_stat(stat: &Stat) -> Self {
+        Self { dev: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Where an entry is found: by its name in an open folder, or by a path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    folder: BorrowedFd<'a>,
+    name: &'a Path,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn absolute(path: &'a Path) -> Self {
+        Self { folder: CWD, name: path }
+    }
+
+    pub(super) fn within(folder: &'a impl AsFd, name: &'a Path) -> Self {
+        Self { folder: folder.as_fd(), name }
+    }
+
+    fn stat(&self, flags: AtFlags) -> io::Result<Stat> {
+        Ok(rustix::fs::statat(self.folder, self.name, flags)?)
+    }
+}
+
+fn kind_of(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+#[expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "as the kernel counts them: sizes are not negative"
+)]
+fn identity_of(stat: &Stat) -> FileIdentity {
+    let ns = |secs: i64, nsec: u64| secs.saturating_mul(1_000_000_000).saturating_add(nsec as i64);
+    FileIdentity {
+        dev: stat.st_dev,
+        inode: stat.st_ino,
+        size: stat.st_size as u64,
+        mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
+        ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
     }
 }
 
@@ -158,12 +207,12 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    pub(super) fn root(&self) -> &Arc<Level> {
-        &self.root
-    }
-
     pub(super) fn absolute(&self, relative: &Path) -> PathBuf {
         self.tree.absolute(relative)
+    }
+
+    pub(super) const fn follows_symlinks(&self) -> bool {
+        self.tree.follow_symlinks
     }
 
     pub(super) fn root_id(&self) -> FolderId {
@@ -175,33 +224,31 @@ impl View<'_> {
     }
 
     /// Judges one entry of the folder `level`.
-    pub(super) fn entry(&self, level: &Arc<Level>, relative: &Path) -> io::Result<Entry> {
-        let path = self.tree.absolute(relative);
-        let mut meta = fs::symlink_metadata(&path)?;
+    pub(super) fn entry(&self, level: &Arc<Level>, relative: &Path, place: &Place<'_>) -> io::Result<Entry> {
+        let mut stat = place.stat(AtFlags::SYMLINK_NOFOLLOW)?;
         let mut links = level.links;
-        if meta.is_symlink() {
+        if kind_of(&stat) == FileType::Symlink {
             if !self.tree.follow_symlinks {
                 return Ok(Entry::Excluded(Rule::Link));
             }
-            if !fs::canonicalize(&path)?.starts_with(&self.target) {
+            if !fs::canonicalize(self.absolute(relative))?.starts_with(&self.target) {
                 return Ok(Entry::Excluded(Rule::LinkOut));
             }
-            meta = fs::metadata(&path)?;
+            stat = place.stat(AtFlags::empty())?;
             links += 1;
         }
-        if meta.is_dir() {
-            return Ok(self.folder(level, relative, FolderId::of(&meta), links));
-        }
-        if !meta.is_file() {
-            return Ok(Entry::Excluded(Rule::Special));
+        match kind_of(&stat) {
+            FileType::Directory => return Ok(self.folder(level, relative, FolderId::of_stat(&stat), links)),
+            FileType::RegularFile => (),
+            _ => return Ok(Entry::Excluded(Rule::Special)),
         }
         if let Ruling::Excluded(rule) = self.tree.filter.file(relative) {
             return Ok(Entry::Excluded(rule));
         }
-        if let Some(rule) = ignored_by(level, &path, false).or_else(|| self.not_ready(&path)) {
+        if let Some(rule) = self.ignored(level, relative, false).or_else(|| self.not_ready(place)) {
             return Ok(Entry::Excluded(rule));
         }
-        Ok(Entry::File(FileIdentity::of(&meta)))
+        Ok(Entry::File(identity_of(&stat)))
     }
 
     fn folder(&self, level: &Arc<Level>, relative: &Path, id: FolderId, links: u32) -> Entry {
@@ -214,17 +261,22 @@ impl View<'_> {
         if links > MAX_LINKS || level.upwards().any(|above| above.id == id) {
             return Entry::Excluded(Rule::LinkLoop);
         }
-        match ignored_by(level, &self.tree.absolute(relative), true) {
+        match self.ignored(level, relative, true) {
             Some(rule) => Entry::Excluded(rule),
             None => Entry::Folder { id, links },
         }
     }
 
-    fn not_ready(&self, path: &Path) -> Option<Rule> {
+    fn ignored(&self, level: &Arc<Level>, relative: &Path, is_folder: bool) -> Option<Rule> {
+        self.tree.ignore_files.then(|| ignored_by(level, &self.absolute(relative), is_folder)).flatten()
+    }
+
+    fn not_ready(&self, place: &Place<'_>) -> Option<Rule> {
         let suffix = self.tree.filter.ready_suffix()?;
-        let mut companion = path.as_os_str().to_owned();
+        let mut companion = place.name.as_os_str().to_owned();
         companion.push(suffix);
-        fs::symlink_metadata(companion).is_err().then(|| Rule::NotReady(suffix.to_owned()))
+        let there = rustix::fs::statat(place.folder, &companion, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        (!there).then(|| Rule::NotReady(suffix.to_owned()))
     }
 
     /// The folder at `relative` with all above it, if a walk from the root would come there.
@@ -233,7 +285,7 @@ impl View<'_> {
         let mut here = PathBuf::new();
         for component in relative.components() {
             here.push(component);
-            match self.entry(&level, &here) {
+            match self.entry(&level, &here, &Place::absolute(&self.absolute(&here))) {
                 Ok(Entry::Folder { id, links }) => level = self.enter(&level, &here, id, links),
                 Ok(Entry::File(_)) => return Err(Look::Gone),
                 Ok(Entry::Excluded(rule)) => return Err(Look::Excluded(rule)),
@@ -246,13 +298,34 @@ impl View<'_> {
     /// Looks at one path; `probe` asks whether somebody writes it.
     pub(super) fn look(&self, relative: &Path, probe: bool) -> Look {
         let above = relative.parent().unwrap_or_else(|| Path::new(""));
-        let level = match self.descend(above) {
-            Ok(level) => level,
-            Err(look) => return look,
+        match self.descend(above) {
+            Ok(level) => self.look_in(&level, relative, probe),
+            Err(look) => look,
+        }
+    }
+
+    /// Looks at many; those in one folder share the way down to it.
+    pub(super) fn look_at_all(&self, names: Vec<(PathBuf, bool)>) -> Vec<(PathBuf, Look)> {
+        let mut folders: HashMap<PathBuf, Result<Arc<Level>, Look>> = HashMap::new();
+        let look = |(relative, probe): (PathBuf, bool)| {
+            let above = relative.parent().unwrap_or_else(|| Path::new("")).to_owned();
+            let level = folders.entry(above).or_insert_with_key(|above| self.descend(above));
+            let look = match level {
+                Ok(level) => self.look_in(level, &relative, probe),
+                Err(look) => look.clone(),
+            };
+            (relative, look)
         };
+        names.into_iter().map(look).collect()
+    }
+
+    /// Looks at one entry of the folder `level`.
+    fn look_in(&self, level: &Arc<Level>, relative: &Path, probe: bool) -> Look {
+        let absolute = self.absolute(relative);
+        let place = Place::absolute(&absolute);
         // The probe comes before the stat: who starts to write after it, changes what the next stat says.
-        let writers = if probe { self.writers(relative) } else { Writers::Unknown };
-        match self.entry(&level, relative) {
+        let writers = if probe { self.writers(&place) } else { Writers::Unknown };
+        match self.entry(level, relative, &place) {
             Ok(Entry::File(identity)) => Look::File(identity, writers),
             Ok(Entry::Folder { .. }) => Look::Folder,
             Ok(Entry::Excluded(rule)) => Look::Excluded(rule),
@@ -260,17 +333,19 @@ impl View<'_> {
         }
     }
 
-    fn writers(&self, relative: &Path) -> Writers {
-        let path = self.tree.absolute(relative);
-        if !fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_file() || meta.is_symlink()) {
+    /// Whether somebody has the file open for writing. Opens nothing but regular files.
+    pub(super) fn writers(&self, place: &Place<'_>) -> Writers {
+        let follow = self.tree.follow_symlinks;
+        let flags = if follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        if !place.stat(flags).is_ok_and(|stat| kind_of(&stat) == FileType::RegularFile) {
             return Writers::Unknown;
         }
-        let nofollow = if self.tree.follow_symlinks { 0 } else { libc::O_NOFOLLOW };
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | nofollow).open(&path);
-        match file {
+        let nofollow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY | nofollow;
+        match rustix::fs::openat(place.folder, place.name, flags, Mode::empty()).map(File::from) {
             Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => os::writers(&file),
             // Somebody holds a lease of their own on it (a file server, for its client).
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Writers::Some,
+            Err(rustix::io::Errno::WOULDBLOCK) => Writers::Some,
             _ => Writers::Unknown,
         }
     }
@@ -344,11 +419,11 @@ pub fn is_remote(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|fs| REMOTE.contains(&(fs.f_type as u32)))
 }
 
-/// The bytes of a folder's path with a slash at its end: what the names of everything in it begin with.
-pub(super) fn prefix_of(folder: &Path) -> Vec<u8> {
+/// A folder's path with a slash at its end: what the names of everything in it begin with.
+pub(super) fn prefix_of(folder: &Path) -> PathBuf {
     let mut prefix = folder.as_os_str().as_bytes().to_vec();
     if !prefix.is_empty() {
         prefix.push(b'/');
     }
-    prefix
+    PathBuf::from(std::ffi::OsString::from_vec(prefix))
 }

@@ -152,7 +152,7 @@ async fn recovery_reads_the_leases_alone_and_finds_who_waited_by_index() {
 async fn files_that_come_and_go_are_found_by_their_key() {
     assert_in_order(&[
         (sources::KNOWN, "(scope=? AND identity=?)"),
-        (sources::PRESENT, "(scope=? AND identity>?)"),
+        (sources::PRESENT, "(scope=? AND identity>? AND identity<?)"),
         (upkeep::ADDED_FILES, "INDEX sqlite_autoindex_sources_1 ("),
         (vanish::LOSS, "(scope=? AND identity=?)"),
         (vanish::LOSS, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),

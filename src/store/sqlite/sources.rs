@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::super::error::Result;
-use super::super::sources::{KnownFile, Sources};
+use super::super::sources::{KnownFile, PresentFile, Sources};
 use super::{SqliteStore, wire};
 
 /// ?1: the watch's name, ?2: paths in hexadecimal.
@@ -15,11 +16,15 @@ pub(super) const KNOWN: &str = "
     FROM json_each(?2) AS asked
     CROSS JOIN sources AS s
         ON s.scope = (SELECT id FROM watches WHERE name = ?1) AND s.identity = unhex(asked.value)";
-/// ?1: the watch's name, ?2: after this path, ?3: at most so many.
+/// ?1: the watch's name, ?2: after this path, ?3: before this path, ?4: at most so many.
 pub(super) const PRESENT: &str = "
-    SELECT identity FROM sources
-    WHERE scope = (SELECT id FROM watches WHERE name = ?1) AND identity > ?2 AND presence = 'present'
-    ORDER BY identity LIMIT ?3 + 0";
+    SELECT identity, dev, inode, size, mtime_ns, ctime_ns FROM sources
+    WHERE scope = (SELECT id FROM watches WHERE name = ?1) AND identity > ?2 AND identity < ?3
+      AND presence = 'present'
+    ORDER BY identity LIMIT ?4 + 0";
+
+/// Linux opens no longer path, so that this many bytes of the highest value come after all of them.
+const PATH_MAX: usize = 4_096;
 
 #[async_trait]
 impl Sources for SqliteStore {
@@ -37,13 +42,28 @@ impl Sources for SqliteStore {
         Ok(known)
     }
 
-    async fn present(&self, watch: &str, after: Option<PathBuf>, limit: usize) -> Result<Vec<PathBuf>> {
+    async fn present(&self, watch: &str, folder: PathBuf, after: PathBuf, limit: usize) -> Result<Vec<PresentFile>> {
+        let mut after = wire::path_bytes(&after).to_vec();
+        let mut before = wire::path_bytes(&folder).to_vec();
+        if before.is_empty() {
+            before = vec![0xff; PATH_MAX];
+        } else {
+            let from = [before.as_slice(), b"/"].concat();
+            after = after.max(from);
+            // What comes after a slash in the order of bytes.
+            before.push(b'/' + 1);
+        }
         let rows = sqlx::query(PRESENT)
             .bind(watch)
-            .bind(after.as_deref().map(wire::path_bytes).unwrap_or_default())
+            .bind(after)
+            .bind(before)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(self.readers())
             .await?;
-        rows.iter().map(|row| Ok(wire::path(row.try_get(0)?))).collect()
+        let file = |row: &SqliteRow| {
+            let columns = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?];
+            Ok(PresentFile { relative: wire::path(row.try_get(0)?), identity: wire::identity(columns) })
+        };
+        rows.iter().map(file).collect()
     }
 }

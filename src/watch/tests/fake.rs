@@ -15,8 +15,8 @@ use crate::clock::{Boottime, SystemClock};
 use crate::config;
 use crate::job::{Digest, DigestAlgorithm, FileIdentity, JobId, SourceKey, StateName};
 use crate::store::{
-    Appetite, Claim, Enqueued, Gone, KnownFile, Leased, NewJob, Queue, Result, Settled, Settlement, Sources,
-    StoreError, Vanished, Want,
+    Appetite, Claim, Enqueued, Gone, KnownFile, Leased, NewJob, PresentFile, Queue, Result, Settled, Settlement,
+    Sources, StoreError, Vanished, Want,
 };
 use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
 
@@ -129,15 +129,14 @@ impl Sources for Memory {
         Ok(relatives.iter().map(|relative| rows.get(relative).map(known)).collect())
     }
 
-    async fn present(&self, _watch: &str, after: Option<PathBuf>, limit: usize) -> Result<Vec<PathBuf>> {
-        use std::os::unix::ffi::OsStrExt;
-        let bytes = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
+    async fn present(&self, _watch: &str, folder: PathBuf, after: PathBuf, limit: usize) -> Result<Vec<PresentFile>> {
         let rows = self.rows.lock().unwrap();
-        let after = after.as_ref().map(bytes);
-        let mut present: Vec<PathBuf> =
-            rows.iter().filter(|(_, row)| row.present).map(|(path, _)| path.clone()).collect();
-        present.retain(|path| after.as_ref().is_none_or(|after| bytes(path) > *after));
-        present.sort_by_key(bytes);
+        let mut present: Vec<PresentFile> = rows
+            .iter()
+            .filter(|(path, row)| row.present && path.starts_with(&folder) && path.as_os_str() > after.as_os_str())
+            .map(|(path, row)| PresentFile { relative: path.clone(), identity: row.identity })
+            .collect();
+        present.sort_by(|a, b| a.relative.as_os_str().cmp(b.relative.as_os_str()));
         present.truncate(limit);
         Ok(present)
     }

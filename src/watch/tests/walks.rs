@@ -8,15 +8,25 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::fake::Bench;
-use crate::watch::scan::{Walked, walk};
+use crate::watch::scan::{Spotted, Visit, Walked, walk};
 use crate::watch::tree::Tree;
 
 fn files(bench: &Bench) -> (BTreeSet<PathBuf>, Walked) {
     let tree = Tree::new(&bench.config, bench.folder.path().join("state")).unwrap();
-    let mut found = BTreeSet::new();
-    let take = |batch: Vec<crate::watch::scan::Found>| found.extend(batch.into_iter().map(|file| file.relative));
-    let walked = walk(&tree, &[PathBuf::new()], || true, take).unwrap();
-    (found, walked)
+    let mut found = Vec::new();
+    let walked = walk(&tree, &[PathBuf::new()], &mut Gather(&mut found)).unwrap();
+    let paths: Vec<_> = found.iter().map(|path| path.as_os_str()).collect();
+    assert!(paths.is_sorted(), "{paths:?}");
+    (found.into_iter().collect(), walked)
+}
+
+/// Gathers the files of a walk.
+struct Gather<'a>(&'a mut Vec<PathBuf>);
+
+impl Visit for Gather<'_> {
+    fn file(&mut self, file: &Spotted<'_>) {
+        self.0.push(file.relative.to_owned());
+    }
 }
 
 fn named(names: &[&str]) -> BTreeSet<PathBuf> {
@@ -72,6 +82,18 @@ fn the_state_directory_is_never_entered_whatever_its_name() {
 }
 
 #[test]
+fn paths_come_in_the_order_of_their_bytes_however_deep_the_tree() {
+    let bench = Bench::new(|_| ());
+    for name in ["a/x", "a-b", "a.txt", "a0/y", "a/x-/z", "b"] {
+        bench.write(name, "x");
+    }
+    let deep = vec!["d"; 100].join("/");
+    bench.write(&format!("{deep}/bottom"), "x");
+    bench.write("d/d/last", "x");
+    assert_eq!(files(&bench).0.len(), 8);
+}
+
+#[test]
 fn excluded_folders_are_not_descended_into_and_recursion_can_be_off() {
     let mut bench = Bench::new(|_| ());
     bench.write("a", "x");
@@ -102,7 +124,7 @@ fn a_missing_root_is_an_error_and_an_empty_one_is_not() {
     assert!(files(&bench).1.empty);
     fs::remove_dir(bench.path("")).unwrap();
     let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
-    assert!(walk(&tree, &[PathBuf::new()], || true, drop).is_err());
+    assert!(walk(&tree, &[PathBuf::new()], &mut Gather(&mut Vec::new())).is_err());
 }
 
 #[test]
