@@ -36,7 +36,7 @@ impl Listing {
     pub(super) fn read(folder: impl AsFd, follow_symlinks: bool) -> io::Result<Self> {
         let folder = folder.as_fd();
         let mut listing = Self::default();
-        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
         let mut entries = RawDir::new(folder, &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -246,7 +246,7 @@ impl WatchTask {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
         let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
         let look = self.settling.next_due().into_iter().chain(self.next_leaving()).min().filter(|_| self.status.open);
-        let tell = self.scan.is_some().then(|| self.next_telling);
+        let tell = self.scan.is_some().then_some(self.next_telling);
         self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).min()
     }
 
