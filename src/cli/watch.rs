@@ -17,7 +17,7 @@ use super::watch_definition::NewWatch;
 use super::{Format, note, time};
 use crate::clock::Timestamp;
 use crate::config;
-use crate::control::{LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
+use crate::control::{Confirmed, LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -64,6 +64,13 @@ enum Verb {
         /// Process again what is known and unchanged.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Say that the files which are gone, and which `delete_brake` holds back, were deleted indeed.
+    Confirm {
+        /// Its name.
+        name: String,
         #[command(flatten)]
         format: Format,
     },
@@ -187,6 +194,7 @@ pub async fn run(args: Watch, context: &mut Context) -> Done {
         Verb::Pause { name } => steer("paused", &name, Request::WatchPause { name: name.clone() }, context).await,
         Verb::Resume { name } => steer("resumed", &name, Request::WatchResume { name: name.clone() }, context).await,
         Verb::Scan { name, force, format } => scan(name, force, format, context).await,
+        Verb::Confirm { name, format } => confirm(name, format, context).await,
         Verb::Test { name, limit, format } => test(&name, limit, format, context).await,
     }
 }
@@ -310,6 +318,18 @@ async fn scan(name: String, force: bool, format: Format, context: &mut Context) 
     } else if !context.global.quiet {
         let files = plural(scanned.files, "file", "files");
         writeln!(context.screen, "scanned {name}: {files}, {}", plural(scanned.enqueued, "new job", "new jobs"))?;
+    }
+    Ok(0)
+}
+
+async fn confirm(name: String, format: Format, context: &mut Context) -> Done {
+    let confirmed: Confirmed = context.ask(Request::WatchConfirm { name: name.clone() }).await?;
+    if format.json {
+        context.screen.json(&confirmed)?;
+    } else if confirmed.files == 0 {
+        writeln!(context.screen, "nothing of {name} is held back")?;
+    } else if !context.global.quiet {
+        writeln!(context.screen, "{} of {name} count as deleted", plural(confirmed.files, "file", "files"))?;
     }
     Ok(0)
 }

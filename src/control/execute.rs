@@ -39,6 +39,7 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
         Request::WatchPause { name } => watches::pause(&name, true, hands).await,
         Request::WatchResume { name } => watches::pause(&name, false, hands).await,
         Request::WatchScan { name, force } => watches::scan(&name, force, hands).await,
+        Request::WatchConfirm { name } => watches::confirm(&name, hands).await,
         Request::KvSet { key, value } => {
             own_key(&key)?;
             hands.stores.settings.kv_set(&key, &value).await?;

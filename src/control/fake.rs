@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use super::hands::{Hands, Live, Refusal, Stores};
-use super::request::{Duty, LiveStatus, LiveWarning, Scanned};
+use super::request::{Confirmed, Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config::{Config, Database, Log, Maintenance, Pipeline, ProcessorKind, Queue as QueueSection, Shutdown};
 use crate::job::{IdempotencyKey, Job, JobError, JobId, Op, Priority, State, StateName};
@@ -164,6 +164,11 @@ impl Live for Fake {
     async fn scan(&self, watch: &str, force: bool) -> Result<Scanned, Refusal> {
         self.note(format!("scan {watch} {force}"));
         Ok(Scanned { files: 2, enqueued: 1 })
+    }
+
+    async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal> {
+        self.note(format!("confirm {watch}"));
+        Ok(Confirmed { files: 3 })
     }
 
     async fn maintenance(&self, duty: Duty) -> Result<Value, Refusal> {

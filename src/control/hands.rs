@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::request::{Code, Duty, LiveStatus, Response, Scanned};
+use super::request::{Code, Confirmed, Duty, LiveStatus, Response, Scanned};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::JobId;
@@ -58,6 +58,8 @@ pub trait Live: Send + Sync {
     async fn reload_watches(&self) -> Result<(), Refusal>;
     /// Scans a watch that it runs; resolves when the scan is over.
     async fn scan(&self, watch: &str, force: bool) -> Result<Scanned, Refusal>;
+    /// Lets the files go that the brake of a watch that it runs holds back; answers how many.
+    async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal>;
     /// Carries out a duty of maintenance now; answers its figures.
     async fn maintenance(&self, duty: Duty) -> Result<Value, Refusal>;
     /// What it knows and the database does not.

@@ -29,8 +29,8 @@ pub use execute::execute;
 pub use hands::{Hands, Live, Refusal, Stores};
 pub use lock::{Lock, LockError};
 pub use request::{
-    Add, Added, AddedAs, Code, Duty, LiveStatus, LiveWarning, LiveWatch, Pong, Request, Response, RunningJob, Scanned,
-    SteerAnswer, SteerResult, WatchCondition, WirePath,
+    Add, Added, AddedAs, Code, Confirmed, Duty, LiveStatus, LiveWarning, LiveWatch, Pong, Request, Response,
+    RunningJob, Scanned, SteerAnswer, SteerResult, WatchCondition, WirePath,
 };
 pub use server::Listener;
 pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};

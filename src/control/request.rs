@@ -83,6 +83,11 @@ pub enum Request {
         /// Process again what is known.
         force: bool,
     },
+    /// The files of a watch that the brake on mass deletion holds back are gone indeed. Answered with [`Confirmed`].
+    WatchConfirm {
+        /// Its name.
+        name: String,
+    },
     /// Set a value of the key-value store.
     KvSet {
         /// Its name.
@@ -299,6 +304,13 @@ pub struct Scanned {
     pub files: u64,
     /// Jobs made.
     pub enqueued: u64,
+}
+
+/// What was held back when a person confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Files that count as deleted now.
+    pub files: u64,
 }
 
 /// An answer.

@@ -76,12 +76,22 @@ pub(super) async fn pause(name: &str, paused: bool, hands: &Hands) -> Result<Val
     Ok(json!({ "name": name, "paused": paused }))
 }
 
-pub(super) async fn scan(name: &str, force: bool, hands: &Hands) -> Result<Value, Refusal> {
+pub(super) async fn confirm(name: &str, hands: &Hands) -> Result<Value, Refusal> {
+    exists(name, hands).await?;
+    match &hands.live {
+        Some(live) => answer(&live.confirm(name).await?),
+        None => Err(Refusal::failed("no daemon runs on this database, so nothing is held back; its start looks anew")),
+    }
+}
+
+async fn exists(name: &str, hands: &Hands) -> Result<(), Refusal> {
     let rows = hands.stores.settings.watches().await?;
     let made = rows.iter().any(|row| row.name == name && row.definition.is_some());
-    if !made && !hands.config().watches.contains_key(name) {
-        return Err(unknown(name));
-    }
+    if made || hands.config().watches.contains_key(name) { Ok(()) } else { Err(unknown(name)) }
+}
+
+pub(super) async fn scan(name: &str, force: bool, hands: &Hands) -> Result<Value, Refusal> {
+    exists(name, hands).await?;
     match &hands.live {
         Some(live) => answer(&live.scan(name, force).await?),
         None => Err(Refusal::failed(

@@ -12,8 +12,8 @@ use super::House;
 use super::watches;
 use crate::clock::Timestamp;
 use crate::control::{
-    BreakerCondition, Duty, Live, LiveBreaker, LiveRate, LiveStatus, LiveThrottle, LiveWarning, LiveWatch, Refusal,
-    RunningJob, Scanned, WatchCondition, WirePath,
+    BreakerCondition, Confirmed, Duty, Live, LiveBreaker, LiveRate, LiveStatus, LiveThrottle, LiveWarning, LiveWatch,
+    Refusal, RunningJob, Scanned, WatchCondition, WirePath,
 };
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
@@ -105,6 +105,15 @@ impl Live for LiveDaemon {
         match self.watches.scan(watch, force).await {
             Some(Ok(scan)) => Ok(Scanned { files: scan.files, enqueued: scan.changed }),
             Some(Err(why)) => Err(Refusal::failed(format!("watch `{watch}` was not scanned: {why}"))),
+            None => {
+                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
+            }
+        }
+    }
+
+    async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal> {
+        match self.watches.confirm(watch).await {
+            Some(files) => Ok(Confirmed { files }),
             None => {
                 Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
             }

@@ -40,6 +40,7 @@ pub struct WatchShown {
 enum Request {
     Reload { reply: oneshot::Sender<()> },
     Scan { name: String, force: bool, reply: oneshot::Sender<Option<oneshot::Receiver<Result<LastScan, String>>>> },
+    Confirm { name: String, reply: oneshot::Sender<Option<oneshot::Receiver<u64>>> },
     Status { reply: oneshot::Sender<Vec<WatchShown>> },
 }
 
@@ -70,6 +71,13 @@ impl Handle {
     pub async fn scan(&self, name: &str, force: bool) -> Option<Result<LastScan, String>> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Scan { name: name.to_owned(), force, reply }).await.ok()?;
+        answer.await.ok()??.await.ok()
+    }
+
+    /// Lets the files go that the brake of a watch holds back, and answers how many; `None`: it does not run.
+    pub async fn confirm(&self, name: &str) -> Option<u64> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Confirm { name: name.to_owned(), reply }).await.ok()?;
         answer.await.ok()??.await.ok()
     }
 
@@ -184,15 +192,14 @@ impl Watches {
                 let _ = reply.send(());
             }
             Request::Scan { name, force, reply } => {
-                let scanning = match self.entries.get(&name) {
-                    None => None,
-                    Some(entry) => {
-                        let (sender, answer) = oneshot::channel();
-                        let command = WatchCommand::Scan { force, reply: sender };
-                        entry.handle.commands.send(command).await.is_ok().then_some(answer)
-                    }
-                };
-                let _ = reply.send(scanning);
+                let (sender, answer) = oneshot::channel();
+                let sent = self.tell(&name, WatchCommand::Scan { force, reply: sender }).await;
+                let _ = reply.send(sent.then_some(answer));
+            }
+            Request::Confirm { name, reply } => {
+                let (sender, answer) = oneshot::channel();
+                let sent = self.tell(&name, WatchCommand::Confirm { reply: sender }).await;
+                let _ = reply.send(sent.then_some(answer));
             }
             Request::Status { reply } => {
                 let shown = self.entries.iter().map(|(name, entry)| WatchShown {
@@ -204,6 +211,14 @@ impl Watches {
             }
         }
         Ok(())
+    }
+
+    /// Whether a watch of this name runs and was told.
+    async fn tell(&self, name: &str, command: WatchCommand) -> bool {
+        match self.entries.get(name) {
+            Some(entry) => entry.handle.commands.send(command).await.is_ok(),
+            None => false,
+        }
     }
 
     /// Makes what runs be what file and database say.
