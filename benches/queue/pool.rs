@@ -79,5 +79,6 @@ fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerS
         pipelines: BTreeMap::from([(PIPELINE.to_owned(), pipeline)]),
         disposals: BTreeMap::new(),
         follows: BTreeSet::new(),
+        settles: BTreeMap::new(),
     }
 }

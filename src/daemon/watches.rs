@@ -158,6 +158,7 @@ impl Watches {
             let disposal = |watch: &config::Watch| (watch.on_success.clone(), watch.on_failure.clone());
             settings.disposals = wanted.iter().map(|(name, watch)| (name.clone(), disposal(watch))).collect();
             let following = wanted.iter().filter(|(_, watch)| watch.follow_symlinks);
+            settings.settles = wanted.iter().map(|(name, watch)| (name.clone(), watch.settle)).collect();
             settings.follows = following.map(|(name, _)| name.clone()).collect();
         });
     }

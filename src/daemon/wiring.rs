@@ -71,6 +71,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         pipelines,
         disposals: BTreeMap::new(),
         follows: BTreeSet::new(),
+        settles: BTreeMap::new(),
     })
 }
 

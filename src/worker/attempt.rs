@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::aside::{Aside, Beat, Unanswered};
 use super::disposal::{self, Carried};
-use super::look::{unchanged, unreadable};
+use super::look::{being_written, unchanged, unreadable, unsettled};
 use super::process::{STOP_PATIENCE, process, told};
 use super::running::Handle;
 use super::settings::{PipelineSettings, WorkerSettings};
@@ -173,16 +173,21 @@ impl Workshop {
         let (path, algorithm) = (work.path.clone(), self.settings.borrow().digest);
         let follow = self.follows(work);
         let known = work.digest.map(|digest| (work.identity, digest));
+        let (seen, now, settle) = (work.identity, self.clock.now(), self.settle(work));
         let looked = self.aside.read(at_work, patience, move |beat| match known {
-            Some((identity, digest)) if unchanged(&path, &identity) => Ok(Content { identity, digest }),
+            Some((identity, digest)) if unchanged(&path, &identity) => Ok(Ok(Content { identity, digest })),
             _ => {
                 let path = if follow { std::fs::canonicalize(&path)? } else { path };
-                digest_file_while(&path, algorithm, || beat.go_on())
+                match settle.and_then(|settle| unsettled(&path, &seen, settle, now)) {
+                    Some(wait) => Ok(Err(wait)),
+                    None => digest_file_while(&path, algorithm, || beat.go_on()).map(Ok),
+                }
             }
         });
         let failed = |kind, message| Err(Outcome::Failed(JobError::transient(kind, message)));
         match looked.await {
-            Ok(Ok(content)) => Ok(Some(content)),
+            Ok(Ok(Ok(content))) => Ok(Some(content)),
+            Ok(Ok(Err(wait))) => Err(being_written(format!("{} is being written again", work.path.display()), wait)),
             Ok(Err(error)) => Err(unreadable(work, &error)),
             Err(error @ Unanswered::Hung(_)) => {
                 failed(ErrorKind::Timeout, format!("{} can't be read: {error}", work.path.display()))
@@ -192,6 +197,14 @@ impl Workshop {
                 Err(Outcome::Deferred { after: None, error: JobError::transient(ErrorKind::Io, error.to_string()) })
             }
             Err(error) => failed(ErrorKind::Io, error.to_string()),
+        }
+    }
+
+    /// How long the file's watch wants it to be quiet.
+    fn settle(&self, work: &Work) -> Option<Duration> {
+        match &work.source {
+            SourceKey::Watched { watch, .. } => self.settings.borrow().settles.get(watch).copied(),
+            _ => None,
         }
     }
 

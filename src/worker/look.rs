@@ -3,12 +3,33 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+use crate::intake::open_regular;
 use crate::job::{ErrorKind, FileIdentity, JobError, Outcome, SkipReason, SourceKey};
+use crate::os::{self, Writers};
 use crate::store::Work;
 
 /// Whether the file is still the one with this identity.
 pub(super) fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
+}
+
+/// How long a watched file that changed since its watch took it has to be left alone: somebody writes it, or it has
+/// not been quiet for `settle`. `None`: it is whole.
+pub(super) fn unsettled(path: &Path, identity: &FileIdentity, settle: Duration, now: Timestamp) -> Option<Duration> {
+    const AGAIN: Duration = Duration::from_secs(1);
+    let file = open_regular(path).ok()?;
+    let found = FileIdentity::of(&file.metadata().ok()?);
+    if found.same_but_for_ctime(identity) {
+        return None;
+    }
+    if os::writers(&file) == Writers::Some {
+        return Some(AGAIN.max(settle));
+    }
+    let age_ms = now.as_millis().saturating_sub(found.mtime_ns / 1_000_000);
+    // A time in the future says nothing.
+    let age = Duration::from_millis(u64::try_from(age_ms).ok()?);
+    settle.checked_sub(age).filter(|left| !left.is_zero())
 }
 
 /// Whether the root of the file's watch is missing.
@@ -32,14 +53,15 @@ pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
             Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
         }
-        // It is being written: it will be whole soon, and no attempt has begun.
-        std::io::ErrorKind::ResourceBusy => Outcome::Deferred {
-            after: Some(Duration::from_secs(1)),
-            error: JobError::transient(ErrorKind::Unreadable, message),
-        },
+        std::io::ErrorKind::ResourceBusy => being_written(message, Duration::from_secs(1)),
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
             Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
         }
         _ => Outcome::Failed(JobError::transient(ErrorKind::Unreadable, message)),
     }
+}
+
+/// It will be whole soon, and no attempt has begun.
+pub(super) fn being_written(message: String, after: Duration) -> Outcome {
+    Outcome::Deferred { after: Some(after), error: JobError::transient(ErrorKind::Unreadable, message) }
 }

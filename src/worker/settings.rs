@@ -26,6 +26,8 @@ pub struct WorkerSettings {
     pub disposals: BTreeMap<String, (Disposal, Disposal)>,
     /// Watches that follow symbolic links.
     pub follows: BTreeSet<String>,
+    /// By watch: how long a file has to be quiet before it counts as whole.
+    pub settles: BTreeMap<String, Duration>,
 }
 
 /// One pipeline's.
