@@ -29,6 +29,7 @@ mod task;
 pub mod tree;
 
 pub use filter::{BadGlob, Filter, PRIVATE_PREFIX, Rule, Ruling};
+pub use settle::WaitsFor;
 pub use status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
 pub use task::{WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchTask};
 pub use tree::is_remote;

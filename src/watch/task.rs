@@ -14,7 +14,7 @@ use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::native::{Hint, Native};
 use super::rescan::{RunningScan, Wish};
-use super::settle::{Settling, Sign};
+use super::settle::{Settling, Sign, WaitsFor};
 use super::status::{LastScan, Mode, Root, SettlingFile, WatchStatus};
 use super::tree::{FolderId, Tree};
 use crate::clock::{Clock, Timestamp};
@@ -346,18 +346,11 @@ impl WatchTask {
     }
 
     fn name_settling(&mut self) {
-        let zero = self.settings.watch.settle.is_zero();
-        let waits_for = |open: bool| match (open, zero) {
-            (true, _) => "its writer to close it",
-            (false, true) => "a second look",
-            (false, false) => "its quiet time",
-        };
         let name = |relative: &Path| relative.display().to_string();
         let some = self.settling.iter().take(NAMES);
-        self.status.settling_files = some
-            .map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: waits_for(file.open) })
-            .collect();
-        let open = self.settling.iter().filter(|(_, file)| file.open).take(NAMES);
+        self.status.settling_files =
+            some.map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: file.waits_for }).collect();
+        let open = self.settling.iter().filter(|(_, file)| file.waits_for == WaitsFor::Close).take(NAMES);
         self.status.still_open_files = open.map(|(relative, _)| name(relative)).collect();
     }
 
@@ -368,7 +361,8 @@ impl WatchTask {
         if self.armed.is_none() {
             return matches!(self.status.root, Root::Missing(_));
         }
-        let handed_over = self.intake.is_empty() && self.settling.len() == self.settling.still_open();
+        let handed_over =
+            self.intake.is_empty() && self.settling.len() == self.settling.still_open() + self.settling.too_young();
         let scanning = self.scan.as_ref().is_some_and(|scan| !scan.periodic);
         self.scanned_once && !scanning && self.dirty.is_clean() && handed_over
     }

@@ -198,6 +198,9 @@ impl View<'_> {
         if let Ruling::Excluded(rule) = self.tree.filter.file(relative) {
             return Ok(Entry::Excluded(rule));
         }
+        if let Ruling::Excluded(rule) = self.tree.filter.size(meta.len()) {
+            return Ok(Entry::Excluded(rule));
+        }
         if let Some(rule) = ignored_by(level, &path, false).or_else(|| self.not_ready(&path)) {
             return Ok(Entry::Excluded(rule));
         }
