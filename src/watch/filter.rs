@@ -38,6 +38,12 @@ pub enum Rule {
     NotIncluded,
     /// It lies in a folder, and `recursive` is off.
     NotRecursive,
+    /// It lies deeper than so many levels (`max_depth`).
+    TooDeep(u32),
+    /// It has less than so many bytes (`min_size`).
+    TooSmall(u64),
+    /// It has more than so many bytes (`max_size`).
+    TooLarge(u64),
     /// A line of an ignore file matches it.
     IgnoreFile {
         /// The ignore file.
@@ -67,6 +73,9 @@ impl fmt::Display for Rule {
             Self::Exclude(glob) => write!(f, "exclude `{glob}`"),
             Self::NotIncluded => f.write_str("no `include` matches"),
             Self::NotRecursive => f.write_str("in a folder, and `recursive` is off"),
+            Self::TooDeep(levels) => write!(f, "in a folder below the last level (`max_depth` is {levels})"),
+            Self::TooSmall(least) => write!(f, "smaller than `min_size` ({})", config::show_size(*least)),
+            Self::TooLarge(most) => write!(f, "larger than `max_size` ({})", config::show_size(*most)),
             Self::IgnoreFile { file, pattern } => write!(f, "`{pattern}` in {}", file.display()),
             Self::Companion(suffix) => write!(f, "the companion of a file (`ready_suffix` is `{suffix}`)"),
             Self::NotReady(suffix) => write!(f, "its companion with `{suffix}` does not exist yet"),
@@ -86,7 +95,7 @@ pub struct BadGlob {
     why: String,
 }
 
-/// The rules of a watch that need nothing but a name.
+/// The rules of a watch that need nothing but a name, or a size.
 #[derive(Debug)]
 pub struct Filter {
     include: Globs,
@@ -94,6 +103,9 @@ pub struct Filter {
     /// The folders that an exclude ending in `/**` empties.
     emptied: Globs,
     recursive: bool,
+    max_depth: Option<u32>,
+    min_size_bytes: u64,
+    max_size_bytes: Option<u64>,
     ready_suffix: String,
 }
 
@@ -107,6 +119,9 @@ impl Filter {
             exclude: Globs::new(watch.exclude.iter().map(plain))?,
             emptied: Globs::new(watch.exclude.iter().filter_map(emptied))?,
             recursive: watch.recursive,
+            max_depth: watch.max_depth,
+            min_size_bytes: watch.min_size_bytes,
+            max_size_bytes: watch.max_size_bytes,
             ready_suffix: watch.ready_suffix.clone(),
         })
     }
@@ -119,9 +134,20 @@ impl Filter {
         if !self.recursive {
             return Ruling::Excluded(Rule::NotRecursive);
         }
-        match self.exclude.matching(relative).or_else(|| self.emptied.matching(relative)) {
-            Some(glob) => Ruling::Excluded(Rule::Exclude(glob.to_owned())),
-            None => Ruling::Taken,
+        if let Some(glob) = self.exclude.matching(relative).or_else(|| self.emptied.matching(relative)) {
+            return Ruling::Excluded(Rule::Exclude(glob.to_owned()));
+        }
+        // Level 1 is the root itself, so a folder in it is level 2.
+        let too_deep = |levels: &u32| relative.components().count() >= *levels as usize;
+        self.max_depth.filter(too_deep).map_or(Ruling::Taken, |levels| Ruling::Excluded(Rule::TooDeep(levels)))
+    }
+
+    /// Judges a file by its size.
+    pub fn size(&self, bytes: u64) -> Ruling {
+        match self.max_size_bytes {
+            _ if bytes < self.min_size_bytes => Ruling::Excluded(Rule::TooSmall(self.min_size_bytes)),
+            Some(most) if bytes > most => Ruling::Excluded(Rule::TooLarge(most)),
+            _ => Ruling::Taken,
         }
     }
 
@@ -280,6 +306,33 @@ mod tests {
         let filter = filter(|watch| watch.recursive = false);
         assert_eq!(filter.path(Path::new("a")), Ruling::Taken);
         assert_eq!(filter.path(Path::new("a/b")), Ruling::Excluded(Rule::NotRecursive));
+    }
+
+    #[test]
+    fn folders_count_down_to_the_last_level() {
+        let with = |levels| filter(|watch| watch.max_depth = levels);
+        let too_deep = |levels| Ruling::Excluded(Rule::TooDeep(levels));
+        assert_eq!(with(None).path(Path::new("a/b/c/d")), Ruling::Taken);
+        assert_eq!(with(Some(1)).path(Path::new("a")), Ruling::Taken);
+        assert_eq!(with(Some(1)).folder(Path::new("a")), too_deep(1));
+        assert_eq!(with(Some(2)).path(Path::new("a/b")), Ruling::Taken);
+        assert_eq!(with(Some(2)).folder(Path::new("a/b")), too_deep(2), "it is not entered");
+        assert_eq!(with(Some(2)).path(Path::new("a/b/c/d")), too_deep(2));
+        let both = filter(|watch| (watch.max_depth, watch.recursive) = (Some(9), false));
+        assert_eq!(both.path(Path::new("a/b")), Ruling::Excluded(Rule::NotRecursive));
+    }
+
+    #[test]
+    fn sizes_at_the_limits_are_taken() {
+        let filter = filter(|watch| (watch.min_size_bytes, watch.max_size_bytes) = (10, Some(1 << 20)));
+        assert_eq!(filter.size(9), Ruling::Excluded(Rule::TooSmall(10)));
+        assert_eq!(filter.size(10), Ruling::Taken);
+        assert_eq!(filter.size(1 << 20), Ruling::Taken);
+        let too_large = Rule::TooLarge(1 << 20);
+        assert_eq!(too_large.to_string(), "larger than `max_size` (1MiB)");
+        assert_eq!(filter.size((1 << 20) + 1), Ruling::Excluded(too_large));
+        let any = Filter::new(&config::Watch::of(PathBuf::from("/srv"), "p".to_owned())).unwrap();
+        assert_eq!([0, u64::MAX].map(|bytes| any.size(bytes)), [Ruling::Taken, Ruling::Taken]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::compare::is_wanted;
 use super::filter::Rule;
-use super::settle::{Sighting, Sign};
+use super::settle::{self, Sighting, Sign};
 use super::task::WatchTask;
 use super::tree::{FolderId, Look};
 use crate::intake::{Arrival, Digested, patiently};
@@ -82,7 +82,8 @@ impl WatchTask {
     fn judge(&mut self, relative: PathBuf, look: Look, now: Instant, whole: &mut Vec<Whole>, gone: &mut Vec<PathBuf>) {
         match look {
             Look::File(identity, writers) => {
-                if let Some(Sighting { force, .. }) = self.settling.looked(&relative, identity, writers, now) {
+                let young = settle::young_for(self.settings.watch.min_age, &identity, self.clock.now());
+                if let Some(Sighting { force, .. }) = self.settling.looked(&relative, identity, writers, young, now) {
                     whole.push(Whole { relative, identity, force, present: None });
                 }
                 return;

@@ -34,6 +34,7 @@ pub mod tree;
 
 pub use filter::{BadGlob, Filter, PRIVATE_PREFIX, Rule, Ruling};
 pub use progress::ScanProgress;
+pub use settle::WaitsFor;
 pub use status::{CoverageStatus, LastScan, Mode, Root, ScanKind, SettlingFile, WatchStatus};
 pub use task::{WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchTask};
 pub use tree::is_remote;

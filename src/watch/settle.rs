@@ -3,7 +3,8 @@
 //! A file is *whole* when nobody has it open for writing and it has been quiet for `settle`. Its last change is the
 //! newest of: the last event about it, the moment its identity was first seen to differ, and, for a file that a
 //! scan found, what its own times say. With `settle = "0s"` it is whole at its close event; without one, when the
-//! probe says that nobody writes; where no probe is possible, at two equal sightings [`UNPROBED`] apart.
+//! probe says that nobody writes; where no probe is possible, at two equal sightings [`UNPROBED`] apart. With
+//! `min_age` it also waits until its modification is that long ago, by the clock that dates files ([`young_for`]).
 //!
 //! A file that somebody has open is looked at again at growing intervals, in case its close event was lost.
 
@@ -11,8 +12,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::clock::Timestamp;
 use crate::job::FileIdentity;
 use crate::os::Writers;
 
@@ -22,6 +25,8 @@ pub const UNPROBED: Duration = Duration::from_secs(1);
 const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// When a file is looked at that waits for something else than time.
 const PARKED: Duration = Duration::from_mins(10);
+/// When a file that is too young is looked at again at the latest: the clock that dates it may be set.
+const YOUNG: Duration = Duration::from_mins(10);
 
 /// What an event says about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,22 @@ pub enum Sign {
     Changed,
     /// Somebody who could write closed it.
     Closed,
+}
+
+/// What a file waits for that is not taken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitsFor {
+    /// To have been quiet for `settle`.
+    Quiet,
+    /// Its writer to close it.
+    Close,
+    /// A second look that finds it as it was.
+    SecondLook,
+    /// Its modification to be `min_age` ago.
+    Age,
+    /// Its older version, which is in hand.
+    OlderVersion,
 }
 
 /// What is known of a file that is not whole yet.
@@ -43,8 +64,8 @@ pub struct Sighting {
     pub quiet_since: Instant,
     /// Whether its newest event was a close.
     pub closed: bool,
-    /// Whether somebody had it open for writing at the last look.
-    pub open: bool,
+    /// What it waits for, as of the last look.
+    pub waits_for: WaitsFor,
     /// Whether it shall be processed although nothing changed.
     pub force: bool,
     due: Instant,
@@ -55,26 +76,38 @@ pub struct Sighting {
 pub enum Decision {
     /// Take it.
     Whole,
-    /// Look again then.
-    Wait(Instant),
+    /// Look again then; until then it waits for this.
+    Wait(Instant, WaitsFor),
 }
 
-/// Decides about a file that was just looked at.
-pub fn decide(settle: Duration, file: &Sighting, writers: Writers, now: Instant) -> Decision {
-    if settle.is_zero() && file.closed {
-        return Decision::Whole;
+/// How long it is until a file was modified `min_age` ago, at this time of the wall clock. A file from the future
+/// waits for longer than `min_age`.
+pub fn young_for(min_age: Duration, identity: &FileIdentity, wall: Timestamp) -> Duration {
+    if min_age.is_zero() {
+        return Duration::ZERO;
     }
-    let quiet = match writers {
+    let age_ns = i128::from(wall.as_millis()) * 1_000_000 - i128::from(identity.mtime_ns);
+    let left_ns = i128::try_from(min_age.as_nanos()).unwrap_or(i128::MAX).saturating_sub(age_ns);
+    Duration::from_nanos(u64::try_from(left_ns.max(0)).unwrap_or(u64::MAX))
+}
+
+/// Decides about a file that was just looked at, and that is too young for as long as `young`.
+pub fn decide(settle: Duration, file: &Sighting, writers: Writers, young: Duration, now: Instant) -> Decision {
+    let by_close = settle.is_zero() && file.closed;
+    let (quiet, waits_for) = match writers {
+        _ if by_close => (Duration::ZERO, WaitsFor::Quiet),
         Writers::Some => {
             let pause = (now.duration_since(file.since) / 4).clamp(REOPEN.0, REOPEN.1);
-            return Decision::Wait(now + pause.max(settle.min(REOPEN.1)));
+            return Decision::Wait(now + pause.max(settle.min(REOPEN.1)), WaitsFor::Close);
         }
-        Writers::None => settle,
-        Writers::Unknown if settle.is_zero() => UNPROBED,
-        Writers::Unknown => settle,
+        Writers::Unknown if settle.is_zero() => (UNPROBED, WaitsFor::SecondLook),
+        Writers::None | Writers::Unknown => (settle, WaitsFor::Quiet),
     };
     let whole_at = file.quiet_since + quiet;
-    if whole_at <= now { Decision::Whole } else { Decision::Wait(whole_at) }
+    if !young.is_zero() && now + young.min(YOUNG) > whole_at {
+        return Decision::Wait(now + young.min(YOUNG), WaitsFor::Age);
+    }
+    if whole_at <= now { Decision::Whole } else { Decision::Wait(whole_at, waits_for) }
 }
 
 /// Whether a file that was found without any event is whole, given how long it has been as it is.
@@ -95,12 +128,13 @@ pub struct Settling {
     files: HashMap<PathBuf, Sighting>,
     order: BTreeSet<(Instant, PathBuf)>,
     open: usize,
+    young: usize,
 }
 
 impl Settling {
     /// An empty set that takes at most `limit` files.
     pub fn new(settle: Duration, limit: usize) -> Self {
-        Self { settle, limit, files: HashMap::new(), order: BTreeSet::new(), open: 0 }
+        Self { settle, limit, files: HashMap::new(), order: BTreeSet::new(), open: 0, young: 0 }
     }
 
     /// How many there are.
@@ -123,6 +157,11 @@ impl Settling {
         self.files.contains_key(relative)
     }
 
+    /// How many of them only waited for their age at the last look.
+    pub const fn too_young(&self) -> usize {
+        self.young
+    }
+
     /// Whether `more` find room.
     pub fn has_room(&self, more: usize) -> bool {
         self.files.len() + more <= self.limit
@@ -143,6 +182,7 @@ impl Settling {
         self.files.clear();
         self.order.clear();
         self.open = 0;
+        self.young = 0;
     }
 
     /// An event came. `false`: there is no room, so a scan has to find the file later.
@@ -154,7 +194,7 @@ impl Settling {
                 since: now,
                 quiet_since: now,
                 closed: sign == Sign::Closed,
-                open: false,
+                waits_for: WaitsFor::Quiet,
                 force: false,
                 due,
             };
@@ -188,8 +228,8 @@ impl Settling {
         }
         let quiet_since = now.checked_sub(age).unwrap_or(now);
         let due = (quiet_since + self.settle).max(now);
-        let file =
-            Sighting { identity: Some(identity), since: now, quiet_since, closed: false, open: false, force, due };
+        let (closed, waits_for) = (false, WaitsFor::Quiet);
+        let file = Sighting { identity: Some(identity), since: now, quiet_since, closed, waits_for, force, due };
         self.insert(relative, file)
     }
 
@@ -204,12 +244,14 @@ impl Settling {
         !(self.settle.is_zero() && self.files.get(relative).is_some_and(|file| file.closed))
     }
 
-    /// Notes a look, and answers whether the file is whole; it then leaves the set, with what is known of it.
+    /// Notes a look at a file that is too young for as long as `young`, and answers whether it is whole; it then
+    /// leaves the set, with what is known of it.
     pub fn looked(
         &mut self,
         relative: &Path,
         identity: FileIdentity,
         writers: Writers,
+        young: Duration,
         now: Instant,
     ) -> Option<Sighting> {
         let settle = self.settle;
@@ -218,20 +260,36 @@ impl Settling {
             file.quiet_since = now;
         }
         file.identity = Some(identity);
-        let open = writers == Writers::Some;
-        self.open = self.open + usize::from(open) - usize::from(file.open);
-        file.open = open;
-        match decide(settle, file, writers, now) {
+        match decide(settle, file, writers, young, now) {
             Decision::Whole => self.remove(relative),
-            Decision::Wait(until) => {
+            Decision::Wait(until, waits_for) => {
+                self.note_wait(relative, waits_for);
                 self.reschedule(relative, until);
                 None
             }
         }
     }
 
+    fn note_wait(&mut self, relative: &Path, waits_for: WaitsFor) {
+        if let Some(file) = self.files.get_mut(relative) {
+            let before = std::mem::replace(&mut file.waits_for, waits_for);
+            self.count(before, false);
+            self.count(waits_for, true);
+        }
+    }
+
+    const fn count(&mut self, waits_for: WaitsFor, more: bool) {
+        let counter = match waits_for {
+            WaitsFor::Close => &mut self.open,
+            WaitsFor::Age => &mut self.young,
+            WaitsFor::Quiet | WaitsFor::SecondLook | WaitsFor::OlderVersion => return,
+        };
+        *counter = if more { *counter + 1 } else { *counter - 1 };
+    }
+
     /// Puts a file off until [`Self::wake`], because its older version is still in hand.
     pub fn park(&mut self, relative: &Path, now: Instant) {
+        self.note_wait(relative, WaitsFor::OlderVersion);
         self.reschedule(relative, now + PARKED);
     }
 
@@ -244,7 +302,7 @@ impl Settling {
     pub fn remove(&mut self, relative: &Path) -> Option<Sighting> {
         let (relative, file) = self.files.remove_entry(relative)?;
         self.order.remove(&(file.due, relative));
-        self.open -= usize::from(file.open);
+        self.count(file.waits_for, false);
         Some(file)
     }
 
@@ -269,95 +327,4 @@ impl Settling {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn identity(size: u64) -> FileIdentity {
-        FileIdentity { size, ..FileIdentity::default() }
-    }
-
-    fn settling(settle: Duration) -> (Settling, Instant, PathBuf) {
-        (Settling::new(settle, 10), Instant::now(), PathBuf::from("a"))
-    }
-
-    #[test]
-    fn a_file_is_whole_when_quiet_for_settle_and_nobody_writes() {
-        let (mut files, start, a) = settling(SECOND);
-        assert!(files.noticed(a.clone(), Sign::Changed, start));
-        assert!(files.due(start, 10).is_empty());
-        let later = start + SECOND / 2;
-        files.noticed(a.clone(), Sign::Changed, later);
-        // Looked at a second after the first event: the second event is only half a second old.
-        let now = start + SECOND;
-        assert_eq!(files.due(now, 10), std::slice::from_ref(&a));
-        assert!(files.looked(&a, identity(1), Writers::None, now).is_none());
-        assert_eq!(files.next_due(), Some(later + SECOND));
-        assert!(files.looked(&a, identity(1), Writers::None, later + SECOND).is_some());
-        assert!(files.is_empty() && files.next_due().is_none());
-    }
-
-    #[test]
-    fn a_file_that_somebody_writes_waits_whatever_its_age_and_a_close_brings_the_look_forward() {
-        let (mut files, start, a) = settling(SECOND);
-        files.found(a.clone(), identity(1), SECOND * 1000, false, start);
-        assert_eq!(files.due(start, 10), std::slice::from_ref(&a));
-        assert!(files.looked(&a, identity(1), Writers::Some, start).is_none());
-        let much_later = start + SECOND * 100;
-        assert!(files.looked(&a, identity(1), Writers::Some, much_later).is_none());
-        assert_eq!(files.next_due(), Some(much_later + REOPEN.1));
-        files.noticed(a.clone(), Sign::Closed, much_later);
-        assert_eq!(files.next_due(), Some(much_later + SECOND));
-    }
-
-    #[test]
-    fn a_change_that_no_event_told_starts_the_quiet_time_anew() {
-        let (mut files, start, a) = settling(SECOND);
-        files.found(a.clone(), identity(1), Duration::ZERO, false, start);
-        assert!(files.looked(&a, identity(2), Writers::Unknown, start + SECOND).is_none());
-        assert!(files.looked(&a, identity(2), Writers::Unknown, start + SECOND * 2).is_some());
-    }
-
-    #[test]
-    fn an_old_file_that_nobody_has_open_is_whole_at_once() {
-        let (mut files, now, a) = settling(SECOND);
-        files.found(a.clone(), identity(1), SECOND * 2, false, now);
-        assert_eq!(files.due(now, 10), std::slice::from_ref(&a));
-        assert!(files.looked(&a, identity(1), Writers::None, now).is_some());
-    }
-
-    #[test]
-    fn without_settle_the_close_event_decides_then_the_probe_then_two_equal_sightings() {
-        let (mut files, now, a) = settling(Duration::ZERO);
-        files.noticed(a.clone(), Sign::Closed, now);
-        assert!(!files.wants_probe(&a));
-        assert!(files.looked(&a, identity(1), Writers::Unknown, now).is_some());
-
-        files.noticed(a.clone(), Sign::Changed, now);
-        assert!(files.wants_probe(&a));
-        assert!(files.looked(&a, identity(1), Writers::Some, now).is_none());
-        assert!(files.looked(&a, identity(1), Writers::None, now).is_some());
-
-        files.noticed(a.clone(), Sign::Changed, now);
-        assert!(files.looked(&a, identity(1), Writers::Unknown, now).is_none());
-        assert!(files.looked(&a, identity(2), Writers::Unknown, now + UNPROBED).is_none());
-        assert!(files.looked(&a, identity(2), Writers::Unknown, now + UNPROBED * 2).is_some());
-    }
-
-    #[test]
-    fn the_set_is_bounded_and_a_parked_file_wakes() {
-        let (mut files, now, a) = settling(SECOND);
-        for n in 0..10 {
-            assert!(files.noticed(PathBuf::from(n.to_string()), Sign::Changed, now));
-        }
-        assert!(!files.noticed(a.clone(), Sign::Changed, now));
-        assert!(files.noticed(PathBuf::from("3"), Sign::Changed, now));
-        files.remove(Path::new("0"));
-        assert!(files.noticed(a.clone(), Sign::Changed, now));
-        files.park(&a, now);
-        assert!(!files.due(now + SECOND, 100).contains(&a));
-        files.wake(&a, now);
-        assert!(files.due(now, 100).contains(&a));
-    }
-}
+mod tests;

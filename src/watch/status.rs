@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::progress::ScanProgress;
+use super::settle::WaitsFor;
 use crate::clock::Timestamp;
 
 /// How changes are noticed right now.
@@ -39,7 +40,7 @@ pub struct SettlingFile {
     /// Relative to the root, with replacement characters where it is not UTF-8 (here and below).
     pub relative: String,
     /// What it waits for.
-    pub waits_for: &'static str,
+    pub waits_for: WaitsFor,
 }
 
 /// What a scan is for.

@@ -16,7 +16,7 @@ use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::native::{Hint, Native};
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
-use super::settle::{Settling, Sign};
+use super::settle::{Settling, Sign, WaitsFor};
 use super::status::{LastScan, Root, ScanKind, SettlingFile, WatchStatus};
 use super::tree::{FolderId, Tree};
 use crate::clock::{Clock, Timestamp};
@@ -382,18 +382,11 @@ impl WatchTask {
     }
 
     fn name_settling(&mut self) {
-        let zero = self.settings.watch.settle.is_zero();
-        let waits_for = |open: bool| match (open, zero) {
-            (true, _) => "its writer to close it",
-            (false, true) => "a second look",
-            (false, false) => "its quiet time",
-        };
         let name = |relative: &Path| relative.display().to_string();
         let some = self.settling.iter().take(NAMES);
-        self.status.settling_files = some
-            .map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: waits_for(file.open) })
-            .collect();
-        let open = self.settling.iter().filter(|(_, file)| file.open).take(NAMES);
+        self.status.settling_files =
+            some.map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: file.waits_for }).collect();
+        let open = self.settling.iter().filter(|(_, file)| file.waits_for == WaitsFor::Close).take(NAMES);
         self.status.still_open_files = open.map(|(relative, _)| name(relative)).collect();
     }
 
@@ -411,7 +404,8 @@ impl WatchTask {
         if self.armed.is_none() {
             return matches!(self.status.root, Root::Missing(_));
         }
-        let handed_over = self.intake.is_empty() && self.settling.len() == self.settling.still_open();
+        let handed_over =
+            self.intake.is_empty() && self.settling.len() == self.settling.still_open() + self.settling.too_young();
         // Polls of folders without events never end, and what they find settles first.
         let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
         let scanning = self.scan.as_ref().is_some_and(asked);

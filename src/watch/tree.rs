@@ -245,6 +245,10 @@ impl View<'_> {
         if let Ruling::Excluded(rule) = self.tree.filter.file(relative) {
             return Ok(Entry::Excluded(rule));
         }
+        #[expect(clippy::cast_sign_loss, reason = "a size is not negative")]
+        if let Ruling::Excluded(rule) = self.tree.filter.size(stat.st_size as u64) {
+            return Ok(Entry::Excluded(rule));
+        }
         if let Some(rule) = self.ignored(level, relative, false).or_else(|| self.not_ready(place)) {
             return Ok(Entry::Excluded(rule));
         }

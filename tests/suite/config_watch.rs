@@ -52,6 +52,90 @@ fn recursive_decides_about_folders_beside_a_running_daemon() {
 }
 
 #[test]
+fn max_depth_counts_the_levels_of_folders() {
+    let names = ["a", "x/b", "x/y/c", "x/y/z/d"];
+    for (levels, expected) in [(0, &names[..]), (1, &names[..1]), (2, &names[..2]), (3, &names[..3])] {
+        let place = watching(&format!("pipeline = \"p\"\nmax_depth = {levels}"));
+        make(&place, &names);
+        assert_eq!(taken(&place), expected, "{levels}");
+    }
+    let place = watching("pipeline = \"p\"\nmax_depth = 2");
+    let _daemon = Daemon::start(&place);
+    make(&place, &["x/y/too-deep", "x/in-time"]);
+    place.wait_count("completed", 1);
+    place.ok(&["watch", "scan", "inbox"]);
+    assert_eq!(place.jobs().len(), 1);
+    let tested = place.ok(&["watch", "test", "inbox"]).stdout;
+    assert!(tested.contains("x/y ") && tested.contains("`max_depth` is 2"), "{tested}");
+}
+
+#[test]
+fn min_size_and_max_size_choose_by_the_size_of_the_file() {
+    let sized = |place: &Place| [1_usize, 10, 1_000].map(|size| place.put(&size.to_string(), &"x".repeat(size)));
+    for (keys, expected) in [
+        ("min_size = \"10B\"", vec!["10", "1000"]),
+        ("max_size = \"10B\"", vec!["1", "10"]),
+        ("min_size = 2\nmax_size = 999", vec!["10"]),
+        ("min_size = \"0B\"\nmax_size = \"0B\"", vec!["1", "10", "1000"]),
+    ] {
+        let place = watching(&format!("pipeline = \"p\"\n{keys}"));
+        sized(&place);
+        assert_eq!(taken(&place), expected, "{keys}");
+    }
+}
+
+#[test]
+fn sizes_are_judged_when_a_file_is_taken_however_it_grew_or_shrank() {
+    let place = watching("pipeline = \"p\"\nmin_size = 3\nmax_size = 5");
+    let _daemon = Daemon::start(&place);
+    place.put("grows", "12");
+    place.put("taken", "1234");
+    place.wait_count("completed", 1);
+    place.ok(&["watch", "scan", "inbox"]);
+    assert!(place.newest_of("grows").is_none(), "too small");
+    File::options().append(true).open(place.inbox().join("grows")).unwrap().write_all(b"345").unwrap();
+    place.wait_count("completed", 2);
+    File::options().append(true).open(place.inbox().join("grows")).unwrap().write_all(b"6").unwrap();
+    fs::write(place.inbox().join("taken"), "1").unwrap();
+    place.put("later", "1234");
+    place.wait_count("completed", 3);
+    place.ok(&["watch", "scan", "inbox"]);
+    assert_eq!(place.jobs().len(), 3, "a version of a size that is left out is not taken");
+    fs::write(place.inbox().join("grows"), "fits").unwrap();
+    place.wait_count("completed", 4);
+    assert_eq!(place.newest_of("grows").unwrap()["size_bytes"], 4);
+}
+
+#[test]
+fn min_age_is_how_long_ago_the_last_modification_has_to_be() {
+    let place = watching("pipeline = \"p\"\nmin_age = \"1h\"");
+    place.put("old", "old");
+    place.put("young", "young");
+    let modify = |name: &str, minutes: u64| {
+        let time = std::time::SystemTime::now() - std::time::Duration::from_mins(minutes);
+        File::options().append(true).open(place.inbox().join(name)).unwrap().set_modified(time).unwrap();
+    };
+    modify("old", 61);
+    modify("young", 59);
+    assert_eq!(taken(&place), ["old"], "and the run does not wait for the other one");
+    let _daemon = Daemon::start(&place);
+    modify("young", 61);
+    place.wait_count("completed", 2);
+}
+
+#[test]
+fn a_young_file_is_taken_when_its_age_has_come() {
+    let place = watching("pipeline = \"p\"\nmin_age = \"2s\"");
+    let _daemon = Daemon::start(&place);
+    place.put("a", "a");
+    place.wait_count("completed", 1);
+    let taken: jiff::Timestamp = text(&place.jobs()[0], "created_at").parse().unwrap();
+    let written = fs::metadata(place.inbox().join("a")).unwrap().modified().unwrap();
+    let waited = taken.as_millisecond() - jiff::Timestamp::try_from(written).unwrap().as_millisecond();
+    assert!(waited >= 1_999, "taken after {waited} ms");
+}
+
+#[test]
 fn include_and_exclude_choose_by_the_relative_path() {
     let names = ["a.pdf", "b.txt", "sub/c.pdf", "sub/draft/d.pdf"];
     for (keys, expected) in [
