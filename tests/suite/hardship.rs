@@ -1,57 +1,16 @@
 //! When the surroundings don't play along: missing rights, damage, vanishing roots, lost events, crowds.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::support::*;
 
-/// The number of a user who owns nothing.
-const NOBODY: u32 = 65_534;
-
 const NOOP_INBOX: &str = "[pipeline.p]\nkind = \"noop\"\nconcurrency = 16\n\
      [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n";
-
-/// Whether commands can be run as somebody without rights; says so where they can't.
-fn nobody_can_run(place: &Place) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can become another user");
-        return false;
-    }
-    fs::set_permissions(place.at(""), fs::Permissions::from_mode(0o755)).unwrap();
-    let can = place.program().arg("--version").uid(NOBODY).gid(NOBODY).output().is_ok_and(|out| out.status.success());
-    if !can {
-        eprintln!("skipped: the program is where other users may not run it");
-    }
-    can
-}
-
-/// Gives everything in a place to nobody.
-fn give_away(folder: &Path) {
-    chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        if entry.file_type().unwrap().is_dir() {
-            give_away(&entry.path());
-        } else {
-            chown(entry.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-    }
-}
-
-fn daemon_as_nobody(place: &Place) -> Daemon {
-    give_away(&place.at(""));
-    let mut command = place.configured(&["run"]);
-    command.uid(NOBODY).gid(NOBODY);
-    let mut daemon = Daemon::spawn(place, command);
-    // Its service manager listens on a socket that root made.
-    fs::set_permissions(daemon.address(), fs::Permissions::from_mode(0o777)).unwrap();
-    daemon.ready();
-    daemon
-}
 
 #[test]
 fn an_unreadable_file_fails_with_the_reason_and_stops_nothing() {

@@ -6,13 +6,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the server does with a request.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// A status, headers and a body.
     Status(u16, Vec<(String, String)>, String),
+    /// A body in pieces, with a pause after each.
+    Slowly(Slow),
     /// Nothing, for as long as the server lives.
     Hang,
     /// The connection is closed without a word.
@@ -28,6 +30,38 @@ impl Answer {
     /// A status with a header.
     pub fn with(code: u16, name: &str, value: &str) -> Self {
         Self::Status(code, vec![(name.to_owned(), value.to_owned())], String::new())
+    }
+}
+
+/// A body that takes its time.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// All of it.
+    pub body: Vec<u8>,
+    /// How much of it is sent at once.
+    pub piece: usize,
+    /// The wait after each piece.
+    pub pause: Duration,
+    /// The connection is closed after so many bytes, whatever was promised.
+    pub cut_at: usize,
+}
+
+impl Slow {
+    /// Answers a request: all of it, or the rest that its `Range` asks for.
+    fn send(&self, request: &Received, stream: &mut TcpStream) -> std::io::Result<()> {
+        let asked = request.header("range").strip_prefix("bytes=").and_then(|range| range.strip_suffix('-'));
+        let from: usize = asked.and_then(|from| from.parse().ok()).unwrap_or(0);
+        let (total, rest) = (self.body.len(), &self.body[from..]);
+        let status = match asked {
+            Some(_) => format!("206 Told\r\nContent-Range: bytes {from}-{}/{total}", total - 1),
+            None => "200 Told".to_owned(),
+        };
+        write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", rest.len())?;
+        for piece in rest[..rest.len().min(self.cut_at)].chunks(self.piece) {
+            stream.write_all(piece)?;
+            std::thread::sleep(self.pause);
+        }
+        Ok(())
     }
 }
 
@@ -139,6 +173,8 @@ impl Hand {
         };
         match (self.script)(&request, before) {
             Answer::Close => {}
+            // A client that has gone away is its own affair.
+            Answer::Slowly(slow) => drop(slow.send(&request, &mut stream)),
             Answer::Hang => self.hanging.lock().unwrap().push(stream),
             Answer::Status(code, headers, body) => {
                 let mut text =
