@@ -118,10 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.toml");
         std::fs::write(&file, TEXT).unwrap();
-        let environment = vec![
-            ("HOME".into(), folder.path().into()),
-            ("INGESTD__QUEUE__LEASE".into(), "9s".into()),
-        ];
+        let environment = vec![("HOME".into(), folder.path().into()), ("INGESTD__QUEUE__LEASE".into(), "9s".into())];
         let loaded = load(&Sources { file: Some(file), environment, ..Sources::default() }).unwrap();
         loaded.place(path, item)
     }
@@ -139,7 +136,10 @@ mod tests {
         assert_eq!(line(&["watch", "a.b", "include"], None).to_string(), "built-in default");
         let variable = line(&["queue", "lease"], None);
         assert_eq!(variable.to_string(), "environment variable INGESTD__QUEUE__LEASE");
-        assert_eq!(serde_json::to_string(&variable).unwrap(), r#"{"origin":"variable","name":"INGESTD__QUEUE__LEASE"}"#);
+        assert_eq!(
+            serde_json::to_string(&variable).unwrap(),
+            r#"{"origin":"variable","name":"INGESTD__QUEUE__LEASE"}"#
+        );
     }
 
     #[test]

@@ -65,13 +65,8 @@ pub struct Ahead {
 pub trait Accounts: Send + Sync {
     /// What is known of files of this watch and became of them in this pipeline: in the order of the bytes of their
     /// names, after `after`, at most `limit`.
-    async fn accounts(
-        &self,
-        watch: &str,
-        pipeline: &str,
-        after: Option<PathBuf>,
-        limit: usize,
-    ) -> Result<Vec<Account>>;
+    async fn accounts(&self, watch: &str, pipeline: &str, after: Option<PathBuf>, limit: usize)
+    -> Result<Vec<Account>>;
     /// The same of these files, in their order; `None`: never heard of.
     async fn accounts_of(&self, watch: &str, pipeline: &str, names: Vec<PathBuf>) -> Result<Vec<Option<Account>>>;
     /// How many jobs come before this waiting job at this time, where a job rises a level for each `aging`.

@@ -99,8 +99,10 @@ impl Accounts for SqliteStore {
     }
 
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead> {
-        let found: Option<(i64, i64)> =
-            sqlx::query_as("SELECT priority, run_at FROM jobs WHERE id = ?").bind(job.0).fetch_optional(self.readers()).await?;
+        let found: Option<(i64, i64)> = sqlx::query_as("SELECT priority, run_at FROM jobs WHERE id = ?")
+            .bind(job.0)
+            .fetch_optional(self.readers())
+            .await?;
         let Some((priority, run_at)) = found else { return Ok(Ahead::default()) };
         let mut ahead = Ahead::default();
         let place = Place { priority, run_at, id: job.0 };
@@ -178,7 +180,9 @@ impl Place {
         // Since when a job of this level has to be due to have risen to `reached`.
         let due_since = |reached: i64| match reached - level {
             steps if steps <= 0 => Some(now_ms),
-            steps if rises && reached <= high => Some(now_ms.saturating_sub(steps.saturating_mul(millis(aging).max(1)))),
+            steps if rises && reached <= high => {
+                Some(now_ms.saturating_sub(steps.saturating_mul(millis(aging).max(1))))
+            }
             _ => None,
         };
         let above = due_since(mine + 1).map(|at| (at + 1, 0));

@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, disposition, enqueue, lease, overview, prune, recover, settle, sources, stats, steer,
-    tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, disposition, enqueue, lease, overview, prune, recover, settle, sources, stats,
+    steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
