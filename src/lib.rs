@@ -8,7 +8,7 @@
 //!
 //! - nouns, pure: [`job`], [`clock`]
 //! - stations, one loop each: [`watch`], [`intake`], [`store`], [`worker`], [`processor`], [`maintenance`]
-//! - edges: [`cli`], [`config`], [`control`], [`daemon`], [`lifecycle`], [`telemetry`], and [`warnings`] and
+//! - edges: [`account`], [`cli`], [`config`], [`control`], [`daemon`], [`lifecycle`], [`telemetry`], and [`warnings`] and
 //!   [`gate`], by which stations tell people, and intake, how things stand
 //!
 //! Stations meet in the database and not in each other; the exceptions are watch → intake and worker → processor.
@@ -33,6 +33,7 @@ pub mod processor;
 pub mod maintenance;
 
 // ── edges ──
+pub mod account;
 pub mod cli;
 pub mod config;
 pub mod control;

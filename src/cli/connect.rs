@@ -52,6 +52,7 @@ pub async fn open(
         settings: store.clone(),
         steering: store.clone(),
         queue: store.clone(),
+        accounts: store.clone(),
         upkeep: store.clone(),
     };
     Ok((stores, store, writer))

@@ -109,7 +109,8 @@ async fn follow(
         }
         looked = Instant::now();
         let Some(job) = stores.browse.job(id).await? else { return Ok(()) };
-        let newer_lease = tail.as_ref().is_some_and(|tail| newest(id, spool).is_some_and(|path| path != tail.path));
+        let newer_lease =
+            tail.as_ref().is_some_and(|tail| newest(id, spool, ".out").is_some_and(|path| path != tail.path));
         if job.state.name() == StateName::Running && !newer_lease {
             continue;
         }
@@ -137,7 +138,7 @@ struct Tail {
 impl Tail {
     /// The file of the job's newest lease.
     fn open(id: JobId, spool: &Path) -> Option<Self> {
-        let path = newest(id, spool)?;
+        let path = newest(id, spool, ".out")?;
         Some(Self { file: File::open(&path).ok()?, path, position: 0 })
     }
 
@@ -157,10 +158,10 @@ impl Tail {
     }
 }
 
-/// The name is `JOB-FENCE.out`; the highest fence is the newest lease.
-fn newest(id: JobId, spool: &Path) -> Option<PathBuf> {
+/// The job's newest file with this ending: the name is `JOB-FENCE.out`, and the highest fence is the newest lease.
+pub fn newest(id: JobId, spool: &Path, ending: &str) -> Option<PathBuf> {
     let fence = |path: &Path| -> Option<i64> {
-        let name = path.file_name()?.to_str()?.strip_suffix(".out")?;
+        let name = path.file_name()?.to_str()?.strip_suffix(ending)?;
         let (job, fence) = name.split_once('-')?;
         (job.parse::<i64>() == Ok(id.0)).then(|| fence.parse().ok()).flatten()
     };
@@ -182,7 +183,7 @@ mod tests {
         for name in ["7-2.out", "7-10.out", "7-9.out", "71-99.out", "7-x.out", "7-11.tmp"] {
             std::fs::write(folder.path().join(name), name).unwrap();
         }
-        assert_eq!(newest(JobId(7), folder.path()).unwrap(), folder.path().join("7-10.out"));
-        assert_eq!(newest(JobId(8), folder.path()), None);
+        assert_eq!(newest(JobId(7), folder.path(), ".out").unwrap(), folder.path().join("7-10.out"));
+        assert_eq!(newest(JobId(8), folder.path(), ".out"), None);
     }
 }

@@ -15,6 +15,8 @@ mod context;
 mod db;
 mod db_files;
 mod db_stats;
+mod explain;
+mod explain_job;
 mod failure;
 mod failures;
 mod filter;
@@ -140,6 +142,8 @@ pub enum Command {
     Failures(failures::Failures),
     /// Everything about one job.
     Show(show::Show),
+    /// Why a job does not run or ended as it did; why a file is not a job.
+    Explain(explain::Explain),
     /// What a job printed; live while it runs, with -f.
     Logs(logs::Logs),
     /// Wait until jobs are final; exit 1 if any failed.
@@ -219,6 +223,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
         Command::List(args) => list::run(args, context).await,
         Command::Failures(args) => failures::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
+        Command::Explain(args) => explain::run(args, context).await,
         Command::Logs(args) => logs::run(args, context).await,
         Command::Wait(args) => wait::run(args, context).await,
         Command::Retry(args) => retry::run(args, context).await,

@@ -50,7 +50,8 @@ pub fn views(live: Option<&LiveThrottle>, defined: Option<&Pipeline>) -> (Option
 }
 
 impl BreakerView {
-    fn of(live: &LiveBreaker) -> Self {
+    /// What the daemon tells of one.
+    pub fn of(live: &LiveBreaker) -> Self {
         Self {
             state: live.state,
             since: live.since_ms.map(Timestamp::from_millis),
@@ -84,7 +85,8 @@ impl BreakerView {
 }
 
 impl RateView {
-    fn of(live: &LiveRate) -> Self {
+    /// What the daemon tells of one.
+    pub fn of(live: &LiveRate) -> Self {
         let next_at = live.next_at_ms.map(Timestamp::from_millis);
         Self { limit: live.limit.clone(), burst: live.burst, tokens: Some(live.tokens), next_at }
     }

@@ -207,19 +207,26 @@ fn system_files(root: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
 fn read_file(path: &Path) -> Result<Table, Box<Problem>> {
     // Absolute, so that it is never taken for a variable or a flag, and means the same to whoever reads it.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| Box::new(unreadable(&path, &error)))?;
+    let text = read_text(&path)?;
     let at = |message: String| Box::new(Problem::new("", message).at(Some(Origin::File(path.clone()))));
+    parse(&path.to_string_lossy(), &text).map_err(at)
+}
+
+/// The text of a file, without the mark that some editors put at its beginning.
+pub(super) fn read_text(path: &Path) -> Result<String, Box<Problem>> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|error| Box::new(unreadable(path, &error)))?;
+    let at = |message: String| Box::new(Problem::new("", message).at(Some(Origin::File(path.to_owned()))));
     if bytes.len() as u64 > LARGEST_FILE_BYTES {
         return Err(at(format!("is larger than {} MiB", LARGEST_FILE_BYTES >> 20)));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
         at(format!("line {line}: is not UTF-8"))
     })?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    parse(&path.to_string_lossy(), text).map_err(at)
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {

@@ -4,12 +4,14 @@
 //! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` and `watch_section` by
 //!    the forms in `values`, and put in `secrets`.
 //! 3. `check` looks at how watches, pipelines and folders stand to each other.
-//! 4. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
+//! 4. `place` finds the line of a value again, for `explain`.
+//! 5. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
 
 mod check;
 mod database;
 mod layers;
 mod pipeline;
+mod place;
 mod placeholders;
 mod quick;
 mod read;
@@ -27,6 +29,7 @@ mod tests;
 
 pub use check::check_watches;
 pub use layers::Sources;
+pub use place::Place;
 pub use placeholders::PLACEHOLDERS;
 pub use quick::quick;
 pub use read::{Loaded, load, load_without_secrets};

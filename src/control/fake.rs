@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -96,6 +97,7 @@ pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
             settings: fake.clone(),
             steering: fake.clone(),
             queue: fake.clone(),
+            accounts: fake.clone(),
             upkeep: fake.clone(),
         },
         live: live.then_some(fake as Arc<dyn Live>),
@@ -367,6 +369,25 @@ impl Browse for Fake {
 
     async fn schema_version(&self) -> Result<i64> {
         Ok(1)
+    }
+}
+
+#[async_trait]
+impl Accounts for Fake {
+    async fn accounts(&self, _: &str, _: &str, _: Option<PathBuf>, _: usize) -> Result<Vec<Account>> {
+        Ok(Vec::new())
+    }
+
+    async fn accounts_of(&self, _: &str, _: &str, names: Vec<PathBuf>) -> Result<Vec<Option<Account>>> {
+        Ok(vec![None; names.len()])
+    }
+
+    async fn ahead(&self, _job: JobId, _aging: Duration, _now: Timestamp) -> Result<Ahead> {
+        Ok(Ahead::default())
+    }
+
+    async fn due_suspect(&self, _pipelines: Vec<String>, _now: Timestamp) -> Result<Option<JobId>> {
+        Ok(None)
     }
 }
 

@@ -10,7 +10,7 @@ use super::request::{Code, Confirmed, Duty, LiveStatus, Response, Scanned};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::JobId;
-use crate::store::{Browse, Queue, Settings, Steering, StoreError, Upkeep};
+use crate::store::{Accounts, Browse, Queue, Settings, Steering, StoreError, Upkeep};
 
 /// The store, by what may be done with it.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub struct Stores {
     pub steering: Arc<dyn Steering>,
     /// The queue, to enqueue.
     pub queue: Arc<dyn Queue>,
+    /// What became of files, and where jobs stand.
+    pub accounts: Arc<dyn Accounts>,
     /// The database's care.
     pub upkeep: Arc<dyn Upkeep>,
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::throttle::LiveThrottle;
+use crate::gate::Shut;
 use crate::job::{JobId, Priority, StateName};
 
 /// Something that a command asks for: everything that writes, or that needs a daemon's memory.
@@ -242,6 +243,12 @@ pub struct LiveStatus {
     /// What holds pipelines back, by name.
     #[serde(default)]
     pub throttles: BTreeMap<String, LiveThrottle>,
+    /// Why nothing is taken in; empty: it is.
+    #[serde(default)]
+    pub shut: Vec<Shut>,
+    /// Another process holds the database's lock, so that nothing can be written.
+    #[serde(default)]
+    pub locked: bool,
 }
 
 /// A condition that a person should look at.
@@ -291,6 +298,9 @@ pub struct RunningJob {
     pub id: JobId,
     /// Its pipeline.
     pub pipeline: String,
+    /// Whether it crashed twice in a row and therefore runs alone.
+    #[serde(default)]
+    pub suspect: bool,
     /// Its file.
     pub path: WirePath,
     /// When this execution began, in milliseconds since the epoch.

@@ -15,8 +15,10 @@ use crate::control::{
     BreakerCondition, Confirmed, Duty, Live, LiveBreaker, LiveRate, LiveStatus, LiveThrottle, LiveWarning, LiveWatch,
     Refusal, RunningJob, Scanned, WatchCondition, WirePath,
 };
+use crate::gate::Gate;
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
+use crate::store::Obstacle;
 use crate::warnings::{Severity, Warning, Warnings};
 use crate::watch::{Mode, Root};
 use crate::worker::{BreakerShown, BreakerState, Command, Handles, RateShown, WorkerSettings};
@@ -29,6 +31,8 @@ pub struct LiveDaemon {
     maintenance: MaintenanceHandle,
     warnings: Warnings,
     activity: watch::Receiver<u64>,
+    gate: Gate,
+    obstacle: watch::Receiver<Option<Obstacle>>,
     started_at: Timestamp,
     draining: CancellationToken,
 }
@@ -48,6 +52,8 @@ impl LiveDaemon {
             maintenance,
             warnings: house.warnings.clone(),
             activity: house.store.activity(),
+            gate: house.gate.clone(),
+            obstacle: house.store.obstacle(),
             started_at: house.clock.now(),
             draining: house.lifecycle.draining(),
         }
@@ -79,6 +85,7 @@ impl LiveDaemon {
         let shown = running.into_iter().map(|job| RunningJob {
             id: job.id,
             pipeline: job.pipeline,
+            suspect: job.suspect,
             path: WirePath(job.path.into()),
             started_at_ms: job.started_at.as_millis(),
         });
@@ -141,6 +148,8 @@ impl Live for LiveDaemon {
             warnings: self.warnings.list().into_iter().map(warning).collect(),
             running: self.running().await,
             throttles: self.throttles(),
+            shut: self.gate.reasons(),
+            locked: *self.obstacle.borrow() == Some(Obstacle::Lock),
         }
     }
 

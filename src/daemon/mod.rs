@@ -309,6 +309,7 @@ impl House {
                 settings: store.clone(),
                 steering: store.clone(),
                 queue: store.clone(),
+                accounts: store.clone(),
                 upkeep: store,
             },
             live: Some(live),

@@ -11,6 +11,7 @@
 //!
 //! The traits are narrow so that a worker *cannot* prune and a watch *cannot* settle.
 
+mod accounts;
 mod browse;
 mod disposition;
 mod error;
@@ -22,6 +23,7 @@ pub mod sqlite;
 mod steer;
 mod upkeep;
 
+pub use accounts::{Account, Accounts, Ahead, Presence, Taken};
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Obstacle, Result, StoreError};

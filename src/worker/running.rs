@@ -89,6 +89,8 @@ pub struct RunningJob {
     pub fence: i64,
     /// Its pipeline.
     pub pipeline: String,
+    /// Whether it crashed twice in a row and therefore runs alone.
+    pub suspect: bool,
     /// Its file.
     pub path: String,
     /// Since when.
@@ -204,6 +206,7 @@ impl Entry {
             id: self.work.job,
             fence: self.claim.fence.0,
             pipeline: self.work.pipeline.clone(),
+            suspect: self.work.suspect,
             path: self.work.path.to_string_lossy().into_owned(),
             started_at: self.started_at,
         }

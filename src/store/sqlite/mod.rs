@@ -8,6 +8,7 @@
 //! 4. Numbers of new rows are given out here and not by SQLite, so that no insert has to be read back.
 //! 5. Every change of a job's state is counted by a delta in the same transaction (`tally`).
 
+mod accounts;
 mod backlog;
 mod boot;
 mod browse;

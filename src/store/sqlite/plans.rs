@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    backlog, browse, check, disposition, enqueue, lease, overview, prune, recover, settle, sources, stats, steer,
-    tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, disposition, enqueue, lease, overview, prune, recover, settle, sources, stats,
+    steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
@@ -158,6 +158,19 @@ async fn files_that_come_and_go_are_found_by_their_key() {
         (vanish::LOSS, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
         (disposition::NEWER, "SEARCH j USING INTEGER PRIMARY KEY"),
         (steer::NAMED, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn accounts_are_read_by_key_and_what_comes_before_a_job_by_ranges() {
+    assert_in_order(&[
+        (accounts::PAGE, "(scope=? AND identity>?)"),
+        (accounts::PAGE, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
+        (accounts::PAGE, "SEARCH j USING INTEGER PRIMARY KEY"),
+        (accounts::NAMED, "(scope=? AND identity=?)"),
+        (accounts::AHEAD, "INDEX jobs_due (pipeline=? AND priority=? AND run_at<?)"),
+        (accounts::DUE_SUSPECT, "INDEX jobs_suspect (pipeline=? AND run_at<?)"),
     ])
     .await;
 }

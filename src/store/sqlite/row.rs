@@ -213,6 +213,16 @@ fn state(row: &SqliteRow, error: Option<&JobError>) -> Result<State, Unreadable>
     })
 }
 
+/// The state of job `id` and why it was skipped, where it was, from a row with these columns.
+pub(super) fn standing(row: &SqliteRow, id: JobId) -> Result<(StateName, Option<SkipReason>)> {
+    let parse = || {
+        let state = word(row, "state")?;
+        let reason = if state == StateName::Skipped { Some(reason(row)?) } else { None };
+        Ok((state, reason))
+    };
+    parse().map_err(|why| unreadable(format_args!("job {id}"), why))
+}
+
 fn reason(row: &SqliteRow) -> Result<SkipReason, Unreadable> {
     let reason: String = row.try_get("reason")?;
     match reason.as_str() {

@@ -1,0 +1,11 @@
+//! Accounts given: why a job does not run, why a file is not a job, and whether anything is lost.
+//!
+//! 1. [`job`] goes from the facts about a job to everything that holds it, in the order in which it binds, or to the
+//!    rule by which it ended.
+//! 2. [`rule`] says at which key of the configuration a rule of a watch stands.
+//!
+//! Both are pure: what is known (the database, the daemon's word, the disk) is gathered by whoever asks, and the words
+//! are found by whoever shows them.
+
+pub mod job;
+pub mod rule;

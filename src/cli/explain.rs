@@ -1,0 +1,91 @@
+//! `ingestd explain`
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Format;
+use super::context::Context;
+use super::explain_job;
+use super::failure::{Done, Failure};
+use super::screen::{Screen, Style, clean};
+use crate::clock::Timestamp;
+use crate::config::Place;
+use crate::job::JobId;
+
+/// What to explain.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// A job, by its number, or a file or folder (./42 is one that is named like a number).
+    #[arg(value_name = "ID|PATH")]
+    what: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// One reason, in words and as data.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reason {
+    /// What kind of reason it is; a word that stays the same.
+    pub kind: &'static str,
+    /// In words.
+    pub text: String,
+    /// Until when, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// The jobs that it names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobId>,
+    /// Where the rule stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl Reason {
+    /// A reason in words.
+    pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into(), until: None, jobs: Vec::new(), place: None }
+    }
+
+    /// The same, with the time until which it holds.
+    pub fn until(self, until: Option<Timestamp>) -> Self {
+        Self { until, ..self }
+    }
+
+    /// The same, with the jobs that it names.
+    pub fn jobs(self, jobs: Vec<JobId>) -> Self {
+        Self { jobs, ..self }
+    }
+
+    /// The same, with where its rule stands.
+    pub fn at(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    /// As a line, with where the rule stands.
+    pub fn line(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{} ({place})", self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
+pub async fn run(args: Explain, context: &mut Context) -> Done {
+    match args.what.to_str().and_then(|text| text.parse::<JobId>().ok()) {
+        Some(id) => explain_job::run(id, args.format, context).await,
+        None => Err(Failure::failed("not yet")),
+    }
+}
+
+/// Reasons for people: numbered where there are several, because their order means something.
+pub fn write(reasons: &[Reason], screen: &mut Screen) -> Result<(), Failure> {
+    for (at, reason) in reasons.iter().enumerate() {
+        let number = if reasons.len() > 1 { format!("{}. ", at + 1) } else { String::new() };
+        let number = screen.paint(&number, Style::Dim);
+        writeln!(screen, "  {number}{}", clean(&reason.line()))?;
+    }
+    Ok(())
+}
