@@ -82,6 +82,7 @@ impl WatchTask {
     /// What was found out about the tree is of another one.
     fn forget_tree(&mut self) {
         self.next_poll = None;
+        self.next_ripe = None;
         self.leaving = None;
         self.coverage = Coverage::default();
         self.brake.release();

@@ -73,6 +73,9 @@ pub(super) struct Compared {
     /// Known files that are gone, the first of them by name.
     pub gone: u64,
     pub names: Vec<PathBuf>,
+    /// Files that are too young yet, and after how long the first of them is not.
+    pub young: u64,
+    pub ripe_in: Option<Duration>,
     /// The root is empty and another folder than before, so nothing is gone.
     pub replaced: bool,
     /// More was found than was told: another scan has to follow.
@@ -301,11 +304,26 @@ impl Comparison {
         }
         let age = self.age(&file.identity);
         let settle = self.scanner.rules.settle;
-        if age < settle || self.scanner.rules.min_age > Duration::ZERO {
+        if age < settle || !self.young_for(&file.identity).is_zero() {
             return None;
         }
         let (writers, identity) = file.probe()?;
         (identity == file.identity && settle::whole_by_age(settle, age, writers)).then_some(identity)
+    }
+
+    fn young_for(&self, identity: &FileIdentity) -> Duration {
+        settle::young_for(self.scanner.rules.min_age, identity, self.scanner.clock.now())
+    }
+
+    /// Leaves a file for another scan, if it is too young: there may be any number of them.
+    fn leave_young(&mut self, identity: &FileIdentity) -> bool {
+        let left = self.young_for(identity);
+        if left.is_zero() || self.scope.force {
+            return false;
+        }
+        self.found.young += 1;
+        self.found.ripe_in = Some(self.found.ripe_in.map_or(left, |sooner| sooner.min(left)));
+        true
     }
 
     fn age(&self, identity: &FileIdentity) -> Duration {
@@ -344,7 +362,8 @@ impl Visit for Comparison {
         };
         self.found.known += u64::from(known.is_some());
         let before = known.as_ref().map(|known| KnownFile { identity: known.identity, present: true });
-        if self.scope.force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref()) {
+        let wanted = self.scope.force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref());
+        if wanted && !self.leave_young(&file.identity) {
             self.scope.progress.find();
             self.candidates.add(Candidate {
                 relative: file.relative.to_owned(),

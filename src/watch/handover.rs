@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::compare::is_wanted;
 use super::filter::Rule;
 use super::settle::{self, Sighting, Sign};
-use super::task::WatchTask;
+use super::task::{MAX_SETTLING, WatchTask};
 use super::tree::{FolderId, Look};
 use crate::intake::{Arrival, Digested, patiently};
 use crate::job::{FileIdentity, SourceKey};
@@ -85,6 +85,10 @@ impl WatchTask {
                 let young = settle::young_for(self.settings.watch.min_age, &identity, self.clock.now());
                 if let Some(Sighting { force, .. }) = self.settling.looked(&relative, identity, writers, young, now) {
                     whole.push(Whole { relative, identity, force, present: None });
+                } else if !young.is_zero() && self.settling.len() > MAX_SETTLING / 2 {
+                    // Room is for those that wait for less.
+                    self.settling.remove(&relative);
+                    self.look_when_ripe(young);
                 }
                 return;
             }

@@ -24,6 +24,8 @@ use crate::store::StoreError;
 
 /// How much longer than `settle` a file that is gone is waited for under another name.
 const GRACE: Duration = Duration::from_secs(2);
+/// How soon and how late a scan comes that looks for files which were too young.
+const RIPE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 /// A polled tree rests for at least so many times as long as its scan took.
 pub(super) const REST: u32 = 4;
 
@@ -83,7 +85,7 @@ impl WatchTask {
     /// When the next scan that nothing but time asks for is due.
     pub(super) fn next_timed_scan(&self) -> Option<Instant> {
         let held = self.brake.held().map(|held| held.until);
-        self.next_full.into_iter().chain(self.next_poll).chain(held).min()
+        self.next_full.into_iter().chain(self.next_poll).chain(self.next_ripe).chain(held).min()
     }
 
     /// Whether this scan is one of those that look again and again at folders without events.
@@ -98,7 +100,7 @@ impl WatchTask {
         match self.dirty.take(now) {
             Due::Everything if !self.scanned_once => Some((everything, ScanKind::Initial)),
             Due::Everything => Some((everything, ScanKind::Recovery)),
-            _ if due(self.next_full) || due(self.brake.held().map(|held| held.until)) => {
+            _ if due(self.next_full) || due(self.next_ripe) || due(self.brake.held().map(|held| held.until)) => {
                 Some((everything, ScanKind::Periodic))
             }
             Due::Folders(folders) => Some((folders, ScanKind::Folders)),
@@ -116,6 +118,7 @@ impl WatchTask {
             if self.armed.is_none() {
                 return;
             }
+            self.next_ripe = None;
             // Whatever was asked for until now, this scan does.
             self.dirty.take(Instant::now());
         }
@@ -186,6 +189,9 @@ impl WatchTask {
 
     fn note_scan(&mut self, scan: RunningScan, mut compared: Compared, now: Instant) {
         self.note_errors(&compared);
+        if let Some(ripe_in) = compared.ripe_in {
+            self.look_when_ripe(ripe_in.max(now.duration_since(scan.started) * REST));
+        }
         self.note_covered(&scan, &mut compared, now);
         if compared.more {
             self.dirty.everything(now);
@@ -196,6 +202,12 @@ impl WatchTask {
         }
         self.note_losses(scan.full, compared, now);
         self.refresh_warnings();
+    }
+
+    /// Files that are too young and for which there is no room are found by a scan when the first of them is not.
+    pub(super) fn look_when_ripe(&mut self, young_for: Duration) {
+        let at = Instant::now() + young_for.clamp(RIPE.0, RIPE.1);
+        self.next_ripe = Some(self.next_ripe.map_or(at, |sooner| sooner.min(at)));
     }
 
     fn note_errors(&mut self, compared: &Compared) {

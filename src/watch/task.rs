@@ -27,7 +27,7 @@ use crate::lifecycle::Pulse;
 use crate::store::{Queue, Sources, StoreError};
 
 /// How many files may be settling; a scan waits for room, and an event without room leads to a scan.
-const MAX_SETTLING: usize = 16_384;
+pub(super) const MAX_SETTLING: usize = 16_384;
 /// How many hints are heard at once.
 const MAX_HINTS: usize = 1_024;
 /// How often the status is told at most, except when it becomes or ceases to be idle.
@@ -128,6 +128,8 @@ pub struct WatchTask {
     pub(super) next_full: Option<Instant>,
     /// When the folders that send no events are scanned next.
     pub(super) next_poll: Option<Instant>,
+    /// When files are scanned for that were too young.
+    pub(super) next_ripe: Option<Instant>,
     pub(super) coverage: Coverage,
     pub(super) brake: Brake,
     /// Files that are about to be noted as gone.
@@ -183,6 +185,7 @@ impl WatchTask {
             wish: Wish::default(),
             next_full: None,
             next_poll: None,
+            next_ripe: None,
             coverage: Coverage::default(),
             brake: Brake::new(brake),
             leaving: None,

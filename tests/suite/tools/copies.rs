@@ -149,7 +149,10 @@ fn git_checkout_is_taken_once_for_each_version_and_its_own_files_never() {
     changed.iter().for_each(|(name, content)| fs::write(source.join(name), content).unwrap());
     git(&source, &["commit", "-q", "-a", "-m", "second"]);
 
-    git(&inbox.outside(""), &["clone", "-q", "-b", "first", source.to_str().unwrap(), inbox.at("clone").to_str().unwrap()]);
+    git(
+        &inbox.outside(""),
+        &["clone", "-q", "-b", "first", source.to_str().unwrap(), inbox.at("clone").to_str().unwrap()],
+    );
     let below = |files: &[(String, Vec<u8>)]| -> Vec<(String, Vec<u8>)> {
         files.iter().map(|(name, content)| (format!("clone/{name}"), content.clone())).collect()
     };

@@ -25,8 +25,7 @@ fn source(inbox: &Inbox) -> Vec<u8> {
 /// Four pieces through one pipe, with pauses; one after the other into an open file.
 const SLOW_PIPE: &str = "for n in 0 1 2 3; do dd if=\"$2\" bs=256k skip=$n count=1 status=none; sleep 0.4; done";
 /// The same, and each piece opens the file anew.
-const PIECES: &str =
-    "for n in 0 1 2 3; do dd if=\"$2\" of=\"$1\" bs=256k skip=$n seek=$n count=1 conv=notrunc status=none; sleep PAUSE; done";
+const PIECES: &str = "for n in 0 1 2 3; do dd if=\"$2\" of=\"$1\" bs=256k skip=$n seek=$n count=1 conv=notrunc status=none; sleep PAUSE; done";
 
 #[test]
 fn dd_with_pauses_that_holds_the_file_open_is_taken_once_and_whole() {

@@ -26,7 +26,13 @@ pub fn reach(place: &Place, ledger: &Ledger, daemon: &Daemon, written: &[Written
     audit(place);
     let (jobs, history) = (place.jobs(), place.history());
     let executions = by_job(&history, "job");
-    eprintln!("{} files, {} jobs, {} executions, {} records", files.len(), jobs.len(), history.len(), ledger.entries().len());
+    eprintln!(
+        "{} files, {} jobs, {} executions, {} records",
+        files.len(),
+        jobs.len(),
+        history.len(),
+        ledger.entries().len()
+    );
     nothing_half_written(place, ledger, &executions, written);
     nothing_twice(ledger, &jobs, &executions);
     nothing_failed_that_is_there(place, &jobs);
@@ -41,8 +47,7 @@ fn at_rest(place: &Place) -> bool {
 
 /// Files whose last record is not of their content, or whose newest job does not say that it is done.
 fn missing(place: &Place, ledger: &Ledger, files: &[std::path::PathBuf]) -> Vec<String> {
-    let last: HashMap<String, String> =
-        ledger.entries().into_iter().map(|entry| (entry.path, entry.sha256)).collect();
+    let last: HashMap<String, String> = ledger.entries().into_iter().map(|entry| (entry.path, entry.sha256)).collect();
     let jobs = place.jobs();
     let mut newest: HashMap<&str, &Value> = HashMap::new();
     for job in &jobs {
@@ -80,12 +85,7 @@ fn millis(row: &Value, field: &str) -> i64 {
 
 /// A record that is not whole is excused only by a writer who began while that execution was under way: nobody can keep
 /// a file from being written while a processor reads it. Whoever had it open before, had to be waited for.
-fn nothing_half_written(
-    place: &Place,
-    ledger: &Ledger,
-    executions: &HashMap<i64, Vec<&Value>>,
-    written: &[Written],
-) {
+fn nothing_half_written(place: &Place, ledger: &Ledger, executions: &HashMap<i64, Vec<&Value>>, written: &[Written]) {
     for entry in ledger.entries() {
         if is_whole(&ledger.copy(&entry.sha256)) {
             continue;

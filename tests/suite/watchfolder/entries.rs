@@ -75,10 +75,10 @@ fn followed_links_are_watched_end_in_loops_and_never_lead_out() {
 fn a_file_that_becomes_a_link_to_the_outside_is_not_read_through_it() {
     let place = Place::new();
     let ledger = Ledger::new(&place, "");
-    place.configure(&configuration("rescan_interval = \"1h\"").replace(
-        "kind = \"noop\"",
-        &format!("kind = \"exec\"\ncommand = {}", ledger.command),
-    ));
+    place.configure(
+        &configuration("rescan_interval = \"1h\"")
+            .replace("kind = \"noop\"", &format!("kind = \"exec\"\ncommand = {}", ledger.command)),
+    );
     let secret = place.file("secret", "secret");
     let path = place.put("file", "plain");
     place.ok(&["db", "migrate"]);
@@ -103,9 +103,8 @@ fn a_file_that_can_not_be_read_is_told_once_and_not_at_every_look() {
     fs::write(&hidden, "for root only").unwrap();
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600)).unwrap();
     fs::rename(&hidden, place.inbox().join("secret")).unwrap();
-    let job = wait_for("it is told", || {
-        place.newest_of("secret").filter(|job| text(&job["error"], "kind") == "unreadable")
-    });
+    let job =
+        wait_for("it is told", || place.newest_of("secret").filter(|job| text(&job["error"], "kind") == "unreadable"));
     for _ in 0..8 {
         let before = last_scan(&place);
         wait_until("another scan went through", || last_scan(&place) != before);
@@ -177,7 +176,8 @@ fn a_processor_that_writes_beside_its_file_is_no_loop() {
     fs::write(&script, "wc -c < \"$1\" > \"$1.tmp\" && mv \"$1.tmp\" \"$1.text\"\n").unwrap();
     let command = format!("kind = \"exec\"\ncommand = [\"/bin/sh\", \"{}\", \"{{path}}\"]", script.display());
     place.configure(
-        &configuration("rescan_interval = \"1h\"\nexclude = [\"**/*.tmp\", \"**/*.text\"]").replace("kind = \"noop\"", &command),
+        &configuration("rescan_interval = \"1h\"\nexclude = [\"**/*.tmp\", \"**/*.text\"]")
+            .replace("kind = \"noop\"", &command),
     );
     let _daemon = Daemon::start(&place);
     for number in 0..5 {

@@ -83,8 +83,13 @@ fn limits_of_a_namespace_are_nobody_elses() {
         return;
     }
     let read = || {
-        ["user/max_inotify_watches", "user/max_inotify_instances", "fs/inotify/max_user_watches", "fs/inotify/max_queued_events"]
-            .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap())
+        [
+            "user/max_inotify_watches",
+            "user/max_inotify_instances",
+            "fs/inotify/max_user_watches",
+            "fs/inotify/max_queued_events",
+        ]
+        .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap())
     };
     let before = read();
     let place = Place::with(&configuration(""));

@@ -16,7 +16,8 @@ fn recording_bytes(place: &Place) -> PathBuf {
         record.display()
     );
     fs::write(&script, text).unwrap();
-    let command = format!("kind = \"exec\"\nconcurrency = 1\ncommand = [\"/bin/sh\", \"{}\", \"{{path}}\"]", script.display());
+    let command =
+        format!("kind = \"exec\"\nconcurrency = 1\ncommand = [\"/bin/sh\", \"{}\", \"{{path}}\"]", script.display());
     place.configure(&configuration("exclude = []").replace("kind = \"noop\"\nconcurrency = 8", &command));
     record
 }
@@ -26,8 +27,21 @@ fn names_of_any_bytes_reach_the_processor_as_they_are() {
     let place = Place::new();
     let record = recording_bytes(&place);
     let mut names: Vec<Vec<u8>> = [
-        &b"-rf"[..], b"--", b"two\nlines", b"\n", b" ", b"tab\there", b"caf\xe9", b"\xff\xfe", b"quote'\"$(touch x)`", b"*?[a]",
-        b"{path}", b"back\\slash", b"-folder/\xc3\x28/-n", b"%s%n", b"\x01\x7f\x1b[31m",
+        &b"-rf"[..],
+        b"--",
+        b"two\nlines",
+        b"\n",
+        b" ",
+        b"tab\there",
+        b"caf\xe9",
+        b"\xff\xfe",
+        b"quote'\"$(touch x)`",
+        b"*?[a]",
+        b"{path}",
+        b"back\\slash",
+        b"-folder/\xc3\x28/-n",
+        b"%s%n",
+        b"\x01\x7f\x1b[31m",
     ]
     .iter()
     .map(|name| name.to_vec())

@@ -104,10 +104,10 @@ fn a_root_that_is_made_anew_again_and_again_is_watched_each_time() {
 
 #[test]
 fn a_root_below_a_folder_that_is_renamed_is_missed_and_found_again() {
-    let place = Place::with(&configuration("poll_interval = \"100ms\"\nrescan_interval = \"300ms\"").replace(
-        "@PLACE@/inbox",
-        "@PLACE@/above/inbox",
-    ));
+    let place = Place::with(
+        &configuration("poll_interval = \"100ms\"\nrescan_interval = \"300ms\"")
+            .replace("@PLACE@/inbox", "@PLACE@/above/inbox"),
+    );
     let inbox = place.at("above/inbox");
     fs::create_dir_all(&inbox).unwrap();
     let _daemon = Daemon::start(&place);
