@@ -2,5 +2,7 @@
 
 mod fake;
 mod journey;
+mod losses;
 mod roots;
+mod scans;
 mod walks;
