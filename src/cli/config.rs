@@ -50,7 +50,9 @@ pub fn run(args: Config, context: &mut Context) -> Done {
 /// What is wrong ends as a failure while reading; what arrives here is right.
 fn check(format: Format, context: &mut Context) -> Done {
     // With the secrets, as the daemon reads it.
-    let config = config::load(&context.sources())?.config;
+    let loaded = config::load(&context.sources())?;
+    loaded.check_access()?;
+    let config = loaded.config;
     let (pipelines, watches) = (config.pipelines.len() as u64, config.watches.len() as u64);
     if format.json {
         context.screen.json(&serde_json::json!({ "ok": true, "pipelines": pipelines, "watches": watches }))?;

@@ -4,10 +4,12 @@
 //! Paths are compared as the filesystem resolves them, as far as they exist; what doesn't exist is taken as written.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use globset::{ErrorKind, GlobBuilder, GlobMatcher};
+use globset::GlobMatcher;
 
+use super::globs::{matcher, never_ready, nothing_passes};
 use super::layers::join;
 use super::report::Problem;
 use super::sections::Pipeline;
@@ -16,7 +18,8 @@ use super::watch_section::{Disposal, Watch};
 
 /// Everything that is wrong with these watches, beyond what each key allows by itself:
 ///
-/// 1. a path that is relative or a file, a glob that does not parse;
+/// 1. a path that is relative, a file or the root of the filesystem, a glob that does not parse, filters that let
+///    nothing pass;
 /// 2. a pipeline that no one defined;
 /// 3. a watch on the state directory or in it (one around it is fine, the state directory is left out);
 /// 4. two watches on one tree with one pipeline;
@@ -49,6 +52,14 @@ pub fn check_watches(
                 }
             }
         }
+        if nothing_passes(watch) {
+            let message = "no file could ever be taken: exclude, which wins, covers all that include lets pass";
+            problems.push(Problem::new(key("include"), message).found(toml_list(&watch.include)));
+        }
+        problems.extend(
+            never_ready(watch)
+                .map(|message| Problem::new(key("ready_suffix"), message).found(quote(&watch.ready_suffix))),
+        );
         problems.extend(
             shared_tree(name, watches, &roots)
                 .map(|message| Problem::new(key("path"), message).found(quote(&watch.path.to_string_lossy()))),
@@ -65,18 +76,55 @@ pub fn check_watches(
     problems
 }
 
+/// The roots that are there and that this process may not list. A daemon waits for them as for a missing folder, so
+/// this is for whoever asks beforehand: `watch add` and `config check`.
+pub fn check_access(watches: &BTreeMap<String, Watch>) -> Vec<Problem> {
+    let check = |(name, watch): (&String, &Watch)| {
+        let message = denied(&watch.path)?;
+        let problem = Problem::new(join(&join("watch", name), "path"), message);
+        Some(problem.found(quote(&watch.path.to_string_lossy())))
+    };
+    watches.iter().filter_map(check).collect()
+}
+
+/// What keeps this process from listing a folder that is there, in words.
+pub(super) fn denied(folder: &Path) -> Option<String> {
+    let error = std::fs::read_dir(folder).err().filter(|error| error.kind() == io::ErrorKind::PermissionDenied)?;
+    Some(format!(
+        "can't be listed by this user, with the id {} ({error}); the user of the daemon has to be able to read it and \
+         to enter it and all folders above it: give it access, or ask as that user",
+        rustix::process::geteuid().as_raw()
+    ))
+}
+
 fn names(pipelines: &BTreeMap<String, Pipeline>) -> String {
     pipelines.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn toml_list(globs: &[String]) -> String {
+    let quoted: Vec<String> = globs.iter().map(|glob| quote(glob)).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 fn check_root(watch: &Watch, state: &Path) -> Option<String> {
     if !watch.path.is_absolute() {
         return Some("is not an absolute path".to_owned());
     }
-    if std::fs::metadata(&watch.path).is_ok_and(|meta| !meta.is_dir()) {
-        return Some("is not a folder".to_owned());
+    if let Ok(meta) = std::fs::metadata(&watch.path)
+        && !meta.is_dir()
+    {
+        let name = watch.path.file_name().map(Path::new).filter(|_| meta.is_file());
+        let hint =
+            name.map(|name| format!("; watch the folder it is in, and include {}", quote(&name.to_string_lossy())));
+        return Some(format!("is not a folder{}", hint.unwrap_or_default()));
     }
-    let inside = resolve(&watch.path).starts_with(state);
+    let root = resolve(&watch.path);
+    if root.parent().is_none() {
+        let why = "is the root of the filesystem: every file of the system would become a job, and /proc, /sys and \
+                   /dev never rest; watch the folders in which files arrive, each by a watch of its own";
+        return Some(why.to_owned());
+    }
+    let inside = root.starts_with(state);
     inside.then(|| format!("lies in ingestd's own folder {}, which is never watched", state.display()))
 }
 
@@ -92,9 +140,13 @@ fn shared_tree(name: &str, watches: &BTreeMap<String, Watch>, roots: &BTreeMap<&
             _ => continue,
         };
         if reaches(outer, relative) {
+            let instead = if relative.as_os_str().is_empty() {
+                "or make one watch of them that includes what both do".to_owned()
+            } else {
+                format!("or let the outer one exclude the inner with {}", quote(&format!("{}/**", relative.display())))
+            };
             return Some(format!(
-                "watch {other_name} sees the same files for pipeline {}; \
-                 give one of them another pipeline, or let the outer one exclude the inner",
+                "watch {other_name} sees the same files for pipeline {}; give one of them another pipeline, {instead}",
                 watch.pipeline
             ));
         }
@@ -126,7 +178,8 @@ fn reaches(watch: &Watch, folder: &Path) -> bool {
     if folder.as_os_str().is_empty() {
         return true;
     }
-    watch.recursive && !excludes(watch, folder) && includes_below(watch, folder)
+    let too_deep = watch.max_depth.is_some_and(|levels| folder.components().count() >= levels as usize);
+    watch.recursive && !too_deep && !excludes(watch, folder) && includes_below(watch, folder)
 }
 
 /// Whether some pattern excludes the folder, one around it, or everything in it.
@@ -162,34 +215,6 @@ fn may_match_below(glob: &str, folder: &Path) -> bool {
         }
     }
     patterns.next().is_some()
-}
-
-/// A pattern as filters use it: on the path relative to the root, where `*` does not cross a `/`.
-fn matcher(glob: &str) -> Result<GlobMatcher, String> {
-    if glob.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    if glob.starts_with('/') {
-        return Err("begins with /, but is matched on the path relative to the watch".to_owned());
-    }
-    let built = GlobBuilder::new(glob).literal_separator(true).build();
-    built.map(|glob| glob.compile_matcher()).map_err(|error| match position(glob, error.kind()) {
-        Some(column) => format!("is not a glob: {} (column {column})", error.kind()),
-        None => format!("is not a glob: {}", error.kind()),
-    })
-}
-
-/// Where a glob goes wrong, counted from 1. globset says only how.
-fn position(glob: &str, kind: &ErrorKind) -> Option<usize> {
-    let byte = match kind {
-        ErrorKind::UnclosedClass => glob.rfind('['),
-        ErrorKind::UnclosedAlternates => glob.rfind('{'),
-        ErrorKind::UnopenedAlternates => glob.rfind('}'),
-        ErrorKind::InvalidRange(from, to) => glob.find(&format!("{from}-{to}")),
-        ErrorKind::DanglingEscape => glob.rfind('\\'),
-        _ => None,
-    };
-    byte.map(|byte| glob[..byte].chars().count() + 1)
 }
 
 /// The path without links, as far as it exists; the rest without `.` and `..`.

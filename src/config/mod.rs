@@ -1,14 +1,15 @@
 //! The configuration, as the program means it: one section for each station, with its defaults.
 //!
 //! 1. `layers` merges what the user wrote (files, environment, flags), each value with its origin.
-//! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` and `watch_section` by
-//!    the forms in `values`, and put in `secrets`.
-//! 3. `check` looks at how watches, pipelines and folders stand to each other.
+//! 2. `read`, `pipeline` and `watch` walk the merged tree through `section`, turn it into the types of `sections` and
+//!    `watch_section` by the forms in `values`, and put in `secrets`.
+//! 3. `check` looks at how watches, pipelines and folders stand to each other, and `globs` at what filters let pass.
 //! 4. `place` finds the line of a value again, for `explain`.
 //! 5. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
 
 mod check;
 mod database;
+mod globs;
 mod layers;
 mod pipeline;
 mod place;
@@ -27,7 +28,7 @@ mod watch_section;
 #[cfg(test)]
 mod tests;
 
-pub use check::check_watches;
+pub use check::{check_access, check_watches};
 pub use layers::Sources;
 pub use place::Place;
 pub use placeholders::PLACEHOLDERS;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::check::check_watches;
+use super::check::{check_watches, denied};
 use super::database::{parse_url, user_state};
 use super::layers::Sources;
 use super::placeholders;
@@ -35,7 +35,7 @@ fn quick_in(sources: &Sources, folder: &Path, exec: Option<&str>) -> Result<Conf
     let shown = folder.to_string_lossy().into_owned();
     let root = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     match std::fs::metadata(&root) {
-        Ok(meta) if meta.is_dir() => {}
+        Ok(meta) if meta.is_dir() => denied(&root).into_iter().for_each(|why| note("--watch", &shown, why)),
         Ok(_) => note("--watch", &shown, "is not a folder".to_owned()),
         Err(error) => note("--watch", &shown, format!("is not a folder: {error}")),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::ValueKind;
 
-use super::check::check_watches;
+use super::check::{check_access, check_watches};
 use super::database::{default_path, parse_url};
 use super::layers::{Sources, merge};
 use super::pipeline;
@@ -31,6 +31,22 @@ pub struct Loaded {
     pub config: Config,
     /// Every effective key, defaults included, in the order of the sections.
     pub settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Whether this process may list the folders that are watched, as far as they exist. A daemon that may not waits
+    /// for one as if it were missing, and says so.
+    ///
+    /// # Errors
+    /// Those that it may not list.
+    pub fn check_access(&self) -> Result<(), Report> {
+        let place = |problem: Problem| {
+            let setting = self.settings.iter().find(|setting| setting.key == problem.key);
+            problem.at(setting.map(|setting| setting.origin.clone()))
+        };
+        let problems: Vec<Problem> = check_access(&self.config.watches).into_iter().map(place).collect();
+        if problems.is_empty() { Ok(()) } else { Err(Report { problems }) }
+    }
 }
 
 /// Reads the configuration that a daemon runs by.

@@ -3,6 +3,7 @@
 //! Names are unique over file and database, and the file wins: what it defines is changed there. A change is
 //! written first and then told to the running daemon, which reads all of them again.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -146,9 +147,11 @@ fn validate<'a>(
     }
     let state = config.state_directory();
     let before = config::check_watches(&all, &config.pipelines, &state);
+    let denied = config::check_access(&BTreeMap::from([(name.to_owned(), watch.clone())]));
     all.insert(name.to_owned(), watch);
     let mut problems = config::check_watches(&all, &config.pipelines, &state);
     // Only what this watch brings is its fault.
     problems.retain(|problem| !before.contains(problem));
+    problems.extend(denied);
     if problems.is_empty() { Ok(root) } else { Err(wrong(Report { problems })) }
 }

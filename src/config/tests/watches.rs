@@ -29,10 +29,13 @@ impl Case {
     }
 
     fn problems(&self) -> Vec<String> {
+        self.found().into_iter().map(|problem| problem.key).collect()
+    }
+
+    fn found(&self) -> Vec<Problem> {
         let noop = || Pipeline::of(ProcessorKind::Noop);
         let pipelines = BTreeMap::from([("documents".to_owned(), noop()), ("other".to_owned(), noop())]);
-        let problems = check_watches(&self.watches, &pipelines, Path::new("/var/lib/state"));
-        problems.into_iter().map(|problem| problem.key).collect()
+        check_watches(&self.watches, &pipelines, Path::new("/var/lib/state"))
     }
 }
 
@@ -54,6 +57,44 @@ fn two_watches_on_one_tree_need_two_pipelines() {
     assert!(Case::new().watch("a", "/s/in").watch("b", "/s/inner").problems().is_empty(), "a name is no folder");
     let left_out = |watch: &mut Watch| watch.exclude.push("deep/**".to_owned());
     assert!(Case::new().with("a", "/s/in", left_out).watch("b", "/s/in/deep").problems().is_empty());
+    let shallow = |levels| move |watch: &mut Watch| watch.max_depth = Some(levels);
+    assert!(Case::new().with("a", "/s/in", shallow(2)).watch("b", "/s/in/x/deep").problems().is_empty());
+    assert_eq!(Case::new().with("a", "/s/in", shallow(3)).watch("b", "/s/in/x/deep").problems(), ["watch.b.path"]);
+    let only_here = |watch: &mut Watch| watch.include = vec!["*.pdf".to_owned()];
+    assert!(Case::new().with("a", "/s/in", only_here).watch("b", "/s/in/deep").problems().is_empty());
+    assert_eq!(Case::new().with("a", "/s/in", only_here).watch("b", "/s/in").problems(), ["watch.b.path"]);
+}
+
+#[test]
+fn the_way_out_of_an_overlap_is_told() {
+    let message = |case: Case| case.found()[0].message.clone().unwrap();
+    let nested = message(Case::new().watch("a", "/s/in").watch("b", "/s/in/x/deep"));
+    assert!(nested.contains("watch a sees the same files") && nested.contains("exclude the inner with \"x/deep/**\""));
+    assert!(message(Case::new().watch("a", "/s/in").watch("b", "/s/in")).contains("make one watch of them"));
+    let taken = |watch: &mut Watch| watch.exclude.push("x/deep/**".to_owned());
+    assert!(Case::new().with("a", "/s/in", taken).watch("b", "/s/in/x/deep").problems().is_empty(), "and it is one");
+}
+
+#[test]
+fn the_whole_filesystem_is_not_a_folder_for_files_to_arrive_in() {
+    for path in ["/", "//", "/srv/..", "/proc/self/root"] {
+        let problems = Case::new().watch("a", path).found();
+        assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+        assert!(problems[0].message.as_deref().unwrap().contains("watch the folders in which files arrive"), "{path}");
+    }
+}
+
+#[test]
+fn filters_that_let_nothing_pass_are_refused() {
+    let case = |change: fn(&mut Watch)| Case::new().with("a", "/s/in", change).problems();
+    assert_eq!(case(|watch| watch.include = vec!["**/*.tmp".to_owned()]), ["watch.a.include"]);
+    assert_eq!(case(|watch| watch.ready_suffix = ".part".to_owned()), ["watch.a.ready_suffix"]);
+    let only_companions = |watch: &mut Watch| {
+        watch.ready_suffix = ".done".to_owned();
+        watch.include = vec!["**/*.done".to_owned()];
+    };
+    assert_eq!(case(only_companions), ["watch.a.ready_suffix"]);
+    assert!(case(|watch| watch.ready_suffix = ".done".to_owned()).is_empty());
 }
 
 #[test]
@@ -140,10 +181,9 @@ fn globs_that_do_not_parse_are_placed() {
     let report = written.load().unwrap_err();
     let keys: Vec<String> = (1..8).map(|index| format!("watch.w.include[{index}]")).collect();
     assert_eq!(keys_of(&report), keys);
-    let columns = [2, 2, 2, 2, 2];
-    for (problem, column) in report.problems.iter().zip(columns) {
+    for (problem, character) in report.problems.iter().zip([2, 2, 2, 2, 2]) {
         let message = problem.message.as_deref().unwrap();
-        assert!(message.contains(&format!("(column {column})")), "{problem}");
+        assert!(message.ends_with(&format!(", at character {character}")), "{problem}");
         assert!(problem.origin.is_some());
     }
 }
