@@ -7,7 +7,7 @@
 pub fn record(name: &str, length: usize) -> Vec<u8> {
     let mut body = vec![0; length];
     blake3::Hasher::new().update(name.as_bytes()).finalize_xof().fill(&mut body);
-    let mut record = format!("{name} {length} {}\n", blake3::hash(&body).to_hex()).into_bytes();
+    let mut record = format!("{name} {length} {}\n", checksum(name, &body)).into_bytes();
     record.extend(body);
     record
 }
@@ -26,10 +26,14 @@ pub fn is_whole(mut bytes: &[u8]) -> bool {
 fn after_record(bytes: &[u8]) -> Option<&[u8]> {
     let end = bytes.iter().position(|byte| *byte == b'\n')?;
     let header = std::str::from_utf8(&bytes[..end]).ok()?;
-    let mut words = header.split(' ').skip(1);
-    let (length, checksum) = (words.next()?.parse().ok()?, words.next()?);
+    let mut words = header.split(' ');
+    let (name, length, told) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
     let (body, rest) = bytes[end + 1..].split_at_checked(length)?;
-    (blake3::hash(body).to_hex().as_str() == checksum).then_some(rest)
+    (checksum(name, body) == told).then_some(rest)
+}
+
+fn checksum(name: &str, body: &[u8]) -> String {
+    blake3::Hasher::new().update(name.as_bytes()).update(body).finalize().to_hex().to_string()
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn a_root_that_is_made_anew_again_and_again_is_watched_each_time() {
 #[test]
 fn a_root_below_a_folder_that_is_renamed_is_missed_and_found_again() {
     let place = Place::with(
-        &configuration("poll_interval = \"100ms\"\nrescan_interval = \"300ms\"")
+        &configuration("poll_interval = \"100ms\"\nrescan_interval = \"1s\"")
             .replace("@PLACE@/inbox", "@PLACE@/above/inbox"),
     );
     let inbox = place.at("above/inbox");
