@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Once;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
@@ -50,14 +51,14 @@ pub fn ignore_lease_breaks() {
     });
 }
 
-/// Lets the runtime tell when a descriptor is ready. Needs a runtime.
+/// Lets the runtime tell when a descriptor is ready for this. Needs a runtime.
 ///
 /// # Errors
 /// The runtime can watch no more of them, or not this kind.
-pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, is always the same descriptor, and is closed only when it is dropped, which the
     // `AsyncFd` that owns it does after it has taken it off the runtime's list.
-    Ok(unsafe { AsyncFd::register(fd) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 /// Asks whether somebody has `file`, which is open for reading only, open for writing.

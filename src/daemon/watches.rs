@@ -20,6 +20,7 @@ use crate::lifecycle::{Pulse, Pulses};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::warnings::{Severity, Warnings};
+use crate::watch::mounts::{self, Mounts};
 use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
 use crate::worker::WorkerSettings;
 
@@ -120,6 +121,7 @@ pub struct Watches {
     entries: BTreeMap<String, Entry>,
     moved: Arc<Notify>,
     workers: watch::Sender<Arc<WorkerSettings>>,
+    mounts: watch::Sender<mounts::Table>,
 }
 
 impl Watches {
@@ -141,6 +143,7 @@ impl Watches {
             entries: BTreeMap::new(),
             moved: moved.clone(),
             workers,
+            mounts: watch::channel(Mounts::read()).0,
         };
         (keeper, Handle { requests: sender, moved })
     }
@@ -166,6 +169,7 @@ impl Watches {
     /// Keeps the watches until told to stop.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut gate = self.gate.changes();
+        self.tasks.spawn(tell_mounts(self.mounts.clone(), self.stop.clone()));
         self.reconcile().await?;
         loop {
             tokio::select! {
@@ -312,6 +316,7 @@ impl Watches {
             clock: self.clock.clone(),
             digests: self.digests.clone(),
             intake_open,
+            mounts: self.mounts.subscribe(),
             pulse: self.pulses.register("watch"),
         };
         let stop = self.stop.child_token();
@@ -342,6 +347,24 @@ impl Watches {
                 std::mem::replace(gate, new) != new
             });
         }
+    }
+}
+
+/// Tells what is mounted whenever that changes. Where the system does not say, changes are found by the next scan.
+async fn tell_mounts(told: watch::Sender<mounts::Table>, stop: CancellationToken) -> Result<(), StoreError> {
+    let mounts = match Mounts::listen() {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            tracing::warn!(%error, "changes of mounts are not told by this system; the next scan finds them");
+            return Ok(());
+        }
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            changed = mounts.changed() => if changed.is_err() { return Ok(()) },
+        }
+        told.send_replace(Mounts::read());
     }
 }
 

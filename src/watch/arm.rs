@@ -18,7 +18,7 @@ impl WatchTask {
         let root = self.tree.root().to_owned();
         let Some(found) = self.aside(move || FolderId::readable(&root)).await else { return };
         match found {
-            Ok(id) if self.armed == Some(id) => (),
+            Ok(id) if self.armed == Some(id) && !std::mem::take(&mut self.root_went) => (),
             Ok(id) => self.arm(id).await,
             Err(error) => self.disarm(&error),
         }
@@ -30,8 +30,10 @@ impl WatchTask {
         }
         self.native = None;
         let root = self.tree.root().to_owned();
-        let Some(remote) = self.aside(move || is_remote(&root)).await else { return };
-        self.remote = remote;
+        let look = move || (is_remote(&root), std::fs::canonicalize(&root).unwrap_or(root));
+        let Some((remote, real_root)) = self.aside(look).await else { return };
+        (self.remote, self.real_root, self.root_went) = (remote, real_root, false);
+        self.mounted = self.find_mounts();
         self.status.mode = self.choose_mode().await;
         self.status.root = Root::Present;
         self.armed = Some(id);
@@ -54,10 +56,7 @@ impl WatchTask {
                 self.native = Some(native);
                 Mode::Native
             }
-            Some(Err(why)) => {
-                tracing::warn!(watch = self.settings.name, "no native events, so the folder is polled: {why}");
-                Mode::Poll(why)
-            }
+            Some(Err(why)) => Mode::Poll(why),
             None => Mode::None,
         }
     }
@@ -90,7 +89,6 @@ impl WatchTask {
 
     /// Native events can't cover the whole tree: from now on it is polled.
     pub(super) fn fall_back(&mut self, why: String) {
-        tracing::warn!(watch = self.settings.name, "not every folder sends events, so the tree is polled: {why}");
         self.native = None;
         self.coverage = Coverage::default();
         self.next_poll = None;
@@ -120,11 +118,12 @@ impl WatchTask {
             let folders = self.coverage.uncovered.len();
             warnings.push(format!("{folders} of its folders send no events and are polled, with all below: {why}"));
         }
-        if let Some(held) = self.brake.held() {
-            let (files, name) = (held.files, &self.settings.name);
+        if self.brake.held().is_some() {
+            // Without the number, which moves: the words are logged whenever they are new.
             warnings.push(format!(
-                "{files} files are gone and held back from counting as deleted (`delete_brake`); \
-                 `ingestd watch confirm {name}` says that it is meant"
+                "so many files are gone that none counts as deleted for now (`delete_brake`); \
+                 `ingestd watch confirm {}` says that it is meant",
+                self.settings.name
             ));
         }
         self.status.warnings = warnings;

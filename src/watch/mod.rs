@@ -23,6 +23,7 @@ mod dirty;
 mod filter;
 mod handover;
 mod listing;
+pub mod mounts;
 pub mod native;
 mod progress;
 mod rescan;

@@ -281,7 +281,7 @@ impl WatchTask {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };
         if !counts {
-            self.hold_back(compared.gone);
+            self.leaving = None;
         } else if !gone.is_empty() {
             let may_be_renamed = self.settings.watch.on_rename != OnRename::Separate
                 && (compared.changed > 0 || !self.settling.is_empty());
@@ -289,17 +289,6 @@ impl WatchTask {
             let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
             self.leaving = Some(Leaving { due, names: gone });
         }
-    }
-
-    fn hold_back(&mut self, files: u64) {
-        self.leaving = None;
-        tracing::warn!(
-            watch = self.settings.name,
-            files,
-            "so many files are gone that none counts as deleted for now (`delete_brake`); \
-             if it is meant, `ingestd watch confirm {}` says so",
-            self.settings.name
-        );
     }
 
     pub(super) fn next_leaving(&self) -> Option<Instant> {

@@ -1,5 +1,6 @@
 //! The task of one watch: a loop that waits for whatever comes first, and does one short thing about it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::candidates::BATCH;
 use super::compare::{Ended, Scanner};
 use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
+use super::mounts;
 use super::native::{Hint, Native};
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
 use super::settle::{Settling, Sign, WaitsFor};
@@ -66,6 +68,8 @@ pub struct WatchStations {
     /// Whether files may be handed over: `false` while the watch is paused or there is no room for jobs. What
     /// happens meanwhile is found by a scan afterwards.
     pub intake_open: watch::Receiver<bool>,
+    /// What is mounted where.
+    pub mounts: watch::Receiver<mounts::Table>,
     /// Shows the watchdog that the loop turns.
     pub pulse: Pulse,
 }
@@ -108,11 +112,18 @@ pub struct WatchTask {
     pub(super) stop: CancellationToken,
     commands: mpsc::Receiver<WatchCommand>,
     gate: watch::Receiver<bool>,
+    pub(super) mounts: watch::Receiver<mounts::Table>,
+    /// The mounts that concern the root.
+    pub(super) mounted: BTreeSet<Vec<u8>>,
     pub(super) pulse: Pulse,
     told: watch::Sender<WatchStatus>,
     next_telling: Instant,
 
     pub(super) native: Option<Native>,
+    /// The root with its links resolved, as of the last look at it.
+    pub(super) real_root: PathBuf,
+    /// Whether the root was removed or moved, so that it has to be armed anew even if it looks the same.
+    pub(super) root_went: bool,
     /// The root that the events come from and that scans are compared with; `None`: it is not there.
     pub(super) armed: Option<FolderId>,
     /// The root in which a scan last went through.
@@ -152,7 +163,7 @@ impl WatchTask {
         let tree = Arc::new(Tree::new(&settings.watch, settings.state_directory.clone())?);
         let (sender, commands) = mpsc::channel(16);
         let (told, status) = watch::channel(WatchStatus::default());
-        let WatchStations { queue, sources, clock, digests, intake_open: gate, pulse } = stations;
+        let WatchStations { queue, sources, clock, digests, intake_open: gate, mounts, pulse } = stations;
         let scanner = Scanner {
             watch: settings.name.clone(),
             tree: tree.clone(),
@@ -161,7 +172,7 @@ impl WatchTask {
             rules: Arc::new(settings.watch.clone()),
             stop: stop.clone(),
         };
-        let (now, brake) = (Instant::now(), settings.watch.delete_brake);
+        let (now, brake, real_root) = (Instant::now(), settings.watch.delete_brake, tree.root().to_owned());
         let task = Self {
             intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
             settling: Settling::new(settings.watch.settle, MAX_SETTLING),
@@ -173,10 +184,14 @@ impl WatchTask {
             stop,
             commands,
             gate,
+            mounts,
+            mounted: BTreeSet::new(),
             pulse,
             told,
             next_telling: now,
             native: None,
+            real_root,
+            root_went: false,
             armed: None,
             trusted_root: None,
             check_root_at: Some(now),
@@ -216,6 +231,7 @@ impl WatchTask {
                 done = self.intake.digested() => self.digested(done).await?,
                 Some(command) = self.commands.recv() => self.obey(command),
                 Ok(()) = self.gate.changed() => self.gate_moved(),
+                Ok(()) = self.mounts.changed() => self.mounts_changed(),
                 () = self.pulse.asked() => self.pulse.beat(),
             }
         }
@@ -262,7 +278,11 @@ impl WatchTask {
         let now = Instant::now();
         for hint in hints.drain(..) {
             match hint {
-                Hint::Root => self.check_root_at = Some(now),
+                Hint::Root => {
+                    // Its watch is gone with it, also where the new one has got the same number on disk.
+                    self.root_went = true;
+                    self.check_root_at = Some(now);
+                }
                 Hint::Limit(why) => self.fall_back(why),
                 Hint::Lost => self.lost(),
                 // While the intake is closed, the scan that follows its opening finds everything.
@@ -333,6 +353,20 @@ impl WatchTask {
                 let _ = reply.send(held);
             }
         }
+    }
+
+    /// Something was mounted or unmounted somewhere.
+    fn mounts_changed(&mut self) {
+        let mounted = self.find_mounts();
+        if mounted != self.mounted {
+            self.mounted = mounted;
+            self.check_root_at = Some(Instant::now());
+            self.dirty.everything(Instant::now());
+        }
+    }
+
+    pub(super) fn find_mounts(&mut self) -> BTreeSet<Vec<u8>> {
+        mounts::concerning(&self.mounts.borrow_and_update(), &self.real_root)
     }
 
     fn gate_moved(&mut self) {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::Timespec;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::{Boottime, Clock, Timestamp};
@@ -135,7 +136,7 @@ pub async fn until_boottime(clock: &dyn Clock, at: Option<Boottime>) {
 }
 
 fn timer(clock: TimerfdClockId) -> io::Result<AsyncFd<OwnedFd>> {
-    crate::os::register(timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?)
+    crate::os::register(timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?, Interest::READABLE)
 }
 
 fn arm(timer: &AsyncFd<OwnedFd>, flags: TimerfdTimerFlags, value: Timespec) -> io::Result<()> {

@@ -19,7 +19,7 @@ use super::bulk::{Bulk, Values};
 use super::tally::{End, Tally};
 use super::wire;
 use crate::clock::{Clock, Timestamp, millis};
-use crate::job::{Digest, JobId, SkipReason, StateName, Verdict};
+use crate::job::{Digest, ErrorKind, JobId, SkipReason, StateName, Verdict};
 
 /// Writes ends of executions.
 #[derive(Debug)]
@@ -57,6 +57,7 @@ static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql")
 static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
 static NOTE_CONTENT: Bulk = Bulk::new(include_str!("sql/note_content.sql"), 8);
+static LOOK_ANEW: Bulk = Bulk::new(include_str!("sql/look_anew.sql"), 2);
 static END_JOBS: Bulk = Bulk::new(include_str!("sql/end_jobs.sql"), 15);
 static UNBLOCK: Bulk = Bulk::new(include_str!("sql/unblock.sql"), 2);
 /// A file that could not be moved yet keeps its intent: the next attempt goes on there.
@@ -64,8 +65,17 @@ static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 8] =
-    [&SUCCESSORS, &INSERT_ATTEMPTS, &STANDING, &KEEP_OUTPUTS, &NOTE_CONTENT, &END_JOBS, &UNBLOCK, &FORGET_INTENTS];
+pub(super) static STATEMENTS: [&Bulk; 9] = [
+    &SUCCESSORS,
+    &INSERT_ATTEMPTS,
+    &STANDING,
+    &KEEP_OUTPUTS,
+    &NOTE_CONTENT,
+    &LOOK_ANEW,
+    &END_JOBS,
+    &UNBLOCK,
+    &FORGET_INTENTS,
+];
 
 impl Ends {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
@@ -148,6 +158,8 @@ async fn standing(tx: &mut SqliteConnection, rows: &[JobEnd<'_>]) -> Result<Vec<
 struct Effects<'a> {
     jobs: Vec<JobEnd<'a>>,
     contents: Vec<(i64, i64, Content)>,
+    /// Sources whose file was not there, with the job.
+    missed: Vec<(i64, i64)>,
     outputs: Vec<(i64, &'a [u8])>,
     unblocked: Vec<(i64, Option<Digest>)>,
 }
@@ -165,6 +177,9 @@ impl<'a> Effects<'a> {
         let state = if row.reason.is_some() { StateName::Skipped } else { state_after(&end.verdict) };
         if let Some(content) = end.content {
             self.contents.push((place.source, id, content));
+        }
+        if missed_its_file(&end.verdict) {
+            self.missed.push((place.source, id));
         }
         if !end.output.is_empty() {
             self.outputs.push((id, &end.output));
@@ -203,6 +218,11 @@ impl<'a> Effects<'a> {
                 values.push(wire::digest_column(Some(content.digest)));
             })
             .await?;
+        LOOK_ANEW
+            .execute(tx, &[], &self.missed, |values, (source, id)| {
+                values.push(*source).push(*id);
+            })
+            .await?;
         END_JOBS.execute(tx, &[], &self.jobs, JobEnd::bind_job).await?;
         let over: Vec<i64> = self.jobs.iter().filter(|job| job.finished_at.is_some()).map(|job| job.id).collect();
         FORGET_INTENTS
@@ -230,6 +250,14 @@ impl JobEnd<'_> {
         values.push(end.spent).push(end.deferred).push(end.reason).push(end.superseded_by).push(end.size);
         values.push(wire::digest_column(end.digest)).push(end.clear_error).push(end.error_kind);
         values.push(end.error_message).push(end.error_permanent);
+    }
+}
+
+fn missed_its_file(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Skip(reason) => *reason == SkipReason::Vanished,
+        Verdict::Fail { error } => error.kind == ErrorKind::Vanished,
+        _ => false,
     }
 }
 

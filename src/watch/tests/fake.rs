@@ -193,6 +193,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             digests: Arc::new(Semaphore::new(2)),
             intake_open: self.gate.subscribe(),
+            mounts: watch::channel(crate::watch::mounts::Mounts::read()).1,
             pulse: crate::lifecycle::Pulses::default().register("watch"),
         };
         self.stop = CancellationToken::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ingestd::job::{Priority, SkipReason, StateName, Verdict};
+use ingestd::job::{ErrorKind, Priority, SkipReason, StateName, Verdict};
 
 use super::actions::{Hand, Look, Old};
 use super::semantics::{Job, Model, Presence};
@@ -13,6 +13,15 @@ pub const LEASE_MS: i64 = 60_000;
 pub const AGING_MS: i64 = 600_000;
 /// Crashes while alone that end a job.
 pub const MAX_CRASHES: i64 = 2;
+
+/// Whether an execution ended because there was no file.
+fn missed_its_file(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Skip(reason) => *reason == SkipReason::Vanished,
+        Verdict::Fail { error } => error.kind == ErrorKind::Vanished,
+        _ => false,
+    }
+}
 
 /// What a person is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +112,9 @@ impl Model {
         if let Some(content) = content {
             self.note_content(id, content);
         }
+        if missed_its_file(verdict) {
+            self.look_anew(id);
+        }
         let job = self.job(id);
         (job.crashes, job.crashes_alone, job.deadline) = (0, 0, None);
         job.attempt += i64::from(verdict.spends());
@@ -151,6 +163,16 @@ impl Model {
         let source = self.facts.sources.get_mut(name).expect("a job's source");
         if source.version == version {
             (source.look, source.digest) = (look, Some(digest));
+        }
+    }
+
+    /// The file was not there: whatever is seen next counts as changed.
+    fn look_anew(&mut self, id: i64) {
+        let job = self.job(id);
+        let (name, version) = (job.source, job.version);
+        let source = self.facts.sources.get_mut(name).expect("a job's source");
+        if source.version == version && source.presence == Presence::Present {
+            source.look.ctime = 0;
         }
     }
 

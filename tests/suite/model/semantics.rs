@@ -56,6 +56,14 @@ pub struct Job {
     pub moving: Option<Look>,
 }
 
+impl Job {
+    /// Whether it ended because there was no file.
+    fn missed_its_file(&self) -> bool {
+        let failed = self.state == StateName::Failed && self.error.as_deref() == Some("vanished");
+        failed || self.reason.as_deref() == Some("vanished")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     pub version: i64,
@@ -160,7 +168,7 @@ impl Model {
         let gone = source.presence != Presence::Present;
         match self.facts.jobs.get(&taken.job) {
             None => gone && source.digest.is_none(),
-            Some(job) if job.reason.as_deref() == Some("vanished") => gone || source.look != look,
+            Some(job) if job.missed_its_file() => gone || source.look != look,
             Some(job) => gone && job.op == Op::Delete,
         }
     }

@@ -151,7 +151,7 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
                     run_at: Timestamp::from_millis(row.try_get("job_run_at")?),
                     executions: row.try_get("job_executions")?,
                     deferrals: row.try_get("job_deferrals")?,
-                    vanished: word("job_reason")?.as_deref() == Some("vanished"),
+                    vanished: row.try_get("job_vanished")?,
                 }),
             },
         }),
