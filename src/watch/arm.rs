@@ -115,8 +115,7 @@ impl WatchTask {
             warnings.push(format!("polled for want of events: {why}"));
         }
         if let Some(why) = &self.coverage.why {
-            let folders = self.coverage.uncovered.len();
-            warnings.push(format!("{folders} of its folders send no events and are polled, with all below: {why}"));
+            warnings.push(format!("some of its folders send no events and are polled, with all below: {why}"));
         }
         if self.brake.held().is_some() {
             // Without the number, which moves: the words are logged whenever they are new.
