@@ -124,7 +124,7 @@ pub fn reason(
         OnDisk::Excluded(Rule::NotReady(suffix)) => Reason::NotReady(suffix.clone()),
         OnDisk::Excluded(rule) => Reason::Excluded(rule.clone()),
         OnDisk::Unreadable(why) => Reason::Unreadable(why.clone()),
-        OnDisk::Gone => gone(present?, live, circumstances),
+        OnDisk::Gone => present.map(|_| gone(live, circumstances))?,
         OnDisk::File(identity, writers) => match present {
             Some(account) if account.identity == *identity => settled(account),
             Some(_) if !circumstances.events.modify => Reason::Unasked,
@@ -165,7 +165,8 @@ fn arriving(
         return reason;
     }
     let age = |changed_ns: i64| circumstances.now.as_millis().saturating_sub(changed_ns / 1_000_000);
-    let younger = |age_ms: i64, than: Duration| i128::from(age_ms) < i128::try_from(than.as_millis()).unwrap_or(i128::MAX);
+    let younger =
+        |age_ms: i64, than: Duration| i128::from(age_ms) < i128::try_from(than.as_millis()).unwrap_or(i128::MAX);
     if writers == Writers::Some {
         Reason::Settling(WaitsFor::Close)
     } else if younger(age(identity.mtime_ns), circumstances.min_age) {
@@ -192,12 +193,12 @@ fn heard(live: &LiveFile) -> Option<Reason> {
 }
 
 /// A known file that is gone.
-fn gone(_account: &Account, live: Option<&LiveFile>, circumstances: &Circumstances) -> Reason {
-    match live.and_then(heard) {
+fn gone(live: Option<&LiveFile>, circumstances: &Circumstances) -> Reason {
+    let in_hand = live.is_some_and(|live| live.leaving || heard(live).is_some());
+    match circumstances.taking {
         _ if circumstances.held_back => Reason::HeldBack,
-        Some(_) => Reason::Gone,
-        None if circumstances.events.delete && circumstances.taking == Taking::Yes => Reason::Unexplained(Lost::Delete),
-        None => Reason::Gone,
+        Taking::Yes if circumstances.events.delete && !in_hand => Reason::Unexplained(Lost::Delete),
+        _ => Reason::Gone,
     }
 }
 
