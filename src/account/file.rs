@@ -6,13 +6,14 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::config::WatchEvents;
 use crate::control::LiveFile;
 use crate::gate::Shut;
 use crate::job::{FileIdentity, SkipReason, StateName};
 use crate::os::Writers;
 use crate::store::{Account, Presence};
+use crate::watch::settle::young_for;
 use crate::watch::{Rule, WaitsFor};
 
 /// What the disk says of a name.
@@ -164,15 +165,13 @@ fn arriving(
     if let Some(reason) = live.and_then(heard) {
         return reason;
     }
-    let age = |changed_ns: i64| circumstances.now.as_millis().saturating_sub(changed_ns / 1_000_000);
-    let younger =
-        |age_ms: i64, than: Duration| i128::from(age_ms) < i128::try_from(than.as_millis()).unwrap_or(i128::MAX);
+    // The status change tells, because nobody can set it to a time that is not true.
+    let age_ms = circumstances.now.as_millis().saturating_sub(identity.ctime_ns / 1_000_000);
     if writers == Writers::Some {
         Reason::Settling(WaitsFor::Close)
-    } else if younger(age(identity.mtime_ns), circumstances.min_age) {
+    } else if !young_for(circumstances.min_age, identity, circumstances.now).is_zero() {
         Reason::Settling(WaitsFor::Age)
-    } else if younger(age(identity.ctime_ns), circumstances.patience) {
-        // The status change tells, because nobody can set it to a time that is not true.
+    } else if age_ms < millis(circumstances.patience) {
         Reason::Settling(WaitsFor::Quiet)
     } else if circumstances.taking == Taking::FirstScan {
         Reason::Scanning
