@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::execute::unknown_pipeline;
 use super::hands::{Hands, Refusal};
-use super::request::{Add, Added, AddedAs, WirePath};
+use super::request::{Add, Added, AddedAs};
+use super::wire_path::WirePath;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::intake::{self, AddRequest};

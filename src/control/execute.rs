@@ -39,6 +39,7 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
         Request::WatchPause { name } => watches::pause(&name, true, hands).await,
         Request::WatchResume { name } => watches::pause(&name, false, hands).await,
         Request::WatchScan { name, force } => watches::scan(&name, force, hands).await,
+        Request::WatchFiles { name, files } => watches::files(&name, files, hands).await,
         Request::WatchConfirm { name } => watches::confirm(&name, hands).await,
         Request::KvSet { key, value } => {
             own_key(&key)?;
@@ -123,8 +124,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::control::WirePath;
     use crate::control::fake::{Fake, hands};
-    use crate::control::request::{Add, Added, AddedAs, Code, Duty, WirePath};
+    use crate::control::request::{Add, Added, AddedAs, Code, Duty};
     use crate::job::{JobId, Priority, StateName};
 
     fn add(paths: Vec<WirePath>) -> Add {

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+use super::files::LiveFile;
 use super::hands::{Hands, Live, Refusal, Stores};
 use super::request::{Confirmed, Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
@@ -166,6 +167,10 @@ impl Live for Fake {
     async fn scan(&self, watch: &str, force: bool) -> Result<Scanned, Refusal> {
         self.note(format!("scan {watch} {force}"));
         Ok(Scanned { files: 2, enqueued: 1 })
+    }
+
+    async fn files(&self, _watch: &str, names: Vec<PathBuf>) -> Result<Vec<LiveFile>, Refusal> {
+        Ok(vec![LiveFile::default(); names.len()])
     }
 
     async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal> {

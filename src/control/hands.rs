@@ -1,11 +1,13 @@
 //! What a request is carried out with.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::files::LiveFile;
 use super::request::{Code, Confirmed, Duty, LiveStatus, Response, Scanned};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -62,6 +64,8 @@ pub trait Live: Send + Sync {
     async fn scan(&self, watch: &str, force: bool) -> Result<Scanned, Refusal>;
     /// Lets the files go that the brake of a watch that it runs holds back; answers how many.
     async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal>;
+    /// What it knows of these names under the root of a watch that it runs, in their order.
+    async fn files(&self, watch: &str, names: Vec<PathBuf>) -> Result<Vec<LiveFile>, Refusal>;
     /// Carries out a duty of maintenance now; answers its figures.
     async fn maintenance(&self, duty: Duty) -> Result<Value, Refusal>;
     /// What it knows and the database does not.

@@ -15,6 +15,7 @@ pub mod client;
 mod execute;
 #[cfg(test)]
 pub(crate) mod fake;
+mod files;
 mod hands;
 pub mod lock;
 mod request;
@@ -23,18 +24,21 @@ mod steer;
 mod throttle;
 mod upkeep;
 mod watches;
+mod wire_path;
 
 pub use client::Client;
 pub use execute::execute;
+pub use files::LiveFile;
 pub use hands::{Hands, Live, Refusal, Stores};
 pub use lock::{Lock, LockError};
 pub use request::{
     Add, Added, AddedAs, Code, Confirmed, Duty, LiveStatus, LiveWarning, LiveWatch, Pong, Request, Response,
-    RunningJob, Scanned, SteerAnswer, SteerResult, WatchCondition, WirePath,
+    RunningJob, Scanned, SteerAnswer, SteerResult, WatchCondition,
 };
 pub use server::Listener;
 pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};
 pub use watches::adopt_key;
+pub use wire_path::WirePath;
 
 use std::path::{Path, PathBuf};
 

@@ -1,16 +1,12 @@
 //! What is said over the socket.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::throttle::LiveThrottle;
+use super::wire_path::WirePath;
 use crate::gate::Shut;
 use crate::job::{JobId, Priority, StateName};
 
@@ -83,6 +79,14 @@ pub enum Request {
         name: String,
         /// Process again what is known.
         force: bool,
+    },
+    /// What the daemon knows of files and folders of a watch, by their names below its root. Answered with a list of
+    /// [`LiveFile`](super::LiveFile), in their order.
+    WatchFiles {
+        /// The watch.
+        name: String,
+        /// The names.
+        files: Vec<WirePath>,
     },
     /// The files of a watch that the brake on mass deletion holds back are gone indeed. Answered with [`Confirmed`].
     WatchConfirm {
@@ -273,6 +277,13 @@ pub struct LiveWatch {
     pub last_scan_at_ms: Option<i64>,
     /// What is wrong with it.
     pub warning: Option<String>,
+    /// After how long a new file is noticed at the latest, `settle` included, unless an event is lost without a trace.
+    #[serde(default)]
+    pub delay_ms: i64,
+    /// Whether files that are gone are kept from counting as deleted, because of their number or because the root is
+    /// another folder.
+    #[serde(default)]
+    pub held_back: bool,
 }
 
 /// What a watch does.
@@ -364,56 +375,11 @@ impl Code {
     }
 }
 
-/// A path, whose bytes survive JSON: plain text where it is UTF-8, else an object with its bytes in base64.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WirePath(pub PathBuf);
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Spelled {
-    Text(String),
-    Bytes { base64: String },
-}
-
-impl From<&Path> for WirePath {
-    fn from(path: &Path) -> Self {
-        Self(path.to_path_buf())
-    }
-}
-
-impl Serialize for WirePath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let bytes = self.0.as_os_str().as_bytes();
-        match std::str::from_utf8(bytes) {
-            Ok(text) => serializer.serialize_str(text),
-            Err(_) => Spelled::Bytes { base64: STANDARD.encode(bytes) }.serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for WirePath {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = match Spelled::deserialize(deserializer)? {
-            Spelled::Text(text) => text.into_bytes(),
-            Spelled::Bytes { base64 } => STANDARD.decode(base64).map_err(serde::de::Error::custom)?,
-        };
-        Ok(Self(PathBuf::from(OsString::from_vec(bytes))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::PathBuf;
 
-    #[test]
-    fn a_path_keeps_its_bytes_through_json() {
-        for bytes in [&b"/srv/a b.pdf"[..], b"/srv/\xff\xfe\nx"] {
-            let path = WirePath(PathBuf::from(OsString::from_vec(bytes.to_vec())));
-            let text = serde_json::to_string(&path).unwrap();
-            assert!(!text.contains('\n'));
-            assert_eq!(serde_json::from_str::<WirePath>(&text).unwrap(), path);
-        }
-    }
+    use super::*;
 
     #[test]
     fn every_kind_of_request_survives_its_line() {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::execute::answer;
 use super::hands::{Hands, Refusal};
+use super::wire_path::WirePath;
 use crate::config::{self, Config, Report};
 
 pub(super) async fn add(name: &str, mut definition: Value, hands: &Hands) -> Result<Value, Refusal> {
@@ -82,6 +83,14 @@ pub(super) async fn confirm(name: &str, hands: &Hands) -> Result<Value, Refusal>
     match &hands.live {
         Some(live) => answer(&live.confirm(name).await?),
         None => Err(Refusal::failed("no daemon runs on this database, so nothing is held back; its start looks anew")),
+    }
+}
+
+pub(super) async fn files(name: &str, names: Vec<WirePath>, hands: &Hands) -> Result<Value, Refusal> {
+    exists(name, hands).await?;
+    match &hands.live {
+        Some(live) => answer(&live.files(name, names.into_iter().map(|name| name.0).collect()).await?),
+        None => Err(Refusal::failed("no daemon runs on this database, so nothing is known of files but what it holds")),
     }
 }
 

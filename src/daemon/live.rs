@@ -1,6 +1,7 @@
 //! What commands reach of the running daemon.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,15 +13,15 @@ use super::House;
 use super::watches;
 use crate::clock::Timestamp;
 use crate::control::{
-    BreakerCondition, Confirmed, Duty, Live, LiveBreaker, LiveRate, LiveStatus, LiveThrottle, LiveWarning, LiveWatch,
-    Refusal, RunningJob, Scanned, WatchCondition, WirePath,
+    BreakerCondition, Confirmed, Duty, Live, LiveBreaker, LiveFile, LiveRate, LiveStatus, LiveThrottle, LiveWarning,
+    LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath,
 };
 use crate::gate::Gate;
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
 use crate::store::Obstacle;
 use crate::warnings::{Severity, Warning, Warnings};
-use crate::watch::{Mode, Root};
+use crate::watch::{Mode, Root, Standing};
 use crate::worker::{BreakerShown, BreakerState, Command, Handles, RateShown, WorkerSettings};
 
 /// The running daemon's hands.
@@ -112,18 +113,21 @@ impl Live for LiveDaemon {
         match self.watches.scan(watch, force).await {
             Some(Ok(scan)) => Ok(Scanned { files: scan.files, enqueued: scan.changed }),
             Some(Err(why)) => Err(Refusal::failed(format!("watch `{watch}` was not scanned: {why}"))),
-            None => {
-                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
-            }
+            None => Err(not_running(watch)),
         }
     }
 
     async fn confirm(&self, watch: &str) -> Result<Confirmed, Refusal> {
         match self.watches.confirm(watch).await {
             Some(files) => Ok(Confirmed { files }),
-            None => {
-                Err(Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do")))
-            }
+            None => Err(not_running(watch)),
+        }
+    }
+
+    async fn files(&self, watch: &str, names: Vec<PathBuf>) -> Result<Vec<LiveFile>, Refusal> {
+        match self.watches.standings(watch, names).await {
+            Some(standings) => Ok(standings.into_iter().map(file).collect()),
+            None => Err(not_running(watch)),
         }
     }
 
@@ -173,7 +177,31 @@ fn shown(watch: watches::WatchShown) -> LiveWatch {
         settling: u64::try_from(status.settling).unwrap_or(u64::MAX),
         last_scan_at_ms: status.last_scan.map(|scan| scan.at.as_millis()),
         warning: (!status.warnings.is_empty()).then(|| status.warnings.join("; ")),
+        delay_ms: status.coverage.polled_delay_ms.or(status.coverage.native_delay_ms).unwrap_or_default(),
+        held_back: status.held_back > 0 || status.root == Root::Replaced,
     }
+}
+
+fn file(standing: Standing) -> LiveFile {
+    let (waits_for, quiet_since, next_look) = match standing.settling {
+        Some((waits_for, since, due)) => (Some(waits_for), Some(since), Some(due)),
+        None => (None, None, None),
+    };
+    LiveFile {
+        waits_for,
+        quiet_since_ms: quiet_since.map(Timestamp::as_millis),
+        next_look_at_ms: next_look.map(Timestamp::as_millis),
+        reading: standing.reading,
+        scan_due: standing.scan_due,
+        leaving: standing.leaving,
+        error: standing.error,
+        native: standing.native,
+        next_scan_at_ms: standing.next_scan_at.map(Timestamp::as_millis),
+    }
+}
+
+fn not_running(watch: &str) -> Refusal {
+    Refusal::not_found(format!("no watch `{watch}` runs; `ingestd watch list` shows those that do"))
 }
 
 fn breaker(breaker: BreakerShown) -> LiveBreaker {

@@ -4,6 +4,7 @@
 //! keeps the daemon from starting.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
@@ -21,7 +22,9 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Settings as _, StoreError, WatchRow};
 use crate::warnings::{Severity, Warnings};
 use crate::watch::mounts::{self, Mounts};
-use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+use crate::watch::{
+    LastScan, Standing, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask,
+};
 use crate::worker::WorkerSettings;
 
 /// Digests that may be taken at a time, over all watches.
@@ -41,6 +44,7 @@ pub struct WatchShown {
 enum Request {
     Reload { reply: oneshot::Sender<()> },
     Scan { name: String, force: bool, reply: oneshot::Sender<Option<oneshot::Receiver<Result<LastScan, String>>>> },
+    Tell { name: String, names: Vec<PathBuf>, reply: oneshot::Sender<Option<oneshot::Receiver<Vec<Standing>>>> },
     Confirm { name: String, reply: oneshot::Sender<Option<oneshot::Receiver<u64>>> },
     Status { reply: oneshot::Sender<Vec<WatchShown>> },
 }
@@ -79,6 +83,13 @@ impl Handle {
     pub async fn confirm(&self, name: &str) -> Option<u64> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Confirm { name: name.to_owned(), reply }).await.ok()?;
+        answer.await.ok()??.await.ok()
+    }
+
+    /// What a watch knows of these names under its root; `None`: it does not run.
+    pub async fn standings(&self, name: &str, names: Vec<PathBuf>) -> Option<Vec<Standing>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Tell { name: name.to_owned(), names, reply }).await.ok()?;
         answer.await.ok()??.await.ok()
     }
 
@@ -204,6 +215,11 @@ impl Watches {
             Request::Confirm { name, reply } => {
                 let (sender, answer) = oneshot::channel();
                 let sent = self.tell(&name, WatchCommand::Confirm { reply: sender }).await;
+                let _ = reply.send(sent.then_some(answer));
+            }
+            Request::Tell { name, names, reply } => {
+                let (sender, answer) = oneshot::channel();
+                let sent = self.tell(&name, WatchCommand::Tell { names, reply: sender }).await;
                 let _ = reply.send(sent.then_some(answer));
             }
             Request::Status { reply } => {

@@ -4,7 +4,7 @@
 //! native watch was in place had no event, and the watch may be set up after the first scan went by.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -53,6 +53,11 @@ impl Dirty {
         self.folders.is_empty() && self.everything.is_none()
     }
 
+    /// Whether a scan that is due, now or later, comes to this name.
+    pub fn covers(&self, relative: &Path) -> bool {
+        self.everything.is_some() || self.folders.iter().any(|(_, folder)| relative.starts_with(folder))
+    }
+
     /// When the next scan is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.everything.into_iter().chain(self.folders.first().map(|(due, _)| *due)).min()
@@ -83,6 +88,7 @@ mod tests {
         dirty.folder(PathBuf::from("a"), now);
         dirty.folder(PathBuf::from("a/b"), now);
         dirty.folder(PathBuf::from("ab"), now);
+        assert!(dirty.covers(Path::new("a/x")) && !dirty.covers(Path::new("abc")));
         assert_eq!(dirty.take(now), Due::Folders(vec![PathBuf::from("a"), PathBuf::from("ab")]));
         assert_eq!(dirty.take(now), Due::Nothing);
         assert_eq!(dirty.next_due(), Some(now + AGAIN));

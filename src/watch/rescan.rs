@@ -65,6 +65,11 @@ pub(super) struct RunningScan {
 }
 
 impl RunningScan {
+    /// Whether it comes to this name.
+    pub fn comes_to(&self, name: &Path) -> bool {
+        self.starts.iter().any(|start| name.starts_with(start))
+    }
+
     /// What the scan finds next; `None`: it ended. Waits for ever while there is no scan.
     pub async fn next(scan: &mut Option<Self>) -> Option<Vec<Candidate>> {
         match scan {
@@ -79,6 +84,13 @@ impl RunningScan {
 pub(super) struct Leaving {
     due: Instant,
     names: Vec<PathBuf>,
+}
+
+impl Leaving {
+    /// Whether it is among them.
+    pub fn holds(&self, name: &Path) -> bool {
+        self.names.iter().any(|other| other == name)
+    }
 }
 
 impl WatchTask {

@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -38,7 +38,7 @@ pub enum Sign {
 }
 
 /// What a file waits for that is not taken yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitsFor {
     /// To have been quiet for `settle`.
@@ -69,6 +69,13 @@ pub struct Sighting {
     /// Whether it shall be processed although nothing changed.
     pub force: bool,
     due: Instant,
+}
+
+impl Sighting {
+    /// When it is looked at next.
+    pub const fn due(&self) -> Instant {
+        self.due
+    }
 }
 
 /// What to do about a file.
@@ -150,6 +157,11 @@ impl Settling {
     /// How many of them somebody had open for writing at the last look.
     pub const fn still_open(&self) -> usize {
         self.open
+    }
+
+    /// What is known of this file, if it is among them.
+    pub fn get(&self, relative: &Path) -> Option<&Sighting> {
+        self.files.get(relative)
     }
 
     /// Whether this file is among them.

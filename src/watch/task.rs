@@ -19,6 +19,7 @@ use super::mounts;
 use super::native::{Hint, Native};
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
 use super::settle::{Settling, Sign, WaitsFor};
+use super::standing::Standing;
 use super::status::{LastScan, Root, ScanKind, SettlingFile, WatchStatus};
 use super::tree::{FolderId, Tree};
 use crate::clock::{Clock, Timestamp};
@@ -84,6 +85,13 @@ pub enum WatchCommand {
         force: bool,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<LastScan, String>>,
+    },
+    /// Tell what is known of these names under the root, in their order.
+    Tell {
+        /// Which.
+        names: Vec<PathBuf>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Standing>>,
     },
     /// The files that the brake holds back are gone indeed. Answers how many those are, and a scan follows.
     Confirm {
@@ -343,6 +351,8 @@ impl WatchTask {
                 self.dirty.everything(Instant::now());
                 self.check_root_at = Some(Instant::now());
             }
+            // Whoever asked may have gone away.
+            WatchCommand::Tell { names, reply } => drop(reply.send(self.standings(&names))),
             WatchCommand::Confirm { reply } => {
                 let held = self.brake.held().map_or(0, |held| held.files);
                 if held > 0 {

@@ -166,6 +166,12 @@ impl Tree {
         Ok(self.view()?.look(relative, true))
     }
 
+    /// The same for many; each is asked who writes it.
+    pub fn examine_all(&self, names: Vec<PathBuf>) -> io::Result<Vec<(PathBuf, Look)>> {
+        let probed = names.into_iter().map(|relative| (relative, true)).collect();
+        Ok(self.view()?.look_at_all(probed))
+    }
+
     /// Opens the root for a walk or for looks. Blocks; an error says that the root is missing or can't be read.
     pub(super) fn view(&self) -> io::Result<View<'_>> {
         let id = FolderId::readable(&self.root)?;
