@@ -47,6 +47,7 @@ mod view;
 mod wait;
 mod watch;
 mod watch_definition;
+mod watch_test;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::preview::{Previewed, preview};
 use super::screen::{Style, clean, plural};
 use super::table::{Cell, Column, Table};
 use super::view::{self, json_or_text, lossy};
 use super::watch_definition::NewWatch;
+use super::watch_test;
 use super::{Format, note, time};
 use crate::clock::Timestamp;
 use crate::config;
@@ -74,11 +74,11 @@ enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// List what would be taken, and what not by which rule, without taking anything.
+    /// List what would be taken, what waits, and what is left out by which rule, without taking anything.
     Test {
         /// Its name.
         name: String,
-        /// At most this many files; 0: all.
+        /// At most this many entries; 0: all.
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: u64,
         #[command(flatten)]
@@ -195,7 +195,7 @@ pub async fn run(args: Watch, context: &mut Context) -> Done {
         Verb::Resume { name } => steer("resumed", &name, Request::WatchResume { name: name.clone() }, context).await,
         Verb::Scan { name, force, format } => scan(name, force, format, context).await,
         Verb::Confirm { name, format } => confirm(name, format, context).await,
-        Verb::Test { name, limit, format } => test(&name, limit, format, context).await,
+        Verb::Test { name, limit, format } => watch_test::run(&name, limit, format, context).await,
     }
 }
 
@@ -281,7 +281,8 @@ fn status(view: &WatchView) -> Cell {
     }
 }
 
-async fn one(name: &str, context: &Context) -> Result<Known, Failure> {
+/// The watch of this name.
+pub async fn one(name: &str, context: &Context) -> Result<Known, Failure> {
     let live = live(context).await?;
     let stores = context.read_if_there().await?;
     let mut all = known(context.config()?, stores.as_ref(), live.as_ref()).await?;
@@ -330,40 +331,6 @@ async fn confirm(name: String, format: Format, context: &mut Context) -> Done {
         writeln!(context.screen, "nothing of {name} is held back")?;
     } else if !context.global.quiet {
         writeln!(context.screen, "{} of {name} count as deleted", plural(confirmed.files, "file", "files"))?;
-    }
-    Ok(0)
-}
-
-async fn test(name: &str, limit: u64, format: Format, context: &mut Context) -> Done {
-    let known = one(name, context).await?;
-    let warning = known.view.warning;
-    let watch = known.watch.ok_or_else(|| Failure::failed(warning.unwrap_or_default()))?;
-    let state = context.config()?.state_directory();
-    let (mut taken, mut excluded) = (0_u64, 0_u64);
-    let screen = &mut context.screen;
-    preview(&watch, &state, &mut |file: Previewed| {
-        if limit > 0 && taken + excluded >= limit {
-            return Ok(false);
-        }
-        *(if file.excluded_by.is_some() { &mut excluded } else { &mut taken }) += 1;
-        if format.json {
-            screen.json(&serde_json::json!({
-                "relative": lossy(&file.relative),
-                "taken": file.excluded_by.is_none(),
-                "excluded_by": file.excluded_by,
-                "path_base64": view::path_base64(&watch.path.join(&file.relative)),
-            }))?;
-        } else {
-            let path = clean(&lossy(&file.relative));
-            match &file.excluded_by {
-                None => writeln!(screen, "take  {path}")?,
-                Some(rule) => writeln!(screen, "{}", screen.paint(&format!("skip  {path}  ({rule})"), Style::Dim))?,
-            }
-        }
-        Ok(true)
-    })?;
-    if !format.json {
-        writeln!(context.screen, "{} would be taken, {excluded} not", plural(taken, "file", "files"))?;
     }
     Ok(0)
 }

@@ -177,6 +177,92 @@ fn a_test_tells_what_would_be_taken_and_takes_nothing() {
 }
 
 #[test]
+fn a_test_tells_what_is_known_what_waits_and_what_is_left_out() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n\
+         max_size = \"5B\"\nmax_depth = 1\nready_suffix = \".ok\"\nmin_age = \"1s\"\n",
+    );
+    let ready = |name: &str, content: &str| {
+        let path = place.put(name, content);
+        place.put(&format!("{name}.ok"), "");
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_mins(1)).unwrap();
+    };
+    ready("known", "1");
+    ready("changed", "1");
+    place.ok(&["run", "--once"]);
+    ready("changed", "2");
+    ready("new", "1");
+    ready("large", "123456");
+    place.put("alone", "1");
+    fs::create_dir(place.inbox().join("sub")).unwrap();
+    let future = fs::File::create(place.inbox().join("young")).unwrap();
+    future.set_modified(std::time::SystemTime::now() + std::time::Duration::from_hours(1)).unwrap();
+    drop(future);
+    place.put("young.ok", "");
+    let told = place.ok(&["watch", "test", "inbox", "--json"]).json_lines();
+    let fate = |name: &str| text(told.iter().find(|line| text(line, "relative") == name).unwrap(), "fate").to_owned();
+    for (name, expected) in [
+        ("known", "known"),
+        ("changed", "changed"),
+        ("new", "new"),
+        ("large", "excluded"),
+        ("alone", "waiting"),
+        ("young", "waiting"),
+        ("sub", "excluded"),
+        ("new.ok", "excluded"),
+    ] {
+        assert_eq!(fate(name), expected, "{name}: {told:?}");
+    }
+    assert_eq!(told.iter().filter(|line| line["taken"] == true).count(), 2);
+    let lines = place.ok(&["watch", "test", "inbox"]).stdout;
+    for part in [
+        "take   new",
+        "known  known",
+        "too young (`min_age`) for another",
+        "its ready file is missing",
+        "`max_size` (5B)",
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
+    assert!(lines.contains("2 files would be taken, 1 known, 2 waiting, "), "{lines}");
+    let first = place.ok(&["watch", "test", "inbox", "--limit", "3"]).stdout;
+    assert_eq!(first.lines().count(), 5, "three entries, their sum, and that there are more: {first}");
+    assert_eq!(place.jobs().len(), 2, "and nothing was taken");
+}
+
+#[test]
+fn every_key_is_a_flag_of_watch_add_and_shown_as_it_was_given() {
+    let place = noop();
+    fs::create_dir(place.at("done")).unwrap();
+    let done = format!("move:{}", place.at("done").display());
+    let inbox = inbox(&place);
+    let flags = "--no-recursive --max-depth 2 --include *.txt --exclude *.bak --ignore-files --min-size 2B --max-size 1MiB \
+                 --order oldest --priority high --settle 0s --min-age 1ms --ready-suffix .ok --events add,modify,delete \
+                 --on-rename separate --dedupe content --delete-brake above=7,share=0.25,wait=2h --mode poll \
+                 --poll-interval 200ms --rescan-interval 2h --follow-symlinks --on-failure keep --existing process";
+    let mut arguments = vec!["watch", "add", "full", &inbox, "--on-success", &done];
+    arguments.extend(flags.split_whitespace());
+    place.ok(&arguments);
+    let shown = place.ok(&["watch", "show", "full", "--json"]).json()["definition"].clone();
+    let expected = serde_json::json!({
+        "path": inbox, "pipeline": "p", "recursive": false, "max_depth": 2, "include": ["*.txt"], "exclude": ["*.bak"],
+        "ignore_files": true, "min_size": "2B", "max_size": "1MiB", "order": "oldest", "priority": "high",
+        "settle": "0s", "min_age": "1ms", "ready_suffix": ".ok", "events": ["add", "modify", "delete"],
+        "on_rename": "separate", "dedupe": "content", "delete_brake": {"above": 7, "share": 0.25, "wait": "2h"},
+        "mode": "poll", "poll_interval": "200ms", "rescan_interval": "2h", "follow_symlinks": true,
+        "on_success": {"move": place.at("done")}, "on_failure": "keep",
+    });
+    assert_eq!(shown, expected);
+    place.put("a.txt", "content");
+    place.put("a.txt.ok", "");
+    place.put("b.txt", "content");
+    let _daemon = Daemon::start(&place);
+    place.wait_count("completed", 1);
+    assert!(place.at("done/a.txt").exists());
+}
+
+#[test]
 fn a_root_that_is_missing_is_a_warning_and_is_picked_up_when_it_appears() {
     let place = Place::with(
         "[pipeline.p]\nkind = \"noop\"\n[watch.late]\npath = \"@PLACE@/late\"\npipeline = \"p\"\nsettle = \"0s\"\n",

@@ -35,4 +35,5 @@ mod torture;
 mod upkeep;
 mod verdicts_exec;
 mod verdicts_http;
+mod watch_refusals;
 mod watchfolder;
