@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::Format;
 use super::context::Context;
-use super::explain_job;
 use super::failure::{Done, Failure};
 use super::screen::{Screen, Style, clean};
+use super::{explain_job, explain_path};
 use crate::clock::Timestamp;
 use crate::config::Place;
 use crate::job::JobId;
@@ -76,7 +76,7 @@ impl Reason {
 pub async fn run(args: Explain, context: &mut Context) -> Done {
     match args.what.to_str().and_then(|text| text.parse::<JobId>().ok()) {
         Some(id) => explain_job::run(id, args.format, context).await,
-        None => Err(Failure::failed("not yet")),
+        None => explain_path::run(&args.what, args.format, context).await,
     }
 }
 
