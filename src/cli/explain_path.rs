@@ -20,7 +20,6 @@ use crate::account::rule::{key, line_of};
 use crate::config::{Loaded, Origin, Place, Watch};
 use crate::control::{LiveFile, LiveStatus, Stores};
 use crate::job::JobId;
-use crate::os::Writers;
 use crate::store::Account;
 use crate::watch::Rule;
 use crate::watch::tree::{Look, Tree};
@@ -217,7 +216,7 @@ fn nearest<'a>(path: &Path, all: impl Iterator<Item = &'a Known>) -> Reason {
         .filter_map(|known| Some((known.view.name.as_str(), known.watch.as_ref()?)))
         .max_by_key(|(_, watch)| shared(watch));
     let text = match nearest {
-        None => "no watch covers it, because there is none; `ingestd watch add NAME PATH` makes one".to_owned(),
+        None => "no watch covers it, because there is none".to_owned(),
         Some((name, watch)) if watch.path.starts_with(path) => {
             format!("no watch covers it; watch {name} is on {}, which lies in it", watch.path.display())
         }
@@ -256,11 +255,6 @@ pub fn place_of_key(
     let default = super::view::watch(&Watch::of(PathBuf::new(), String::new()));
     let own = super::view::watch(watch);
     Place::of(if own.get(key) == default.get(key) { Origin::Default } else { Origin::Definition })
-}
-
-/// Whether somebody has a file open, as far as we may ask.
-pub fn is_open(on_disk: &OnDisk) -> bool {
-    matches!(on_disk, OnDisk::File(_, Writers::Some))
 }
 
 /// When a file's next scan by time comes, as the daemon tells it.

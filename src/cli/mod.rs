@@ -24,6 +24,7 @@ mod failures;
 mod filter;
 mod health;
 mod history;
+mod job_words;
 mod kv;
 mod list;
 mod logs;

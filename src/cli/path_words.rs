@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::explain::Reason;
-use super::explain_path::{is_open, next_scan, place_of, place_of_key};
+use super::explain_path::{next_scan, place_of, place_of_key};
 use super::time;
 use super::view::lossy;
 use super::watch::Known;
@@ -60,62 +60,59 @@ impl Words<'_> {
     /// A folder that is entered.
     pub fn folder(&self, circumstances: &Circumstances, told: Option<&LiveFile>) -> Reason {
         let next = next_scan(told);
-        let at = next.map_or_else(String::new, |at| format!(", the next scan comes {}", self.when(at)));
-        let how = match (&circumstances.taking, told) {
-            (Taking::Paused, _) => "; the watch is paused".to_owned(),
-            (Taking::NoDaemon, _) => "; no daemon runs, and the next start scans it".to_owned(),
-            (Taking::NotWatched, _) | (_, None) => "; the daemon does not run this watch".to_owned(),
-            (_, Some(told)) if told.native => format!(" and sends events{at}"),
-            (_, Some(_)) => format!(" and polled, because it sends no events{at}"),
+        let at = next.map_or_else(String::new, |at| format!(", and scanned {}", self.when(at)));
+        let (kind, how) = match (&circumstances.taking, told) {
+            (Taking::Paused, _) => ("watch-paused", "; the watch is paused".to_owned()),
+            (Taking::NoDaemon, _) => ("no-daemon", "; no daemon runs, and the next start scans it".to_owned()),
+            (Taking::NotWatched, _) | (_, None) => ("not-watched", "; the daemon does not run this watch".to_owned()),
+            (_, Some(told)) if told.native => ("folder-native", format!(", sends events{at}")),
+            (_, Some(_)) => ("folder-polled", format!(", sends no events, so it is polled{at}")),
         };
-        let kind = if told.is_some_and(|told| told.native) { "folder-native" } else { "folder-polled" };
-        let kind = if told.is_none() { "folder" } else { kind };
         Reason::new(kind, format!("this folder is entered{how}")).until(next)
     }
 
     /// A file, or what is in its place.
     pub fn file(&self, why: Option<&Why>, subject: &Subject<'_>) -> Reason {
         let Some(why) = why else {
-            let text = "there is nothing here, and nothing of this name is known or was there when last looked at";
-            return Reason::new("nothing", text);
+            return Reason::new("nothing", "there is nothing here, and nothing was here when last looked at");
         };
         let reason = match why {
             Why::Job(state) => self.job(*state, subject),
             Why::Skipped(skipped) => self.skipped(*skipped, subject),
             Why::Known => known(subject),
-            Why::Excluded(rule) => self.excluded(rule, subject),
-            Why::NotReady(suffix) => {
-                let name = lossy(Path::new(subject.relative.file_name().unwrap_or_default()));
-                let text = format!("it waits for {name}{suffix} beside it");
-                Reason::new("not-ready", text).at(self.place("ready_suffix"))
-            }
-            Why::Unasked => {
-                Reason::new("unasked", "it changed, and `events` does not ask for changes").at(self.place("events"))
-            }
+            Why::Excluded(_) | Why::NotReady(_) | Why::Unasked => self.left_out(why, subject),
             Why::Unreadable(error) => {
-                let what =
-                    subject.decided.map_or_else(|| "it".to_owned(), |folder| format!("its folder {}", lossy(folder)));
+                let folder = subject.decided.map(|folder| format!("its folder {}", lossy(folder)));
+                let what = folder.unwrap_or_else(|| "it".to_owned());
                 Reason::new("unreadable", format!("{what} can't be read: {error}"))
             }
-            Why::Paused => Reason::new(
-                "watch-paused",
-                format!("the watch is paused; `ingestd watch resume {}` goes on", self.name),
-            ),
+            Why::Paused => Reason::new("watch-paused", "the watch is paused")
+                .advice(format!("`ingestd watch resume {}` goes on", self.name)),
             Why::Shut(shut) => self.shut(shut),
             Why::Scanning => Reason::new("scanning", "a scan that is under way or due comes to it"),
             Why::Settling(waits_for) => self.settling(*waits_for, subject),
             Why::Reading => Reason::new("reading", "it is being read, for its digest"),
             Why::Gone => Reason::new("gone", "it is gone, which is noted soon"),
             Why::HeldBack => {
-                let text = format!(
-                    "it is gone, with many others, and held back from counting as deleted; `ingestd watch confirm {}` says that it is meant",
-                    self.name
-                );
-                Reason::new("held-back", text).at(self.place("delete_brake"))
+                Reason::new("held-back", "it is gone, with many others, and held back from counting as deleted")
+                    .at(self.place("delete_brake"))
+                    .advice(format!("`ingestd watch confirm {}` says that it is meant", self.name))
             }
             Why::Unexplained(lost) => self.unexplained(*lost, subject),
         };
         self.with_history(reason, why, subject)
+    }
+
+    fn left_out(&self, why: &Why, subject: &Subject<'_>) -> Reason {
+        match why {
+            Why::NotReady(suffix) => {
+                let name = lossy(Path::new(subject.relative.file_name().unwrap_or_default()));
+                Reason::new("not-ready", format!("it waits for {name}{suffix} beside it"))
+                    .at(self.place("ready_suffix"))
+            }
+            Why::Excluded(rule) => self.excluded(rule, subject),
+            _ => Reason::new("unasked", "it changed, and the watch does not ask for changes").at(self.place("events")),
+        }
     }
 
     /// A file that is to be taken anew was something before.
@@ -148,19 +145,20 @@ impl Words<'_> {
             StateName::Running => job.started_at.map(|at| format!(" since {}", self.when(at))),
             _ => job.finished_at.map(|at| format!(" {}", self.when(at))),
         };
-        let more = match state {
-            StateName::Completed | StateName::Cancelled => String::new(),
-            _ => format!("; `ingestd explain {}` says why", job.id),
-        };
-        let text = format!("it is job {}, version {}: {state}{}{more}", job.id, job.version, since.unwrap_or_default());
-        Reason::new("job", text).jobs(vec![job.id])
+        let text = format!("it is job {}, version {}: {state}{}", job.id, job.version, since.unwrap_or_default());
+        let reason = Reason::new("job", text).jobs(vec![job.id]);
+        match state {
+            StateName::Completed | StateName::Cancelled => reason,
+            _ => reason.advice(format!("`ingestd explain {}` says why", job.id)),
+        }
     }
 
     fn skipped(&self, skipped: SkipReason, subject: &Subject<'_>) -> Reason {
         let Some(job) = subject.job else { return Reason::new("skipped", format!("its job was skipped: {skipped}")) };
         let at = job.finished_at.map_or_else(String::new, |at| format!(" {}", self.when(at)));
-        let text = format!("its job {} was skipped{at}: {skipped}; `ingestd explain {}` says more", job.id, job.id);
-        Reason::new("skipped", text).jobs(vec![job.id])
+        Reason::new("skipped", format!("its job {} was skipped{at}: {skipped}", job.id))
+            .jobs(vec![job.id])
+            .advice(format!("`ingestd explain {}` says more", job.id))
     }
 
     fn excluded(&self, rule: &Rule, subject: &Subject<'_>) -> Reason {
@@ -199,10 +197,11 @@ impl Words<'_> {
         let look = subject.told.and_then(|told| told.next_look_at_ms).map(Timestamp::from_millis);
         match waits_for {
             WaitsFor::Close => {
+                let again = look.map_or_else(String::new, |at| format!(", and is looked at again {}", self.when(at)));
                 let path = self.watch.path.join(subject.relative);
-                let again = look.map_or_else(String::new, |at| format!("; it is looked at again {}", self.when(at)));
-                let text = format!("somebody has it open for writing (`fuser {}` names who){again}", path.display());
-                Reason::new("open", text).until(look)
+                Reason::new("open", format!("somebody has it open for writing{again}"))
+                    .until(look)
+                    .advice(format!("`fuser {}` names who", path.display()))
             }
             WaitsFor::Age => {
                 let until = changed(identity.mtime_ns).plus(self.watch.min_age);
@@ -229,10 +228,7 @@ impl Words<'_> {
         let since = heard.unwrap_or_else(|| changed(identity.mtime_ns.max(identity.ctime_ns)));
         let until = since.plus(self.watch.settle);
         let settle = humantime::format_duration(self.watch.settle);
-        let text = format!(
-            "it has been quiet since {since}, and is taken once that was so for {settle}: {}",
-            self.when(until)
-        );
+        let text = format!("quiet since {since}, and taken once that was so for {settle}: {}", self.when(until));
         Reason::new("settling", text).until(Some(until)).at(self.place("settle"))
     }
 
@@ -244,24 +240,16 @@ impl Words<'_> {
             Lost::Back => "it is there as it was when its job found it gone",
         };
         match &subject.circumstances.taking {
-            Taking::NoDaemon => {
-                Reason::new("no-daemon", format!("{what}; no daemon runs, and the next start takes it (`ingestd run`)"))
-            }
-            Taking::NotWatched => {
-                let text = format!(
-                    "{what}; the daemon does not run this watch (`ingestd status` says why, or it has to be reloaded)"
-                );
-                Reason::new("not-watched", text)
-            }
+            Taking::NoDaemon => Reason::new("no-daemon", format!("{what}, and no daemon runs"))
+                .advice("its next start takes it (`ingestd run`)"),
+            Taking::NotWatched => Reason::new("not-watched", format!("{what}, and the daemon does not run this watch"))
+                .advice("`ingestd status` says why, or the daemon has to be reloaded"),
             _ => {
                 let next = next_scan(subject.told);
-                let open = if is_open(subject.on_disk) { ", and open for writing" } else { "" };
-                let at = next.map_or_else(
-                    || "the next scan finds it".to_owned(),
-                    |at| format!("the scan that comes {} at the latest finds it", self.when(at)),
-                );
-                let text = format!("{what}{open}; {at}, `ingestd watch scan {}` at once", self.name);
-                Reason::new("unexplained", text).until(next)
+                let at = next.map_or_else(|| "soon".to_owned(), |at| format!("{} at the latest", self.when(at)));
+                Reason::new("unexplained", format!("{what}; a scan finds it {at}"))
+                    .until(next)
+                    .advice(format!("`ingestd watch scan {}` scans at once", self.name))
             }
         }
     }
@@ -271,14 +259,10 @@ impl Words<'_> {
 fn known(subject: &Subject<'_>) -> Reason {
     let text = match subject.account.and_then(|account| Some((account, account.taken?))) {
         Some((account, taken)) if taken.version < account.version => {
-            "it is known and as it was; its newest version went through another pipeline".to_owned()
+            "known and unchanged; its newest version went through another pipeline".to_owned()
         }
-        Some((_, taken)) => format!("it is known and as it was; its job {} ended and was pruned since", taken.job),
-        None => {
-            "it is known and as it was, and was never a job of this pipeline: it was there before the watch, or went \
-                 through another one"
-                .to_owned()
-        }
+        Some((_, taken)) => format!("known and unchanged; its job {} ended and was pruned since", taken.job),
+        None => "known and unchanged, and never a job of this pipeline; it was there before the watch".to_owned(),
     };
     Reason::new("known", text)
 }
