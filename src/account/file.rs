@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use crate::clock::{Timestamp, millis};
-use crate::config::WatchEvents;
-use crate::control::LiveFile;
+use crate::config::{Watch, WatchEvents};
+use crate::control::{LiveFile, LiveStatus, WatchCondition};
 use crate::gate::Shut;
 use crate::job::{FileIdentity, SkipReason, StateName};
 use crate::os::Writers;
@@ -62,6 +62,33 @@ pub struct Circumstances {
     pub min_age: Duration,
     /// Whether files that are gone are held back from counting as deleted.
     pub held_back: bool,
+}
+
+impl Circumstances {
+    /// How things stand with this watch, by the daemon's word where one runs.
+    pub fn of(name: &str, watch: &Watch, paused: bool, live: Option<&LiveStatus>, now: Timestamp) -> Self {
+        let told = live.and_then(|live| live.watches.iter().find(|told| told.name == name));
+        let taking = match (live, told) {
+            _ if paused => Taking::Paused,
+            (None, _) => Taking::NoDaemon,
+            (Some(live), _) if !live.shut.is_empty() => Taking::Shut(live.shut.clone()),
+            (Some(_), None) => Taking::NotWatched,
+            (Some(_), Some(told)) if told.condition == WatchCondition::Scanning => Taking::FirstScan,
+            (Some(_), Some(_)) => Taking::Yes,
+        };
+        let delay = told.and_then(|told| u64::try_from(told.delay_ms).ok()).map(Duration::from_millis);
+        // A root that the daemon misses is looked for this often.
+        let missing = told.is_some_and(|told| told.condition == WatchCondition::Missing);
+        let search = if missing { watch.poll_interval } else { Duration::ZERO };
+        Self {
+            now,
+            taking,
+            events: watch.events,
+            patience: delay.unwrap_or_default().max(watch.settle) + search,
+            min_age: watch.min_age,
+            held_back: told.is_some_and(|told| told.held_back),
+        }
+    }
 }
 
 /// Why a file is, or is not, a job.

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::Format;
 use super::context::Context;
-use super::explain_job;
 use super::failure::{Done, Failure};
 use super::screen::{Screen, Style, clean};
+use super::{explain_job, explain_path};
 use crate::clock::Timestamp;
 use crate::config::Place;
 use crate::job::JobId;
@@ -32,6 +32,9 @@ pub struct Reason {
     pub kind: &'static str,
     /// In words.
     pub text: String,
+    /// What a person may do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
     /// Until when, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -46,7 +49,12 @@ pub struct Reason {
 impl Reason {
     /// A reason in words.
     pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into(), until: None, jobs: Vec::new(), place: None }
+        Self { kind, text: text.into(), advice: None, until: None, jobs: Vec::new(), place: None }
+    }
+
+    /// The same, with what a person may do about it.
+    pub fn advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: Some(advice.into()), ..self }
     }
 
     /// The same, with the time until which it holds.
@@ -64,19 +72,18 @@ impl Reason {
         Self { place: Some(place), ..self }
     }
 
-    /// As a line, with where the rule stands.
+    /// As a line, with where the rule stands and what may be done.
     pub fn line(&self) -> String {
-        match &self.place {
-            Some(place) => format!("{} ({place})", self.text),
-            None => self.text.clone(),
-        }
+        let place = self.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        let advice = self.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
+        format!("{}{place}{advice}", self.text)
     }
 }
 
 pub async fn run(args: Explain, context: &mut Context) -> Done {
     match args.what.to_str().and_then(|text| text.parse::<JobId>().ok()) {
         Some(id) => explain_job::run(id, args.format, context).await,
-        None => Err(Failure::failed("not yet")),
+        None => explain_path::run(&args.what, args.format, context).await,
     }
 }
 

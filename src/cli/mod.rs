@@ -7,6 +7,7 @@
 //!    what kind it is: 0 done, 1 failed, 2 wrong usage or configuration, 3 no such thing, 4 held by another.
 
 mod add;
+mod audit;
 mod cancel;
 mod completions;
 mod config;
@@ -17,15 +18,18 @@ mod db_files;
 mod db_stats;
 mod explain;
 mod explain_job;
+mod explain_path;
 mod failure;
 mod failures;
 mod filter;
 mod health;
 mod history;
+mod job_words;
 mod kv;
 mod list;
 mod logs;
 mod man;
+mod path_words;
 mod pause;
 mod pipeline;
 mod preview;
@@ -145,6 +149,8 @@ pub enum Command {
     Show(show::Show),
     /// Why a job does not run or ended as it did; why a file is not a job.
     Explain(explain::Explain),
+    /// The proof that nothing is lost: every file under the watches, accounted for.
+    Audit(audit::Audit),
     /// What a job printed; live while it runs, with -f.
     Logs(logs::Logs),
     /// Wait until jobs are final; exit 1 if any failed.
@@ -225,6 +231,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
         Command::Failures(args) => failures::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,
         Command::Explain(args) => explain::run(args, context).await,
+        Command::Audit(args) => audit::run(args, context).await,
         Command::Logs(args) => logs::run(args, context).await,
         Command::Wait(args) => wait::run(args, context).await,
         Command::Retry(args) => retry::run(args, context).await,
@@ -317,6 +324,10 @@ mod tests {
             "ingestd kv set a b",
             "ingestd status --watch --config /etc/x.toml",
             "ingestd completions bash",
+            "ingestd explain 7 --json",
+            "ingestd explain ./7",
+            "ingestd audit",
+            "ingestd audit inbox --limit 0 --json",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
         }
@@ -326,7 +337,6 @@ mod tests {
     fn what_comes_later_or_makes_no_sense_is_refused() {
         for line in [
             "ingestd sync",
-            "ingestd audit",
             "ingestd list --run 1",
             "ingestd list --repo r",
             "ingestd list --state busy",

@@ -387,6 +387,10 @@ impl Accounts for Fake {
         Ok(vec![None; names.len()])
     }
 
+    async fn added(&self, _: &Path) -> Result<Option<JobId>> {
+        Ok(None)
+    }
+
     async fn ahead(&self, _job: JobId, _aging: Duration, _now: Timestamp) -> Result<Ahead> {
         Ok(Ahead::default())
     }

@@ -1,7 +1,7 @@
 //! What is known of the files of a watch and what became of them, for the audit and for `explain`; and where a waiting
 //! job stands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -69,6 +69,8 @@ pub trait Accounts: Send + Sync {
     -> Result<Vec<Account>>;
     /// The same of these files, in their order; `None`: never heard of.
     async fn accounts_of(&self, watch: &str, pipeline: &str, names: Vec<PathBuf>) -> Result<Vec<Option<Account>>>;
+    /// The newest job of this file that was added by its path, outside any watch.
+    async fn added(&self, path: &Path) -> Result<Option<JobId>>;
     /// How many jobs come before this waiting job at this time, where a job rises a level for each `aging`.
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead>;
     /// A job that is due, crashed twice in a row, and therefore has to run alone: one of these pipelines', as far as they

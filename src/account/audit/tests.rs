@@ -35,6 +35,10 @@ impl Accounts for Memory {
         Ok(names.iter().map(|name| accounts.get(name).cloned()).collect())
     }
 
+    async fn added(&self, _: &Path) -> Result<Option<JobId>> {
+        Ok(None)
+    }
+
     async fn ahead(&self, _: JobId, _: Duration, _: Timestamp) -> Result<Ahead> {
         Ok(Ahead::default())
     }

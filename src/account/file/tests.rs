@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::control::LiveWatch;
 use crate::job::JobId;
 use crate::store::Taken;
 
@@ -96,6 +97,39 @@ fn what_is_new_or_changed_and_nothing_keeps_is_unexplained() {
     for (account, age, lost) in table {
         assert_eq!(why(&file(age), account, &standing()), Reason::Unexplained(lost), "{account:?} {age}");
     }
+}
+
+#[test]
+fn whether_files_are_taken_is_told_by_the_daemon_and_by_the_persons_pause() {
+    let watch = Watch::of(PathBuf::from("/srv"), "p".to_owned());
+    let told = |condition| LiveWatch {
+        name: "w".to_owned(),
+        condition,
+        settling: 0,
+        last_scan_at_ms: None,
+        warning: None,
+        delay_ms: 7_000,
+        held_back: true,
+    };
+    let live = |condition, shut: &[Shut]| LiveStatus {
+        watches: vec![told(condition)],
+        shut: shut.to_vec(),
+        ..LiveStatus::default()
+    };
+    let of = |paused, live: Option<&LiveStatus>| Circumstances::of("w", &watch, paused, live, NOW);
+    let native = live(WatchCondition::Native, &[]);
+    assert_eq!(of(true, Some(&native)).taking, Taking::Paused);
+    assert_eq!(of(true, None).taking, Taking::Paused);
+    assert_eq!(of(false, None).taking, Taking::NoDaemon);
+    assert_eq!(of(false, Some(&LiveStatus::default())).taking, Taking::NotWatched);
+    assert_eq!(of(false, Some(&native)).taking, Taking::Yes);
+    assert_eq!(of(false, Some(&live(WatchCondition::Scanning, &[]))).taking, Taking::FirstScan);
+    let shut = [Shut::TooManyWaiting];
+    assert_eq!(of(false, Some(&live(WatchCondition::Native, &shut))).taking, Taking::Shut(shut.to_vec()));
+    assert_eq!((of(false, Some(&native)).patience, of(false, None).patience), (SECOND * 7, SECOND));
+    assert!(of(false, Some(&native)).held_back && !of(false, None).held_back);
+    let missing = of(false, Some(&live(WatchCondition::Missing, &[])));
+    assert_eq!(missing.patience, SECOND * 7 + watch.poll_interval);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The accounts: what is known of each file beside what became of its newest version, by key; and how many jobs come
 //! before one, by ranges of the index that the lease goes by.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::accounts::{Account, Accounts, Ahead, Presence, Taken};
 use super::super::error::{Result, StoreError};
+use super::enqueue::SCOPE_PATH;
 use super::lease::effective_priority;
 use super::{SqliteStore, row, wire};
 use crate::clock::{Timestamp, millis};
@@ -45,6 +46,9 @@ pub(super) const NAMED: &str = concat!(
           ON s.scope = (SELECT id FROM watches WHERE name = ?1) AND s.identity = unhex(asked.value) ",
     taken!()
 );
+/// ?1: the scope of paths, ?2: an absolute path.
+pub(super) const ADDED: &str = "
+    SELECT max(j.id) FROM sources AS s CROSS JOIN jobs AS j ON j.source = s.id WHERE s.scope = ?1 AND s.identity = ?2";
 /// How many waiting jobs of the pipeline and level of job ?1 (?2: another level) come before (?3, ?4), at most ?5.
 pub(super) const AHEAD: &str = "
     SELECT count(*) FROM (
@@ -96,6 +100,12 @@ impl Accounts for SqliteStore {
             }
         }
         Ok(accounts)
+    }
+
+    async fn added(&self, path: &Path) -> Result<Option<JobId>> {
+        let found: Option<i64> =
+            sqlx::query_scalar(ADDED).bind(SCOPE_PATH).bind(wire::path_bytes(path)).fetch_one(self.readers()).await?;
+        Ok(found.map(JobId))
     }
 
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead> {
@@ -230,6 +240,14 @@ mod tests {
         let names = vec![PathBuf::from("none"), all[1].relative.clone(), PathBuf::from("3.pdf")];
         let named = store.accounts_of("inbox", "documents", names).await.unwrap();
         assert_eq!(named, [None, Some(all[1].clone()), Some(all[3].clone())]);
+        assert_eq!(store.added(Path::new("/data/a")).await.unwrap(), None);
+        fixture::sql(
+            &store,
+            "INSERT INTO sources (id, scope, identity, version) VALUES (9, 0, CAST('/data/a' AS BLOB), 1);
+             UPDATE jobs SET source = 9 WHERE id IN (1, 3)",
+        )
+        .await;
+        assert_eq!(store.added(Path::new("/data/a")).await.unwrap(), Some(JobId(3)));
         // Another pipeline was given nothing of them, whether it is known or not.
         for pipeline in ["hook", "nobody"] {
             assert!(store.accounts("inbox", pipeline, None, 1).await.unwrap()[0].taken.is_none());
