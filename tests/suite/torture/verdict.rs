@@ -1,6 +1,6 @@
 //! The verdict: everything at rest, each file is accounted for, once and whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -21,13 +21,10 @@ pub fn reach(place: &Place, ledger: &Ledger, daemon: &Daemon, written: &[Written
     audit(place);
     let (jobs, history) = (place.jobs(), place.history());
     let executions = by_job(&history, "job");
-    eprintln!(
-        "{} files, {} jobs, {} executions, {} records",
-        files.len(),
-        jobs.len(),
-        history.len(),
-        ledger.entries().len()
-    );
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    history.iter().for_each(|row| *outcomes.entry(text(row, "outcome")).or_default() += 1);
+    let (files, records) = (files.len(), ledger.entries().len());
+    eprintln!("{files} files, {} jobs, {records} records, executions by outcome: {outcomes:?}", jobs.len());
     nothing_half_written(place, ledger, &executions, written);
     nothing_twice(ledger, &jobs, &executions);
     nothing_failed_that_is_there(place, &jobs);
