@@ -511,6 +511,24 @@ async fn a_file_that_was_gone_when_its_turn_came_is_processed_when_it_is_back() 
 }
 
 #[tokio::test]
+async fn a_file_that_a_worker_did_not_find_is_processed_when_it_is_seen_again_as_it_was() {
+    let missing = || JobError { kind: ErrorKind::Vanished, message: "gone".to_owned(), permanent: true };
+    for verdict in [Verdict::Skip(SkipReason::Vanished), Verdict::Fail { error: missing() }] {
+        let f = with_watch().await;
+        let seen = NewJob { digest: Some(digest(1)), ..watched("a", 1) };
+        f.enqueue(seen.clone()).await;
+        let (lease, _) = f.lease_one().await;
+        f.settle(lease, verdict.clone()).await;
+        // Its folder was out of sight, and nobody ever said that the file is gone.
+        let known = f.store.known("inbox", vec![PathBuf::from("a")]).await.unwrap();
+        assert_ne!(known[0].unwrap().identity, seen.identity, "a scan takes it for changed");
+        assert!(known[0].unwrap().present, "only the watch may say that it is gone");
+        assert!(matches!(f.enqueue(seen.clone()).await, Enqueued::New { version: 2, .. }), "{verdict:?}");
+        assert!(matches!(f.enqueue(seen).await, Enqueued::Known { .. }), "once");
+    }
+}
+
+#[tokio::test]
 async fn what_is_known_of_files_is_told_in_the_asked_order() {
     let f = with_watch().await;
     f.store.enqueue(vec![watched("b", 1), watched("a", 2)]).await.unwrap();

@@ -1,8 +1,10 @@
 //! The verdict: everything at rest, each file is accounted for, once and whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,28 +17,31 @@ use crate::support::*;
 pub fn reach(place: &Place, ledger: &Ledger, daemon: &Daemon, written: &[Written]) {
     wait_until("everything is at rest", || at_rest(place));
     let files = files_below(&place.inbox());
-    // By now or soon: nothing but time may be needed, and no scan.
-    wait_until("each file is processed as it is now", || {
-        missing(place, ledger, &files).is_empty() && at_rest(place) || {
-            // Says which, should this never come.
-            eprintln!("missing: {:?}", missing(place, ledger, &files).iter().take(5).collect::<Vec<_>>());
-            false
-        }
-    });
+    rest_with_nothing_missing(place, ledger, &files);
     audit(place);
     let (jobs, history) = (place.jobs(), place.history());
     let executions = by_job(&history, "job");
-    eprintln!(
-        "{} files, {} jobs, {} executions, {} records",
-        files.len(),
-        jobs.len(),
-        history.len(),
-        ledger.entries().len()
-    );
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    history.iter().for_each(|row| *outcomes.entry(text(row, "outcome")).or_default() += 1);
+    let (files, records) = (files.len(), ledger.entries().len());
+    eprintln!("{files} files, {} jobs, {records} records, executions by outcome: {outcomes:?}", jobs.len());
     nothing_half_written(place, ledger, &executions, written);
     nothing_twice(ledger, &jobs, &executions);
     nothing_failed_that_is_there(place, &jobs);
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+/// What is not processed yet has a minute, with nothing but time to help it: no scan is asked for.
+fn rest_with_nothing_missing(place: &Place, ledger: &Ledger, files: &[PathBuf]) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let missing = missing(place, ledger, files);
+        if missing.is_empty() && at_rest(place) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{} are missing:\n{}", missing.len(), missing.join("\n"));
+        sleep(Duration::from_millis(300));
+    }
 }
 
 fn at_rest(place: &Place) -> bool {
@@ -46,7 +51,7 @@ fn at_rest(place: &Place) -> bool {
 }
 
 /// Files whose last record is not of their content, or whose newest job does not say that it is done.
-fn missing(place: &Place, ledger: &Ledger, files: &[std::path::PathBuf]) -> Vec<String> {
+fn missing(place: &Place, ledger: &Ledger, files: &[PathBuf]) -> Vec<String> {
     let last: HashMap<String, String> = ledger.entries().into_iter().map(|entry| (entry.path, entry.sha256)).collect();
     let jobs = place.jobs();
     let mut newest: HashMap<&str, &Value> = HashMap::new();
@@ -59,7 +64,10 @@ fn missing(place: &Place, ledger: &Ledger, files: &[std::path::PathBuf]) -> Vec<
         let Some(job) = newest.get(name) else { return Some(format!("{name} is no job")) };
         let done = text(job, "state") == "completed" || text(job, "reason") == "unchanged";
         let agrees = last.get(name).is_some_and(|sum| *sum == sha256_of(&content));
-        (!done || !agrees).then(|| format!("{name}: recorded as it is: {agrees}; {job}"))
+        (!done || !agrees).then(|| {
+            let [state, reason, error] = ["state", "reason", "error"].map(|field| &job[field]);
+            format!("{name}: job {} is {state}, {reason}, {error}; recorded as it is: {agrees}", job["id"])
+        })
     };
     files.iter().filter_map(|relative| complaint(relative)).collect()
 }

@@ -118,12 +118,13 @@ fn a_file_that_can_not_be_read_is_told_once_and_not_at_every_look() {
 
 #[test]
 fn files_that_vanish_between_event_and_look_leave_no_failure() {
-    let place = told_only("");
+    // So many that are gone at once would be held back, which is not what this is about.
+    let place = told_only("delete_brake = { above = 100, share = 0.5, wait = \"0s\" }");
     let daemon = Daemon::start(&place);
     let folder = place.inbox().join("folder");
     fs::create_dir(&folder).unwrap();
     for turn in 0..1_500 {
-        let path = folder.join(format!("file-{}", turn % 10));
+        let path = folder.join(format!("file-{turn}"));
         fs::write(&path, format!("{turn}")).unwrap();
         match turn % 3 {
             0 => fs::remove_file(&path).unwrap(),
@@ -135,7 +136,7 @@ fn files_that_vanish_between_event_and_look_leave_no_failure() {
     place.put("last", "last");
     wait_until("the last one is done", || place.newest_of("last").is_some());
     quiet(&place);
-    assert_eq!(place.in_state("failed"), 0, "{:?}", place.jobs());
+    assert_eq!(place.in_state("failed"), 0, "{}", daemon.log());
     let moved = place.newest_of("moved").unwrap();
     assert_eq!(text(&moved, "digest"), blake3_of(&place.inbox().join("moved")), "{moved}");
     let noise = daemon.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();

@@ -119,3 +119,20 @@ fn a_root_below_a_folder_that_is_renamed_is_missed_and_found_again() {
     fs::write(inbox.join("two"), "x").unwrap();
     place.wait_count("completed", 2);
 }
+
+#[test]
+fn a_job_that_starts_while_its_root_is_an_empty_folder_is_processed_when_the_root_is_back() {
+    let place = told_only("poll_interval = \"100ms\"");
+    place.put("file", "x");
+    place.ok(&["db", "migrate"]);
+    place.ok(&["pause", "p"]);
+    let _daemon = Daemon::start(&place);
+    place.wait_count("pending", 1);
+    fs::rename(place.inbox(), place.at("away")).unwrap();
+    fs::create_dir(place.inbox()).unwrap();
+    place.ok(&["resume", "p"]);
+    wait_until("its turn is over", || place.in_state("pending") + place.in_state("running") == 0);
+    fs::remove_dir(place.inbox()).unwrap();
+    fs::rename(place.at("away"), place.inbox()).unwrap();
+    place.wait_count("completed", 1);
+}
