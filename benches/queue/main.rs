@@ -35,6 +35,7 @@ mod memory;
 mod paths;
 mod pool;
 mod raw;
+#[path = "../report/mod.rs"]
 mod report;
 mod seed;
 mod size;

@@ -1,5 +1,7 @@
 //! Rounds of pairs, and the table that they are printed into.
 
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,12 @@ impl Rounds {
         self.median_of(|took| took.wall.as_secs_f64())
     }
 
+    /// What a round took, ours and the other's: medians.
+    pub fn medians(&self) -> (Duration, Duration) {
+        let of = |times: &[Took]| median(times.iter().map(|took| took.wall).collect());
+        (of(&self.ours), of(&self.other))
+    }
+
     fn median_of(&self, seconds: impl Fn(&Took) -> f64) -> f64 {
         let mut of: Vec<f64> =
             self.ours.iter().zip(&self.other).map(|(ours, other)| seconds(other) / seconds(ours)).collect();
@@ -87,7 +95,7 @@ impl Rounds {
     pub fn rates(&self, n: i64) -> (String, String) {
         let rate = |times: &[Took]| {
             let wall = median(times.iter().map(|took| took.wall).collect());
-            per_second(n as f64 / wall.as_secs_f64())
+            format!("{}/s", grouped(n as f64 / wall.as_secs_f64()))
         };
         (rate(&self.ours), rate(&self.other))
     }
@@ -115,14 +123,21 @@ pub fn median(mut of: Vec<Duration>) -> Duration {
     of[of.len() / 2]
 }
 
-fn per_second(rate: f64) -> String {
-    let mut digits = format!("{rate:.0}");
+/// What 99 of 100 are not above.
+pub fn percentile_99(mut of: Vec<Duration>) -> Duration {
+    of.sort_unstable();
+    of[of.len() * 99 / 100]
+}
+
+/// A whole number, as it is printed: in groups of three digits.
+pub fn grouped(number: f64) -> String {
+    let mut digits = format!("{number:.0}");
     let mut at = digits.len();
     while at > 3 {
         at -= 3;
         digits.insert(at, ' ');
     }
-    format!("{digits}/s")
+    digits
 }
 
 /// What a figure should reach, and whether it did.
@@ -147,6 +162,11 @@ impl Aim {
     /// A figure that is not more than this.
     pub fn up_to(figure: f64, aim: f64, unit: &str) -> Self {
         Self(format!("≤ {aim} {unit}: {}", reached(figure <= aim)))
+    }
+
+    /// Something that has to be so.
+    pub fn that(what: &str, is_so: bool) -> Self {
+        Self(format!("{what}: {}", reached(is_so)))
     }
 
     /// A figure that is less than this.
