@@ -5,7 +5,8 @@
 //! nothing at all any more, then nothing is noted as deleted: until `wait` has passed, a person confirms it, or most of
 //! the files are there again.
 //!
-//! *At once* is: in one full scan; or, where events tell of them, within [`WINDOW`].
+//! *At once* is: in one full scan; or, where events tell of them, within [`WINDOW`]. Files that are new in the same time
+//! are set off against those that are gone: a folder that was renamed, and files that come and go, are no mass deletion.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,7 +24,8 @@ pub(super) struct Brake {
     rule: DeleteBrake,
     held: Option<Held>,
     confirmed: bool,
-    recent: VecDeque<(Instant, u64)>,
+    /// What events told of lately: files that went, less those that came.
+    recent: VecDeque<(Instant, i64)>,
 }
 
 /// Deletions that are held back.
@@ -42,6 +44,8 @@ pub(super) struct Held {
 pub(super) struct Losses {
     /// Known files that are gone.
     pub gone: u64,
+    /// Files that are new.
+    pub new: u64,
     /// Known files, present or gone.
     pub known: u64,
     /// Whether the root holds nothing at all.
@@ -57,7 +61,8 @@ impl Brake {
     pub fn after_scan(&mut self, losses: Losses, now: Instant) -> bool {
         // A busy watch always has a few that are gone; what counts is that most of the held ones are back.
         let over = self.held.is_some_and(|held| held.until <= now || losses.gone < held.peak / 2);
-        let mass = self.held.is_some() || losses.emptied || self.is_mass(losses.gone, losses.known);
+        let net = losses.gone.saturating_sub(losses.new);
+        let mass = self.held.is_some() || losses.emptied || self.is_mass(net, losses.known);
         if losses.gone == 0 || self.rule.wait.is_zero() || self.confirmed || over || !mass {
             self.held = None;
             self.confirmed = false;
@@ -69,16 +74,32 @@ impl Brake {
 
     /// Whether files that events told of count as deleted, given how many are known.
     pub fn after_events(&mut self, gone: u64, known: u64, now: Instant) -> bool {
-        while self.recent.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
-            self.recent.pop_front();
-        }
-        self.recent.push_back((now, gone));
-        let sum = self.recent.iter().map(|(_, gone)| gone).sum();
-        if self.rule.wait.is_zero() || (self.held.is_none() && !self.is_mass(sum, known)) {
+        self.note(i64::try_from(gone).unwrap_or(i64::MAX), now);
+        let net: i64 = self.recent.iter().map(|(_, gone)| gone).sum();
+        let net = u64::try_from(net).unwrap_or(0);
+        if self.rule.wait.is_zero() || (self.held.is_none() && !self.is_mass(net, known)) {
             return true;
         }
         self.hold(gone, now);
         false
+    }
+
+    /// Files came.
+    pub fn came(&mut self, files: u64, now: Instant) {
+        if files > 0 {
+            self.note(i64::try_from(files).unwrap_or(i64::MAX).saturating_neg(), now);
+        }
+    }
+
+    fn note(&mut self, gone: i64, now: Instant) {
+        while self.recent.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
+            self.recent.pop_front();
+        }
+        // Those of one moment are counted as one, so that the list stays short.
+        match self.recent.back_mut() {
+            Some((at, sum)) if now.duration_since(*at) < WINDOW / 60 => *sum = sum.saturating_add(gone),
+            _ => self.recent.push_back((now, gone)),
+        }
     }
 
     fn is_mass(&self, gone: u64, known: u64) -> bool {
@@ -121,7 +142,7 @@ mod tests {
     }
 
     const fn losses(gone: u64, known: u64) -> Losses {
-        Losses { gone, known, emptied: false }
+        Losses { gone, new: 0, known, emptied: false }
     }
 
     #[test]
@@ -151,7 +172,21 @@ mod tests {
     #[test]
     fn an_emptied_root_is_held_whatever_the_number() {
         let (mut brake, now) = brake();
-        assert!(!brake.after_scan(Losses { gone: 1, known: 1, emptied: true }, now));
+        assert!(!brake.after_scan(Losses { gone: 1, new: 0, known: 1, emptied: true }, now));
+    }
+
+    #[test]
+    fn files_that_came_are_set_off_against_those_that_went() {
+        let (mut brake, now) = brake();
+        assert!(brake.after_scan(Losses { gone: 20, new: 20, known: 20, emptied: false }, now));
+        assert!(!brake.after_scan(Losses { gone: 20, new: 9, known: 20, emptied: false }, now));
+        brake.release();
+        for _ in 0..100 {
+            brake.came(10, now);
+            assert!(brake.after_events(10, 2, now));
+        }
+        assert!(brake.recent.len() < 5);
+        assert!(!brake.after_events(11, 2, now));
     }
 
     #[test]
@@ -166,7 +201,7 @@ mod tests {
     #[test]
     fn without_a_wait_there_is_no_brake() {
         let mut brake = Brake::new(DeleteBrake { above: 0, share: 0.0, wait: Duration::ZERO });
-        assert!(brake.after_scan(Losses { gone: 1, known: 1, emptied: true }, Instant::now()));
+        assert!(brake.after_scan(Losses { gone: 1, new: 0, known: 1, emptied: true }, Instant::now()));
         assert!(brake.after_events(1, 1, Instant::now()));
     }
 }

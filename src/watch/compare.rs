@@ -68,6 +68,8 @@ pub(super) struct Compared {
     pub walked: Walked,
     /// Files that are new or changed.
     pub changed: u64,
+    /// Of them those that are not known as present.
+    pub new: u64,
     /// Known files in the folders that were walked, present or gone.
     pub known: u64,
     /// Known files that are gone, the first of them by name.
@@ -365,6 +367,7 @@ impl Visit for Comparison {
         let wanted = self.scope.force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref());
         if wanted && !self.leave_young(&file.identity) {
             self.scope.progress.find();
+            self.found.new += u64::from(known.is_none());
             self.candidates.add(Candidate {
                 relative: file.relative.to_owned(),
                 identity: file.identity,

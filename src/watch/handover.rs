@@ -103,9 +103,11 @@ impl WatchTask {
 
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
+        let mut came = 0;
         let mut arrivals = Vec::with_capacity(found.len() + asked.len());
         for file in found {
             let new = file.present == Some(false);
+            came += u64::from(new);
             arrivals.push(self.arrival(file, new));
         }
         if !asked.is_empty() {
@@ -113,10 +115,13 @@ impl WatchTask {
             let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
             for (file, known) in asked.into_iter().zip(known) {
                 if file.force || is_wanted(self.settings.watch.events, &file.identity, known.as_ref()) {
-                    arrivals.push(self.arrival(file, known.is_none_or(|known| !known.present)));
+                    let new = known.is_none_or(|known| !known.present);
+                    came += u64::from(new);
+                    arrivals.push(self.arrival(file, new));
                 }
             }
         }
+        self.brake.came(came, Instant::now());
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
