@@ -103,11 +103,11 @@ impl WatchTask {
 
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
+        // What a scan finds is set off against what it finds gone; here it is what events told of.
         let mut came = 0;
         let mut arrivals = Vec::with_capacity(found.len() + asked.len());
         for file in found {
             let new = file.present == Some(false);
-            came += u64::from(new);
             arrivals.push(self.arrival(file, new));
         }
         if !asked.is_empty() {

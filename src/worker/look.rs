@@ -38,6 +38,11 @@ fn root_is_away(work: &Work) -> bool {
     work.path.ancestors().nth(relative.components().count()).is_some_and(|root| !root.is_dir())
 }
 
+/// Whether every execution before this one was a deferral.
+const fn only_deferred(work: &Work) -> bool {
+    work.spent.attempts == 0 && work.execution == work.spent.deferrals + 1
+}
+
 /// What it means for a job that its file can't be read.
 pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
     let message = format!("{}: {error}", work.path.display());
@@ -47,7 +52,8 @@ pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
             after: None,
             error: JobError::transient(ErrorKind::Vanished, format!("{message}; the watch's folder is not there")),
         },
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.execution == 1 => {
+        // Whatever was deferred until now did no work on it.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if only_deferred(work) => {
             Outcome::Moot(SkipReason::Vanished)
         }
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
