@@ -11,6 +11,7 @@
 mod support;
 
 mod ageing;
+mod audit;
 mod cli_database;
 mod cli_jobs;
 mod cli_misc;
@@ -21,6 +22,7 @@ mod config_queue;
 mod config_watch;
 mod crash;
 mod disposal;
+mod explain;
 mod fairness;
 mod hardship;
 mod journey;
