@@ -51,7 +51,9 @@ mod view;
 mod wait;
 mod watch;
 mod watch_definition;
+mod watch_show;
 mod watch_test;
+mod watch_view;
 
 use std::io::Write;
 use std::path::PathBuf;

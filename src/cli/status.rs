@@ -13,7 +13,7 @@ use super::screen::{Screen, Style, clean, count, size};
 use super::stats::percent;
 use super::status_report::{Report, gather};
 use super::table::cut;
-use super::{Format, pipeline, time, watch};
+use super::{Format, pipeline, time, watch_view};
 use crate::clock::Timestamp;
 use crate::job::StateName;
 
@@ -179,10 +179,13 @@ fn tables(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
         writeln!(screen)?;
         pipelines.write(screen)?;
     }
-    let watches = watch::table(report.watches.values());
-    if !watches.is_empty() {
-        writeln!(screen)?;
-        watches.write(screen)?;
+    for watches in
+        [watch_view::table(report.watches.values()), watch_view::counters(report.watches.values(), screen.now)]
+    {
+        if !watches.is_empty() {
+            writeln!(screen)?;
+            watches.write(screen)?;
+        }
     }
     if !report.running.is_empty() {
         writeln!(screen)?;
@@ -199,7 +202,7 @@ fn tables(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
 }
 
 /// A named line; what does not fit goes on below, under itself.
-fn line(name: &str, text: &str, screen: &mut Screen) -> Result<(), Failure> {
+pub fn line(name: &str, text: &str, screen: &mut Screen) -> Result<(), Failure> {
     let room = screen.width.saturating_sub(13).max(40);
     let mut name = format!("{name:<12}");
     let mut rest = String::new();

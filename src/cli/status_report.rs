@@ -12,7 +12,8 @@ use super::failure::Failure;
 use super::pipeline::{self, PipelineView};
 use super::screen::approximate;
 use super::view::{Rates, by_state, json_or_text, lossy};
-use super::watch::{self, WatchView};
+use super::watch;
+use super::watch_view::{self, WatchView};
 use crate::clock::Timestamp;
 use crate::control::{LiveStatus, LiveWarning, RunningJob, Stores};
 use crate::job::{Priority, StateName};
@@ -112,7 +113,7 @@ pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failur
     let overview = stores.browse.overview().await?;
     let sizes = stores.upkeep.sizes().await?;
     let now = context.now();
-    let watches = watch::known(config, Some(stores), live.as_ref()).await?;
+    let watches = watch_view::known(config, Some(stores), live.as_ref()).await?;
     let watches: BTreeMap<_, _> = watches.into_iter().map(|(name, known)| (name, known.view)).collect();
     let pipelines = pipeline::views(config, &overview, live.as_ref());
     let recovery = stores.settings.kv_get(RECOVERY).await?;

@@ -1,23 +1,17 @@
 //! `ingestd watch`
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::screen::{Style, clean, plural};
-use super::table::{Cell, Column, Table};
-use super::view::{self, json_or_text, lossy};
+use super::screen::plural;
 use super::watch_definition::NewWatch;
-use super::watch_test;
-use super::{Format, note, time};
-use crate::clock::Timestamp;
-use crate::config;
-use crate::control::{Confirmed, LiveStatus, LiveWatch, Request, Scanned, Stores, WatchCondition};
+use super::watch_view::{Known, WatchView, known, table};
+use super::{Format, note, watch_show, watch_test};
+use crate::control::{Confirmed, LiveStatus, Request, Scanned};
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -96,100 +90,11 @@ impl Watch {
     }
 }
 
-/// A watch, as `status` and `watch` tell it.
-#[derive(Debug, Serialize)]
-pub struct WatchView {
-    /// Its name.
-    pub name: String,
-    /// The folder.
-    pub path: String,
-    /// Where its files go.
-    pub pipeline: String,
-    /// `file` or `database`.
-    pub origin: &'static str,
-    /// Whether a person paused it.
-    pub paused: bool,
-    /// What it does, where a daemon runs.
-    pub condition: Option<WatchCondition>,
-    /// Files that are not whole yet, where a daemon runs.
-    pub settling: Option<u64>,
-    /// When its newest comparison ended.
-    pub last_scan_at: Option<Timestamp>,
-    /// What is wrong with it.
-    pub warning: Option<String>,
-}
-
-/// A watch that is defined, and how to tell of it.
-pub struct Known {
-    /// For people and JSON.
-    pub view: WatchView,
-    /// Its definition; `None` where the database's can't be read.
-    pub watch: Option<config::Watch>,
-}
-
-/// Every watch that is defined, by name: those of the file, and those of the database whose name the file does
-/// not take. Before there is a database, those of the file.
-pub async fn known(
-    config: &config::Config,
-    stores: Option<&Stores>,
-    live: Option<&LiveStatus>,
-) -> Result<BTreeMap<String, Known>, Failure> {
-    let rows = match stores {
-        Some(stores) => stores.settings.watches().await?,
-        None => Vec::new(),
-    };
-    let paused = |name: &str| rows.iter().any(|row| row.name == name && row.paused);
-    let told = |name: &str| live.and_then(|live| live.watches.iter().find(|watch| watch.name == name));
-    let mut all = BTreeMap::new();
-    for (name, watch) in &config.watches {
-        let view = describe(name, Ok(watch), "file", paused(name), told(name));
-        all.insert(name.clone(), Known { view, watch: Some(watch.clone()) });
-    }
-    for row in &rows {
-        let Some(definition) = row.definition.as_deref() else { continue };
-        let read = config::watch_from_json(&row.name, &json_or_text(definition)).map_err(Failure::from);
-        if let Some(known) = all.get_mut(&row.name) {
-            known.view.warning =
-                Some("the file took this name, so the database's watch of that name sleeps".to_owned());
-            continue;
-        }
-        let mut view = describe(&row.name, read.as_ref(), "database", row.paused, told(&row.name));
-        if read.is_err() {
-            view.path = lossy(&row.root);
-        }
-        all.insert(row.name.clone(), Known { view, watch: read.ok() });
-    }
-    Ok(all)
-}
-
-fn describe(
-    name: &str,
-    watch: Result<&config::Watch, &Failure>,
-    origin: &'static str,
-    paused: bool,
-    live: Option<&LiveWatch>,
-) -> WatchView {
-    WatchView {
-        name: name.to_owned(),
-        path: watch.map(|watch| lossy(&watch.path)).unwrap_or_default(),
-        pipeline: watch.map(|watch| watch.pipeline.clone()).unwrap_or_default(),
-        origin,
-        paused,
-        condition: live.map(|live| live.condition),
-        settling: live.map(|live| live.settling),
-        last_scan_at: live.and_then(|live| live.last_scan_at_ms).map(Timestamp::from_millis),
-        warning: match watch {
-            Err(failure) => Some(failure.message.clone()),
-            Ok(_) => live.and_then(|live| live.warning.clone()),
-        },
-    }
-}
-
 pub async fn run(args: Watch, context: &mut Context) -> Done {
     match args.verb {
         Verb::Add(definition) => add(&definition, context).await,
         Verb::List { format } => list(format, context).await,
-        Verb::Show { name, format } => show(&name, format, context).await,
+        Verb::Show { name, format } => watch_show::run(&name, format, context).await,
         Verb::Remove { name } => steer("removed", &name, Request::WatchRemove { name: name.clone() }, context).await,
         Verb::Pause { name } => steer("paused", &name, Request::WatchPause { name: name.clone() }, context).await,
         Verb::Resume { name } => steer("resumed", &name, Request::WatchResume { name: name.clone() }, context).await,
@@ -246,70 +151,12 @@ async fn list(format: Format, context: &mut Context) -> Done {
     Ok(0)
 }
 
-/// Watches as a table.
-pub fn table<'a>(views: impl IntoIterator<Item = &'a WatchView>) -> Table {
-    let mut table = Table::new([
-        Column::Left("WATCH"),
-        Column::Left("STATUS"),
-        Column::Left("PIPELINE"),
-        Column::Left("FROM"),
-        Column::Right("SETTLING"),
-        Column::Middle("PATH"),
-    ]);
-    for view in views {
-        table.row([
-            view.name.as_str().into(),
-            status(view),
-            view.pipeline.as_str().into(),
-            view.origin.into(),
-            view.settling.map(|n| n.to_string()).unwrap_or_default().into(),
-            view.path.as_str().into(),
-        ]);
-    }
-    table
-}
-
-fn status(view: &WatchView) -> Cell {
-    match (view.paused, view.condition, &view.warning) {
-        (true, _, _) | (false, Some(WatchCondition::Paused), _) => Cell::styled("paused", Style::Yellow),
-        (false, Some(WatchCondition::Missing), _) => Cell::styled("missing", Style::Red),
-        (false, _, Some(_)) => Cell::styled("warning", Style::Yellow),
-        (false, Some(WatchCondition::Native), _) => "native".into(),
-        (false, Some(WatchCondition::Poll), _) => "poll".into(),
-        (false, Some(WatchCondition::Scanning), _) => "scanning".into(),
-        (false, None, None) => Cell::styled("not running", Style::Dim),
-    }
-}
-
 /// The watch of this name.
 pub async fn one(name: &str, context: &Context) -> Result<Known, Failure> {
     let live = live(context).await?;
     let stores = context.read_if_there().await?;
     let mut all = known(context.config()?, stores.as_ref(), live.as_ref()).await?;
     all.remove(name).ok_or_else(|| Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`")))
-}
-
-async fn show(name: &str, format: Format, context: &mut Context) -> Done {
-    let known = one(name, context).await?;
-    let keys = known.watch.as_ref().map(view::watch).unwrap_or_default();
-    if format.json {
-        let mut value = serde_json::to_value(&known.view)?;
-        value["definition"] = keys;
-        context.screen.json(&value)?;
-        return Ok(0);
-    }
-    table([&known.view]).write(&mut context.screen)?;
-    if let Some(at) = known.view.last_scan_at {
-        writeln!(context.screen, "last scan {}", time::relative(at, context.screen.now))?;
-    }
-    if let Some(warning) = &known.view.warning {
-        writeln!(context.screen, "{}", context.screen.paint(&clean(warning), Style::Yellow))?;
-    }
-    writeln!(context.screen)?;
-    for (key, value) in keys.as_object().into_iter().flatten() {
-        writeln!(context.screen, "{key} = {value}")?;
-    }
-    Ok(0)
 }
 
 async fn scan(name: String, force: bool, format: Format, context: &mut Context) -> Done {

@@ -17,6 +17,7 @@ mod execute;
 pub(crate) mod fake;
 mod files;
 mod hands;
+mod live_watch;
 pub mod lock;
 mod request;
 pub mod server;
@@ -30,10 +31,11 @@ pub use client::Client;
 pub use execute::execute;
 pub use files::LiveFile;
 pub use hands::{Hands, Live, Refusal, Stores};
+pub use live_watch::{LiveWatch, ScanSummary, ScanUnderWay, WaitingFile, WatchActivity, WatchCondition};
 pub use lock::{Lock, LockError};
 pub use request::{
-    Add, Added, AddedAs, Code, Confirmed, Duty, LiveStatus, LiveWarning, LiveWatch, Pong, Request, Response,
-    RunningJob, Scanned, SteerAnswer, SteerResult, WatchCondition,
+    Add, Added, AddedAs, Code, Confirmed, Duty, LiveStatus, LiveWarning, Pong, Request, Response, RunningJob, Scanned,
+    SteerAnswer, SteerResult,
 };
 pub use server::Listener;
 pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};

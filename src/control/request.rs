@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::live_watch::LiveWatch;
 use super::throttle::LiveThrottle;
 use super::wire_path::WirePath;
 use crate::gate::Shut;
@@ -262,44 +263,6 @@ pub struct LiveWarning {
     pub critical: bool,
     /// What is wrong, where, and what to do.
     pub message: String,
-}
-
-/// A watch as the daemon runs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LiveWatch {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub condition: WatchCondition,
-    /// Files that are not whole yet.
-    pub settling: u64,
-    /// When its last comparison ended, in milliseconds since the epoch.
-    pub last_scan_at_ms: Option<i64>,
-    /// What is wrong with it.
-    pub warning: Option<String>,
-    /// After how long a new file is noticed at the latest, `settle` included, unless an event is lost without a trace.
-    #[serde(default)]
-    pub delay_ms: i64,
-    /// Whether files that are gone are kept from counting as deleted, because of their number or because the root is
-    /// another folder.
-    #[serde(default)]
-    pub held_back: bool,
-}
-
-/// What a watch does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WatchCondition {
-    /// It listens to events.
-    Native,
-    /// It walks its tree again and again.
-    Poll,
-    /// It compares its tree with what is known.
-    Scanning,
-    /// A person paused it.
-    Paused,
-    /// Its folder is not there.
-    Missing,
 }
 
 /// A job in a worker's hands.

@@ -10,18 +10,19 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::House;
+use super::shown;
 use super::watches;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::control::{
     BreakerCondition, Confirmed, Duty, Live, LiveBreaker, LiveFile, LiveRate, LiveStatus, LiveThrottle, LiveWarning,
-    LiveWatch, Refusal, RunningJob, Scanned, WatchCondition, WirePath,
+    Refusal, RunningJob, Scanned, WirePath,
 };
 use crate::gate::Gate;
 use crate::job::JobId;
 use crate::maintenance::{MaintenanceCommand, MaintenanceHandle};
 use crate::store::Obstacle;
 use crate::warnings::{Severity, Warning, Warnings};
-use crate::watch::{Mode, Root, Standing};
+use crate::watch::Standing;
 use crate::worker::{BreakerShown, BreakerState, Command, Handles, RateShown, WorkerSettings};
 
 /// The running daemon's hands.
@@ -34,6 +35,7 @@ pub struct LiveDaemon {
     activity: watch::Receiver<u64>,
     gate: Gate,
     obstacle: watch::Receiver<Option<Obstacle>>,
+    clock: Arc<dyn Clock>,
     started_at: Timestamp,
     draining: CancellationToken,
 }
@@ -55,6 +57,7 @@ impl LiveDaemon {
             activity: house.store.activity(),
             gate: house.gate.clone(),
             obstacle: house.store.obstacle(),
+            clock: house.clock.clone(),
             started_at: house.clock.now(),
             draining: house.lifecycle.draining(),
         }
@@ -143,12 +146,13 @@ impl Live for LiveDaemon {
     }
 
     async fn status(&self) -> LiveStatus {
+        let now = self.clock.now();
         LiveStatus {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at_ms: self.started_at.as_millis(),
             stopping: self.draining.is_cancelled(),
-            watches: self.watches.status().await.into_iter().map(shown).collect(),
+            watches: self.watches.status().await.into_iter().map(|watch| shown::watch(watch, now)).collect(),
             warnings: self.warnings.list().into_iter().map(warning).collect(),
             running: self.running().await,
             throttles: self.throttles(),
@@ -159,26 +163,6 @@ impl Live for LiveDaemon {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.activity.clone()
-    }
-}
-
-fn shown(watch: watches::WatchShown) -> LiveWatch {
-    let status = watch.status;
-    let condition = match (watch.paused, &status.root, &status.mode) {
-        (true, _, _) => WatchCondition::Paused,
-        (_, Root::Missing(_), _) => WatchCondition::Missing,
-        (_, _, _) if status.last_scan.is_none() => WatchCondition::Scanning,
-        (_, _, Mode::Poll(_)) => WatchCondition::Poll,
-        _ => WatchCondition::Native,
-    };
-    LiveWatch {
-        name: watch.name,
-        condition,
-        settling: u64::try_from(status.settling).unwrap_or(u64::MAX),
-        last_scan_at_ms: status.last_scan.map(|scan| scan.at.as_millis()),
-        warning: (!status.warnings.is_empty()).then(|| status.warnings.join("; ")),
-        delay_ms: status.coverage.polled_delay_ms.or(status.coverage.native_delay_ms).unwrap_or_default(),
-        held_back: status.held_back > 0 || status.root == Root::Replaced,
     }
 }
 

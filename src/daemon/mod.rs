@@ -14,6 +14,7 @@ mod backpressure;
 mod live;
 mod once;
 mod reload;
+mod shown;
 mod watches;
 mod wiring;
 mod writable;

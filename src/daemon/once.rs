@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use super::watches::Handle;
+use super::watches::{Handle, WatchShown};
 use super::{EXIT_DONE, EXIT_FAILED, House};
 use crate::gate::Shut;
 use crate::job::StateName;
 use crate::store::{Backlog as _, Browse as _, Overview};
-use crate::watch::Root;
+use crate::watch::{Root, WaitsFor};
 
 /// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -44,11 +44,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         }
         quiet = if idle && !left.waiting && left.running == 0 { quiet + 1 } else { 0 };
         if quiet == 2 {
-            for watch in &watches {
-                for file in &watch.status.still_open_files {
-                    tracing::warn!(watch = watch.name, file, "still being written; it was not processed");
-                }
-            }
+            watches.iter().for_each(name_waiting);
             let away = watches.iter().filter(|watch| matches!(watch.status.root, Root::Missing(_))).count();
             name_held_back(&house.store.overview().await?);
             let (completed, failed) = house.store.ended(begun).await?;
@@ -63,6 +59,22 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         }
         // Under load something changes with every commit; asking a little later is asking less often.
         tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// Says which files of a watch are not taken yet, and why.
+fn name_waiting(shown: &WatchShown) {
+    let (watch, status) = (&shown.name, &shown.status);
+    for file in &status.still_open_files {
+        tracing::warn!(watch, file, "still being written; it was not processed");
+    }
+    let young = status.settling_files.iter().filter(|file| file.waits_for == WaitsFor::Age).count() as u64;
+    let young = young.max(status.last_scan.map_or(0, |scan| scan.too_young));
+    if young > 0 {
+        tracing::warn!(watch, files = young, "younger than `min_age`; they were not waited for");
+    }
+    for file in &status.not_ready_files {
+        tracing::warn!(watch, file, "its ready file is missing (`ready_suffix`); it was not processed");
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Ruling {
 }
 
 /// Why a file or folder is left alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// One of our own files on its way.
     Private,

@@ -80,6 +80,7 @@ impl WatchTask {
     }
 
     fn judge(&mut self, relative: PathBuf, look: Look, now: Instant, whole: &mut Vec<Whole>, gone: &mut Vec<PathBuf>) {
+        self.note_companion(&relative, matches!(look, Look::Excluded(Rule::NotReady(_))));
         match look {
             Look::File(identity, writers) => {
                 let young = settle::young_for(self.settings.watch.min_age, &identity, self.clock.now());
@@ -102,6 +103,7 @@ impl WatchTask {
     }
 
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
+        whole.iter().for_each(|file| self.note_companion(&file.relative, false));
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
         // What a scan finds is set off against what it finds gone; here it is what events told of.
         let mut came = 0;

@@ -27,15 +27,18 @@ pub mod mounts;
 pub mod native;
 mod progress;
 mod rescan;
+mod rule_counts;
 pub mod scan;
 pub mod settle;
 mod standing;
 mod status;
 mod task;
+mod telling;
 pub mod tree;
 
 pub use filter::{BadGlob, Filter, PRIVATE_PREFIX, Rule, Ruling};
 pub use progress::ScanProgress;
+pub use rule_counts::RuleCounts;
 pub use settle::WaitsFor;
 pub use standing::Standing;
 pub use status::{CoverageStatus, LastScan, Mode, Root, ScanKind, SettlingFile, WatchStatus};

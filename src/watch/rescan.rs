@@ -259,9 +259,13 @@ impl WatchTask {
             files: walked.files,
             changed: compared.changed,
             excluded: walked.excluded,
+            not_ready: walked.not_ready,
+            too_young: compared.young,
             vanished: compared.gone,
             errors: walked.errors,
         };
+        self.status.excluded_by = walked.excluded_by.in_words();
+        self.note_not_ready(&walked.first_not_ready);
         self.known_files = compared.known;
         self.status.last_scan = Some(summary);
         self.scanned_once = true;

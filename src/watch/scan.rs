@@ -17,12 +17,13 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::filter::Rule;
 use super::listing::Listing;
+use super::rule_counts::RuleCounts;
 use super::tree::{Entry, FolderId, Level, Look, Place, Tree, View};
 use crate::job::FileIdentity;
 use crate::os::Writers;
 
-/// How many errors a walk keeps in words; all are counted.
-const MAX_ERRORS: usize = 20;
+/// How many errors, and files without their companion, a walk names; all are counted.
+const MAX_NAMED: usize = 20;
 /// How many folders on the way down are kept open; one above these is opened again when the walk comes back to it.
 const MAX_OPEN: usize = 64;
 
@@ -87,8 +88,12 @@ pub struct Walked {
     pub excluded: u64,
     /// Of them FIFOs, sockets and devices.
     pub special: u64,
+    /// The same, by rule.
+    pub excluded_by: RuleCounts,
     /// Files whose companion is not there yet.
     pub not_ready: u64,
+    /// The first of these.
+    pub first_not_ready: Vec<PathBuf>,
     /// Entries that could not be read.
     pub errors: u64,
     /// The first of these errors, with the path relative to the root.
@@ -229,20 +234,27 @@ impl<V: Visit> Walk<'_, V> {
 
     /// The current path is excluded.
     fn exclude(&mut self, rule: &Rule) {
+        let relative = path_of(&self.path);
         self.seen.excluded += 1;
+        self.seen.excluded_by.add(rule);
         match rule {
             Rule::Special => self.seen.special += 1,
-            Rule::NotReady(_) => self.seen.not_ready += 1,
+            Rule::NotReady(_) => {
+                self.seen.not_ready += 1;
+                if self.seen.first_not_ready.len() < MAX_NAMED {
+                    self.seen.first_not_ready.push(relative.to_owned());
+                }
+            }
             _ => (),
         }
-        self.visit.excluded(path_of(&self.path), rule);
+        self.visit.excluded(relative, rule);
     }
 
     /// The current path can't be read.
     fn unreadable(&mut self, error: &io::Error) {
         let relative = path_of(&self.path);
         self.seen.errors += 1;
-        if self.seen.first_errors.len() < MAX_ERRORS {
+        if self.seen.first_errors.len() < MAX_NAMED {
             self.seen.first_errors.push((relative.to_owned(), error.to_string()));
         }
         self.visit.unreadable(relative, error);

@@ -1,6 +1,7 @@
 //! What a watch tells about itself, for `status` and `watch list`, and for `run --once`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::progress::ScanProgress;
 use super::settle::WaitsFor;
@@ -35,16 +36,20 @@ pub enum Root {
 }
 
 /// A file that is not whole yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettlingFile {
     /// Relative to the root, with replacement characters where it is not UTF-8 (here and below).
     pub relative: String,
     /// What it waits for.
     pub waits_for: WaitsFor,
+    /// Since when it has been as it is.
+    pub quiet_since: Instant,
+    /// When it is looked at next.
+    pub next_look: Instant,
 }
 
 /// What a scan is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScanKind {
     /// The first one since the daemon's start.
@@ -58,7 +63,7 @@ pub enum ScanKind {
 }
 
 /// Which folders are watched how, and what that means for a new file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoverageStatus {
     /// Folders that send events, as of the newest full scan.
     pub native_folders: u64,
@@ -91,6 +96,10 @@ pub struct LastScan {
     pub changed: u64,
     /// Entries left alone by a rule.
     pub excluded: u64,
+    /// Of them, files whose companion is missing.
+    pub not_ready: u64,
+    /// Files that were too young (`min_age`).
+    pub too_young: u64,
     /// Files that had vanished.
     pub vanished: u64,
     /// Entries that could not be read.
@@ -98,7 +107,7 @@ pub struct LastScan {
 }
 
 /// A watch at a glance.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WatchStatus {
     /// How changes are noticed.
     pub mode: Mode,
@@ -110,16 +119,20 @@ pub struct WatchStatus {
     pub warnings: Vec<String>,
     /// Files that are not whole yet.
     pub settling: usize,
-    /// Some of them.
+    /// Some of them, those that have been known of for longest.
     pub settling_files: Vec<SettlingFile>,
     /// Files that somebody has open for writing.
     pub still_open: usize,
     /// Some of them, relative to the root.
     pub still_open_files: Vec<String>,
+    /// Some of the files that lack nothing but their companion (`ready_suffix`).
+    pub not_ready_files: Vec<String>,
     /// The scan under way.
     pub scanning: Option<ScanProgress>,
     /// The newest full scan.
     pub last_scan: Option<LastScan>,
+    /// How many entries each rule left alone in that scan, the most frequent first; at most some dozens.
+    pub excluded_by: Vec<(String, u64)>,
     /// Which folders are watched how.
     pub coverage: CoverageStatus,
     /// Files that are gone and that the brake keeps from counting as deleted.

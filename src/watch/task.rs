@@ -1,7 +1,7 @@
 //! The task of one watch: a loop that waits for whatever comes first, and does one short thing about it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use super::filter::{BadGlob, Ruling};
 use super::mounts;
 use super::native::{Hint, Native};
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
-use super::settle::{Settling, Sign, WaitsFor};
+use super::settle::{Settling, Sign};
 use super::standing::Standing;
-use super::status::{LastScan, Root, ScanKind, SettlingFile, WatchStatus};
+use super::status::{LastScan, WatchStatus};
 use super::tree::{FolderId, Tree};
 use crate::clock::{Clock, Timestamp};
 use crate::config;
@@ -33,8 +33,6 @@ use crate::store::{Queue, Sources, StoreError};
 pub(super) const MAX_SETTLING: usize = 16_384;
 /// How many hints are heard at once.
 const MAX_HINTS: usize = 1_024;
-/// How often the status is told at most, except when it becomes or ceases to be idle.
-const TELL_EVERY: Duration = Duration::from_millis(100);
 /// How many files and errors the status names.
 pub(super) const NAMES: usize = 10;
 /// How soon a scan follows when events were lost.
@@ -124,8 +122,8 @@ pub struct WatchTask {
     /// The mounts that concern the root.
     pub(super) mounted: BTreeSet<Vec<u8>>,
     pub(super) pulse: Pulse,
-    told: watch::Sender<WatchStatus>,
-    next_telling: Instant,
+    pub(super) told: watch::Sender<WatchStatus>,
+    pub(super) next_telling: Instant,
 
     pub(super) native: Option<Native>,
     /// The root with its links resolved, as of the last look at it.
@@ -158,6 +156,8 @@ pub struct WatchTask {
     pub(super) scan: Option<RunningScan>,
     pub(super) scans: JoinSet<Result<Ended, StoreError>>,
     pub(super) scanned_once: bool,
+    /// Some of the files that lack nothing but their companion.
+    pub(super) not_ready: BTreeSet<PathBuf>,
     pub(super) status: WatchStatus,
 }
 
@@ -216,6 +216,7 @@ impl WatchTask {
             scan: None,
             scans: JoinSet::new(),
             scanned_once: false,
+            not_ready: BTreeSet::new(),
             status: WatchStatus::default(),
         };
         Ok((task, WatchHandle { commands: sender, status }))
@@ -390,73 +391,6 @@ impl WatchTask {
             self.scans.abort_all();
             self.dirty.everything(Instant::now());
         }
-    }
-
-    /// Notes what could not be read, and answers whether that is news: every scan meets the same errors again.
-    pub(super) fn note_error(&mut self, relative: &Path, error: String) -> bool {
-        let error = (relative.display().to_string(), error);
-        if self.status.recent_errors.contains(&error) {
-            return false;
-        }
-        self.status.errors += 1;
-        if self.status.recent_errors.len() >= NAMES {
-            self.status.recent_errors.remove(0);
-        }
-        self.status.recent_errors.push(error);
-        true
-    }
-
-    /// Tells the status, unless it was told a moment ago; then answers when to.
-    fn tell(&mut self) -> Option<Instant> {
-        let (now, idle) = (Instant::now(), self.is_idle());
-        self.status.idle = idle;
-        self.status.settling = self.settling.len();
-        self.status.still_open = self.settling.still_open();
-        if now < self.next_telling && self.told.borrow().idle == idle {
-            return Some(self.next_telling).filter(|_| !self.is_told());
-        }
-        self.name_settling();
-        self.describe();
-        if !self.is_told() {
-            self.told.send_replace(self.status.clone());
-        }
-        self.next_telling = now + TELL_EVERY;
-        None
-    }
-
-    fn is_told(&self) -> bool {
-        *self.told.borrow() == self.status
-    }
-
-    fn name_settling(&mut self) {
-        let name = |relative: &Path| relative.display().to_string();
-        let some = self.settling.iter().take(NAMES);
-        self.status.settling_files =
-            some.map(|(relative, file)| SettlingFile { relative: name(relative), waits_for: file.waits_for }).collect();
-        let open = self.settling.iter().filter(|(_, file)| file.waits_for == WaitsFor::Close).take(NAMES);
-        self.status.still_open_files = open.map(|(relative, _)| name(relative)).collect();
-    }
-
-    /// What is read off the parts of the task.
-    fn describe(&mut self) {
-        self.status.scanning = self.scan.as_ref().map(|scan| scan.progress.read());
-        self.status.held_back = self.brake.held().map_or(0, |held| held.files);
-        self.status.coverage = self.cover_status();
-    }
-
-    fn is_idle(&self) -> bool {
-        if !self.status.open || self.check_root_at.is_some_and(|at| at <= Instant::now()) {
-            return false;
-        }
-        if self.armed.is_none() {
-            return matches!(self.status.root, Root::Missing(_));
-        }
-        let handed_over =
-            self.intake.is_empty() && self.settling.len() == self.settling.still_open() + self.settling.too_young();
-        // Polls of folders without events never end, and what they find settles first.
-        let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
-        let scanning = self.scan.as_ref().is_some_and(asked);
-        self.scanned_once && !scanning && self.leaving.is_none() && self.dirty.is_clean() && handed_over
     }
 
     /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not
