@@ -28,7 +28,7 @@ fn curl_is_taken_once_and_whole() {
         return;
     }
     // A stranger's file has to be quiet for longer than the server pauses.
-    for inbox in Inbox::both("600ms") {
+    for inbox in Inbox::both("1s") {
         let content = noise(1, 500_000);
         let server = slow_server(&content, usize::MAX);
         assert!(curl(&inbox, &server, "file", &[]));

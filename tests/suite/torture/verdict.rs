@@ -95,7 +95,8 @@ fn millis(row: &Value, field: &str) -> i64 {
 /// a file from being written while a processor reads it. Whoever had it open before, had to be waited for.
 fn nothing_half_written(place: &Place, ledger: &Ledger, executions: &HashMap<i64, Vec<&Value>>, written: &[Written]) {
     for entry in ledger.entries() {
-        if is_whole(&ledger.copy(&entry.sha256)) {
+        let rested = |written: &Written| written.rested.as_ref() == Some(&entry.sha256);
+        if is_whole(&ledger.copy(&entry.sha256)) || written.iter().any(rested) {
             continue;
         }
         let relative = Path::new(&entry.path).strip_prefix(place.inbox()).unwrap();

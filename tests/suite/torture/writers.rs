@@ -7,7 +7,7 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::FallocateFlags;
 
@@ -20,13 +20,20 @@ const FILES: usize = 60;
 /// Longer than the quiet time of the watch: who stops this long with a file open is not to be believed at rest.
 const LONG_REST: Duration = Duration::from_millis(500);
 
-/// A time during which a file was open and half-written.
+/// A rest this long is surely shorter than the quiet time of the watch.
+const SHORT_REST: Duration = Duration::from_millis(60);
+/// A rest that came out longer than this may have been quiet for long enough, on a busy machine.
+const DOUBTFUL_REST: Duration = Duration::from_millis(200);
+
+/// A time from which on a file was half-written.
 #[derive(Clone, Debug)]
 pub struct Written {
     /// Where it was, relative to the root.
     pub relative: PathBuf,
     /// Milliseconds of the wall clock.
     pub begun_ms: i64,
+    /// A half that lay there closed for so long that it may have been taken, by right: its SHA-256.
+    pub rested: Option<String>,
 }
 
 /// What a writer may do to a file of its own.
@@ -79,7 +86,8 @@ impl Writer {
         match self.random.u32(..24) {
             0..=4 if self.files.len() < FILES => self.create(),
             5 if self.files.len() < FILES => self.preallocate(),
-            6 | 7 => self.append(&file),
+            6 => self.append(&file),
+            7 => self.append_in_two_openings(&file),
             8..=10 => self.rewrite(&file),
             11 | 12 => self.replace(&file),
             13 => self.replace_in_disguise(&file),
@@ -123,6 +131,26 @@ impl Writer {
         let mut file = self.open(name);
         file.seek(std::io::SeekFrom::End(0)).unwrap();
         self.fill(file, name, &content);
+    }
+
+    /// Closed half-way, and back before it was quiet for long enough: nobody has it open, only `settle` speaks for it.
+    fn append_in_two_openings(&mut self, name: &Path) {
+        if self.files[name] == May::Move {
+            return;
+        }
+        let content = self.content();
+        let (one, two) = content.split_at(content.len() / 2);
+        self.note_written(name);
+        let append = |half: &[u8]| {
+            File::options().append(true).open(self.root.at(name)).unwrap().write_all(half).unwrap();
+        };
+        append(one);
+        let (half, closed) = (fs::read(self.root.at(name)).unwrap(), Instant::now());
+        sleep(SHORT_REST);
+        append(two);
+        if closed.elapsed() > DOUBTFUL_REST {
+            self.written.last_mut().unwrap().rested = Some(sha256_of(&half));
+        }
     }
 
     fn rewrite(&mut self, name: &Path) {
@@ -271,14 +299,14 @@ impl Writer {
             file.write_all(piece).unwrap();
             if pieces > 1 {
                 let rest = Duration::from_millis(self.random.u64(..30));
-                sleep(if self.random.u32(..12) == 0 { LONG_REST } else { rest });
+                sleep(if self.random.u32(..4) == 0 { LONG_REST } else { rest });
             }
         }
     }
 
     fn note_written(&mut self, name: &Path) {
         let begun_ms = jiff::Timestamp::now().as_millisecond();
-        self.written.push(Written { relative: name.to_owned(), begun_ms });
+        self.written.push(Written { relative: name.to_owned(), begun_ms, rested: None });
     }
 
     fn open(&self, name: &Path) -> File {
