@@ -236,6 +236,15 @@ impl Verdict {
         }
     }
 
+    /// Whether there was no file to work on.
+    pub fn missed_its_file(&self) -> bool {
+        match self {
+            Self::Skip(reason) => *reason == SkipReason::Vanished,
+            Self::Fail { error } => error.kind == ErrorKind::Vanished,
+            _ => false,
+        }
+    }
+
     /// Whether it spends an attempt.
     pub const fn spends(&self) -> bool {
         matches!(self, Self::Complete | Self::Retry { .. } | Self::Fail { .. })

@@ -5,8 +5,8 @@
 //! nothing at all any more, then nothing is noted as deleted: until `wait` has passed, a person confirms it, or most of
 //! the files are there again.
 //!
-//! *At once* is: in one full scan; or, where events tell of them, within [`WINDOW`]. Files that are new in the same time
-//! are set off against those that are gone: a folder that was renamed, and files that come and go, are no mass deletion.
+//! *At once* is: in one full scan, where files that are new are set off against those that are gone, because a folder
+//! that was renamed is no mass deletion; or, where events tell of them, within [`WINDOW`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub(super) struct Brake {
     rule: DeleteBrake,
     held: Option<Held>,
     confirmed: bool,
-    /// What events told of lately: files that went, less those that came.
-    recent: VecDeque<(Instant, i64)>,
+    /// How many files events told of lately.
+    recent: VecDeque<(Instant, u64)>,
 }
 
 /// Deletions that are held back.
@@ -74,32 +74,20 @@ impl Brake {
 
     /// Whether files that events told of count as deleted, given how many are known.
     pub fn after_events(&mut self, gone: u64, known: u64, now: Instant) -> bool {
-        self.note(i64::try_from(gone).unwrap_or(i64::MAX), now);
-        let net: i64 = self.recent.iter().map(|(_, gone)| gone).sum();
-        let net = u64::try_from(net).unwrap_or(0);
-        if self.rule.wait.is_zero() || (self.held.is_none() && !self.is_mass(net, known)) {
-            return true;
-        }
-        self.hold(gone, now);
-        false
-    }
-
-    /// Files came.
-    pub fn came(&mut self, files: u64, now: Instant) {
-        if files > 0 {
-            self.note(i64::try_from(files).unwrap_or(i64::MAX).saturating_neg(), now);
-        }
-    }
-
-    fn note(&mut self, gone: i64, now: Instant) {
         while self.recent.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.recent.pop_front();
         }
         // Those of one moment are counted as one, so that the list stays short.
         match self.recent.back_mut() {
-            Some((at, sum)) if now.duration_since(*at) < WINDOW / 60 => *sum = sum.saturating_add(gone),
+            Some((at, sum)) if now.duration_since(*at) < WINDOW / 60 => *sum += gone,
             _ => self.recent.push_back((now, gone)),
         }
+        let sum = self.recent.iter().map(|(_, gone)| gone).sum();
+        if self.rule.wait.is_zero() || (self.held.is_none() && !self.is_mass(sum, known)) {
+            return true;
+        }
+        self.hold(gone, now);
+        false
     }
 
     fn is_mass(&self, gone: u64, known: u64) -> bool {
@@ -176,17 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn files_that_came_are_set_off_against_those_that_went() {
+    fn files_that_a_scan_finds_new_are_set_off_against_those_that_are_gone() {
         let (mut brake, now) = brake();
         assert!(brake.after_scan(Losses { gone: 20, new: 20, known: 20, emptied: false }, now));
         assert!(!brake.after_scan(Losses { gone: 20, new: 9, known: 20, emptied: false }, now));
-        brake.release();
-        for _ in 0..100 {
-            brake.came(10, now);
-            assert!(brake.after_events(10, 2, now));
-        }
-        assert!(brake.recent.len() < 5);
-        assert!(!brake.after_events(11, 2, now));
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl WatchTask {
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
         whole.iter().for_each(|file| self.note_companion(&file.relative, false));
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
-        // What a scan finds is set off against what it finds gone; here it is what events told of.
+        // A scan counts what it finds by itself; here it is what events told of.
         let mut came = 0;
         let mut arrivals = Vec::with_capacity(found.len() + asked.len());
         for file in found {
@@ -123,7 +123,7 @@ impl WatchTask {
                 }
             }
         }
-        self.brake.came(came, Instant::now());
+        self.known_files += came;
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
@@ -255,7 +255,9 @@ impl WatchTask {
         let call = || self.queue.vanish(gone.clone());
         let noting = patiently(&self.stop, "noting files that are gone", call);
         let answers = self.pulse.attend(noting).await?.unwrap_or_default();
-        self.status.vanished += answers.iter().filter(|answer| **answer != Vanished::Nothing).count() as u64;
+        let vanished = answers.iter().filter(|answer| **answer != Vanished::Nothing).count() as u64;
+        self.status.vanished += vanished;
+        self.known_files = self.known_files.saturating_sub(vanished);
         Ok(())
     }
 }

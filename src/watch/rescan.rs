@@ -292,7 +292,8 @@ impl WatchTask {
         let gone = compared.names;
         let emptied = compared.walked.empty && compared.gone > 0;
         let counts = if full {
-            self.brake.after_scan(Losses { gone: compared.gone, new: compared.new, known: compared.known, emptied }, now)
+            self.brake
+                .after_scan(Losses { gone: compared.gone, new: compared.new, known: compared.known, emptied }, now)
         } else {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };

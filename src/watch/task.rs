@@ -151,7 +151,7 @@ pub struct WatchTask {
     pub(super) brake: Brake,
     /// Files that are about to be noted as gone.
     pub(super) leaving: Option<Leaving>,
-    /// How many files were known at the newest full scan.
+    /// How many files are known, about: as the newest full scan counted them, and what came and went since.
     pub(super) known_files: u64,
     pub(super) scan: Option<RunningScan>,
     pub(super) scans: JoinSet<Result<Ended, StoreError>>,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Workshop};
 use super::command::{Command, Handles, obey};
+use super::look::take_what_came_back;
 use super::running::{Handle, Running, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
 use super::throttle::Grant;
@@ -223,7 +224,13 @@ impl Dispatcher {
             told.push(Told { claim: end.lease.claim(), work, verdict: end.verdict.clone(), took: end.duration });
             ends.push(end);
         }
-        self.settling.push(Box::pin(async move { Settling { ends: told, answer: queue.settle(ends).await } }));
+        self.settling.push(Box::pin(async move {
+            let answer = queue.settle(ends).await;
+            if answer.is_ok() {
+                take_what_came_back(&*queue, &told).await;
+            }
+            Settling { ends: told, answer }
+        }));
     }
 
     /// Waits for the last answers, but not for a disk that stays full.

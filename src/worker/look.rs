@@ -1,17 +1,61 @@
 //! What a look at a job's file says, where there is nothing to process.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::told::Told;
 use crate::clock::Timestamp;
 use crate::intake::open_regular;
-use crate::job::{ErrorKind, FileIdentity, JobError, Outcome, SkipReason, SourceKey};
+use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey};
 use crate::os::{self, Writers};
-use crate::store::Work;
+use crate::store::{NewJob, Queue, Work};
 
 /// Whether the file is still the one with this identity.
 pub(super) fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity)
+}
+
+/// How long it is looked for files that came back.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Files that an execution missed may be there again before its end was written: their folder was away for a moment. A
+/// scan that came by in between saw nothing new, so they are asked for here; whoever comes later sees that the source
+/// was missed.
+pub(super) async fn take_what_came_back(queue: &dyn Queue, ends: &[Told]) {
+    let missed = ends.iter().filter(|end| end.verdict.missed_its_file()).map(|end| end.work.clone());
+    let missed: Vec<Arc<Work>> = missed.collect();
+    if missed.is_empty() {
+        return;
+    }
+    let look = tokio::task::spawn_blocking(move || missed.iter().filter_map(|work| back_again(work)).collect());
+    let back: Vec<NewJob> = match tokio::time::timeout(LOOK_AGAIN, look).await {
+        Ok(Ok(back)) => back,
+        // A filesystem that hangs, or the end of the program: the next scan finds them.
+        _ => return,
+    };
+    if !back.is_empty()
+        && let Err(error) = queue.enqueue(back).await
+    {
+        tracing::warn!(%error, "files that came back could not be enqueued; the next scan finds them");
+    }
+}
+
+/// The version that a watched file is, if it is there again as its watch saw it.
+fn back_again(work: &Work) -> Option<NewJob> {
+    let found = FileIdentity::of(&std::fs::symlink_metadata(&work.path).ok()?);
+    let watched = matches!(work.source, SourceKey::Watched { .. });
+    (watched && work.op != Op::Delete && found.same_but_for_ctime(&work.identity)).then(|| NewJob {
+        source: work.source.clone(),
+        pipeline: work.pipeline.clone(),
+        priority: work.priority,
+        run_at: None,
+        identity: found,
+        digest: None,
+        metadata: work.metadata.clone(),
+        force: false,
+        note_only: false,
+    })
 }
 
 /// How long a watched file that changed since its watch took it has to be left alone: somebody writes it, or it has

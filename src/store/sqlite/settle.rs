@@ -19,7 +19,7 @@ use super::bulk::{Bulk, Values};
 use super::tally::{End, Tally};
 use super::wire;
 use crate::clock::{Clock, Timestamp, millis};
-use crate::job::{Digest, ErrorKind, JobId, SkipReason, StateName, Verdict};
+use crate::job::{Digest, JobId, SkipReason, StateName, Verdict};
 
 /// Writes ends of executions.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ impl<'a> Effects<'a> {
         if let Some(content) = end.content {
             self.contents.push((place.source, id, content));
         }
-        if missed_its_file(&end.verdict) {
+        if end.verdict.missed_its_file() {
             self.missed.push((place.source, id));
         }
         if !end.output.is_empty() {
@@ -250,14 +250,6 @@ impl JobEnd<'_> {
         values.push(end.spent).push(end.deferred).push(end.reason).push(end.superseded_by).push(end.size);
         values.push(wire::digest_column(end.digest)).push(end.clear_error).push(end.error_kind);
         values.push(end.error_message).push(end.error_permanent);
-    }
-}
-
-fn missed_its_file(verdict: &Verdict) -> bool {
-    match verdict {
-        Verdict::Skip(reason) => *reason == SkipReason::Vanished,
-        Verdict::Fail { error } => error.kind == ErrorKind::Vanished,
-        _ => false,
     }
 }
 
