@@ -117,6 +117,7 @@ fn check(request: &AddRequest, path: PathBuf) -> Result<NewJob, AddError> {
         metadata: request.metadata.clone(),
         force: request.force,
         note_only: false,
+        renamed: None,
     })
 }
 

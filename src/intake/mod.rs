@@ -17,7 +17,7 @@ pub use add::{AddError, AddRequest, Added, add};
 pub use digest::{digest_file, digest_file_while, open_regular};
 pub use patience::patiently;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +76,8 @@ pub struct Intake {
     stop: CancellationToken,
     waiting: VecDeque<Arrival>,
     reading: JoinSet<Digested>,
-    in_hand: HashSet<PathBuf>,
+    /// Files that are read, each with its name until now where it may have been renamed.
+    in_hand: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Intake {
@@ -87,7 +88,7 @@ impl Intake {
         permits: Arc<Semaphore>,
         stop: CancellationToken,
     ) -> Self {
-        let (waiting, reading, in_hand) = (VecDeque::new(), JoinSet::new(), HashSet::new());
+        let (waiting, reading, in_hand) = (VecDeque::new(), JoinSet::new(), HashMap::new());
         Self { queue, algorithm, permits, stop, waiting, reading, in_hand }
     }
 
@@ -125,7 +126,8 @@ impl Intake {
             Enqueued::Full => tally.refused += 1,
             Enqueued::NeedsDigest if arrival.job.digest.is_none() => {
                 tally.reading += 1;
-                self.in_hand.insert(arrival.path.clone());
+                let from = arrival.job.renamed.as_ref().map(|renamed| renamed.from.clone());
+                self.in_hand.insert(arrival.path.clone(), from);
                 self.waiting.push_back(arrival);
             }
             // A digest was given and another one is asked for: nothing that reading again would change.
@@ -168,7 +170,12 @@ impl Intake {
 
     /// Whether a version of this file is being read.
     pub fn holds(&self, path: &Path) -> bool {
-        self.in_hand.contains(path)
+        self.in_hand.contains_key(path)
+    }
+
+    /// Whether a file is being read that may have had this name until now, relative to the root.
+    pub fn is_reading_renamed(&self, from: &Path) -> bool {
+        self.in_hand.values().flatten().any(|name| name == from)
     }
 
     /// How many versions wait for their digests.

@@ -13,12 +13,13 @@ use super::task::{MAX_SETTLING, WatchTask};
 use super::tree::{FolderId, Look};
 use crate::intake::{Arrival, Digested, patiently};
 use crate::job::{FileIdentity, SourceKey};
-use crate::store::{Gone, NewJob, StoreError, Vanished};
+use crate::store::{Gone, NewJob, Renamed, StoreError, Vanished};
 
 /// How many files are looked at in one go.
 const LOOKS: usize = 1_000;
 
 /// A file that is whole, as the last look saw it.
+#[derive(Debug)]
 pub(super) struct Whole {
     pub relative: PathBuf,
     pub identity: FileIdentity,
@@ -72,10 +73,11 @@ impl WatchTask {
         }
     }
 
-    fn look_around_anew(&mut self) {
+    pub(super) fn look_around_anew(&mut self) {
         let now = Instant::now();
         self.check_root_at = Some(now);
         self.settling.clear();
+        self.held.clear();
         self.dirty.everything(now);
     }
 
@@ -103,20 +105,23 @@ impl WatchTask {
 
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
-        let mut arrivals = Vec::with_capacity(found.len() + asked.len());
-        for file in found {
+        let mut taken: Vec<(Whole, bool)> = Vec::with_capacity(found.len() + asked.len());
+        taken.extend(found.into_iter().map(|file| {
             let new = file.present == Some(false);
-            arrivals.push(self.arrival(file, new));
-        }
+            (file, new)
+        }));
         if !asked.is_empty() {
             let names = asked.iter().map(|file| file.relative.clone()).collect();
             let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
             for (file, known) in asked.into_iter().zip(known) {
                 if file.force || is_wanted(self.settings.watch.events, &file.identity, known.as_ref()) {
-                    arrivals.push(self.arrival(file, known.is_none_or(|known| !known.present)));
+                    taken.push((file, known.is_none_or(|known| !known.present)));
                 }
             }
         }
+        let origins = self.origins(&taken).await?;
+        let arrival = |((file, new), renamed)| self.arrival(file, new, renamed);
+        let arrivals: Vec<Arrival> = taken.into_iter().zip(origins).map(arrival).collect();
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
@@ -129,7 +134,7 @@ impl WatchTask {
         before.is_some_and(|before| file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS)
     }
 
-    fn arrival(&self, file: Whole, new: bool) -> Arrival {
+    fn arrival(&self, file: Whole, new: bool, renamed: Option<Renamed>) -> Arrival {
         let events = self.settings.watch.events;
         let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
         let path = self.tree.absolute(&file.relative);
@@ -144,6 +149,7 @@ impl WatchTask {
             metadata: None,
             force: file.force,
             note_only,
+            renamed,
         };
         Arrival { job, path, follow: watch.follow_symlinks }
     }
@@ -213,7 +219,7 @@ impl WatchTask {
             self.dirty.everything(Instant::now());
             return Ok(());
         }
-        self.vanish(gone).await
+        self.hold_back(gone).await
     }
 
     async fn note_gone_below(

@@ -17,6 +17,7 @@ use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::mounts;
 use super::native::{Hint, Native};
+use super::renames::Held;
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
 use super::settle::{Settling, Sign, WaitsFor};
 use super::standing::Standing;
@@ -142,6 +143,8 @@ pub struct WatchTask {
     pub(super) remote: bool,
 
     pub(super) settling: Settling,
+    /// Files that events told to be gone, and that may be on their way in under another name.
+    pub(super) held: Held,
     pub(super) dirty: Dirty,
     pub(super) wish: Wish,
     pub(super) next_full: Option<Instant>,
@@ -184,6 +187,7 @@ impl WatchTask {
         let task = Self {
             intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
             settling: Settling::new(settings.watch.settle, MAX_SETTLING),
+            held: Held::default(),
             settings,
             queue,
             clock,
@@ -260,6 +264,9 @@ impl WatchTask {
         if self.settling.next_due().is_some_and(|due| due <= now) {
             self.look_at_due().await?;
         }
+        if self.held.next_due().is_some_and(|due| due <= now) {
+            self.let_go(now).await?;
+        }
         if self.next_leaving().is_some_and(|due| due <= now) {
             self.note_leaving().await?;
         }
@@ -272,7 +279,8 @@ impl WatchTask {
     fn next_due(&self) -> Option<Instant> {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
         let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
-        let look = self.settling.next_due().into_iter().chain(self.next_leaving()).min().filter(|_| self.status.open);
+        let look = self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.next_leaving()).min();
+        let look = look.filter(|_| self.status.open);
         let tell = self.scan.is_some().then_some(self.next_telling);
         self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).min()
     }
@@ -384,6 +392,7 @@ impl WatchTask {
         if open != self.status.open {
             self.status.open = open;
             self.settling.clear();
+            self.held.clear();
             self.intake.clear();
             self.leaving = None;
             self.scan = None;
@@ -456,7 +465,8 @@ impl WatchTask {
         // Polls of folders without events never end, and what they find settles first.
         let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
         let scanning = self.scan.as_ref().is_some_and(asked);
-        self.scanned_once && !scanning && self.leaving.is_none() && self.dirty.is_clean() && handed_over
+        let leaving = self.leaving.is_some() || !self.held.is_empty();
+        self.scanned_once && !scanning && !leaving && self.dirty.is_clean() && handed_over
     }
 
     /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not

@@ -66,6 +66,7 @@ impl Fixture {
             code: Some(0),
             output: b"out".to_vec(),
             content,
+            remember: false,
             finished_at: self.clock.now(),
             duration: Duration::from_millis(5),
         };
@@ -91,6 +92,7 @@ pub(crate) fn file(path: &str, mtime: i64) -> NewJob {
         metadata: None,
         force: false,
         note_only: false,
+        renamed: None,
     }
 }
 
