@@ -27,6 +27,7 @@ mod journey;
 mod model;
 mod order;
 mod pressure;
+mod renames;
 mod shutdown;
 mod store;
 mod throttle;

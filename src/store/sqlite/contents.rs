@@ -12,11 +12,11 @@ use crate::job::{Digest, JobId};
 
 /// ?1: the pipeline, ?2: the digest, ?3: the source that asks.
 pub(super) const ELSEWHERE: &str = "
-    SELECT c.job, s.scope, s.identity, s.path, w.name, w.root
-    FROM contents AS c
-        CROSS JOIN sources AS s ON s.id = c.source
+    SELECT k.job, s.scope, s.identity, s.path, w.name, w.root
+    FROM contents AS k
+        CROSS JOIN sources AS s ON s.id = k.source
         LEFT JOIN watches AS w ON w.id = s.scope
-    WHERE c.pipeline = ?1 AND c.digest = ?2 AND c.source <> ?3";
+    WHERE k.pipeline = ?1 AND k.digest = ?2 AND k.source <> ?3";
 
 #[async_trait]
 impl Contents for SqliteStore {

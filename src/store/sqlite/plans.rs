@@ -21,7 +21,7 @@ const LARGE: [&str; 20] = [
     "f",
     "os",
     "contents",
-    "c",
+    "k",
     "taken",
     "t",
     "attempts",
@@ -188,7 +188,7 @@ async fn renamed_files_and_equal_contents_are_found_by_index() {
         assert!(plan.iter().any(|step| step == way), "{plan:#?}");
     }
     assert_in_order(&[
-        (contents::ELSEWHERE, "SEARCH c USING PRIMARY KEY (pipeline=? AND digest=?)"),
+        (contents::ELSEWHERE, "SEARCH k USING PRIMARY KEY (pipeline=? AND digest=?)"),
         (contents::ELSEWHERE, "SEARCH s USING INTEGER PRIMARY KEY"),
         (prune::FORGET_CONTENTS, "INDEX contents_source (source=?)"),
     ])

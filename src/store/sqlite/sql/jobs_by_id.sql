@@ -15,7 +15,7 @@ FROM json_each(?1) AS chosen
     LEFT JOIN sources AS s ON s.id = j.source
     LEFT JOIN watches AS w ON w.id = s.scope
     LEFT JOIN jobs AS o ON o.id = j.duplicate_of
-    LEFT JOIN contents AS c ON c.pipeline = j.pipeline AND c.digest = j.digest AND j.duplicate_of IS NOT NULL
-    LEFT JOIN sources AS os ON os.id = coalesce(o.source, c.source)
+    LEFT JOIN contents AS k ON k.pipeline = j.pipeline AND k.digest = j.digest AND j.duplicate_of IS NOT NULL
+    LEFT JOIN sources AS os ON os.id = coalesce(o.source, k.source)
     LEFT JOIN watches AS ow ON ow.id = os.scope
 ORDER BY j.id DESC
