@@ -273,8 +273,12 @@ impl Teller<'_> {
                     format!("its content turned out to be the one that the version before it completed with, {at}");
                 Reason::new("unchanged", text)
             }
-            SkipReason::Duplicate => {
-                Reason::new("duplicate", format!("its content was completed under another name before, {at}"))
+            SkipReason::Duplicate { of } => {
+                let original = self.facts.0.job.original.as_ref();
+                let name = original.map_or_else(String::new, |path| format!(", {}", lossy(path)));
+                let text =
+                    format!("its content was completed under another name before{name}, by job {of} (seen {at})");
+                Reason::new("duplicate", text).jobs(vec![of])
             }
             SkipReason::Vanished => {
                 Reason::new("vanished", format!("its file was gone before it was first started, {at}"))

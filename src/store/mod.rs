@@ -31,8 +31,8 @@ pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Obstacle, Result, StoreError};
 pub use lease::{AtWork, Claim, Lease};
 pub use queue::{
-    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Renamed, Settled, Settlement, Vanished,
-    Want, Work,
+    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Renamed, Settled, Settlement,
+    Vanished, Want, Work,
 };
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, PresentFile, Sources};

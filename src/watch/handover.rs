@@ -165,34 +165,34 @@ impl WatchTask {
         Ok(())
     }
 
-    /// A digest was taken: the version goes to the queue with it, unless the file is another one by now.
-    pub(super) async fn digested(&mut self, done: Digested) -> Result<(), StoreError> {
+    /// Digests were taken: the versions go to the queue with them, unless the files are others by now.
+    pub(super) async fn digested(&mut self, done: Vec<Digested>) -> Result<(), StoreError> {
         let now = Instant::now();
-        let relative = done.arrival.job.source.display_path().to_owned();
-        self.settling.wake(&relative, now);
-        if !self.status.open {
-            return Ok(());
-        }
-        match done.result {
-            Ok(content) if content.identity == done.arrival.job.identity => self.give(vec![done.arrival]).await,
-            Ok(_) => {
-                self.settle_anew(relative, now);
-                Ok(())
+        let mut arrivals = Vec::with_capacity(done.len());
+        for Digested { arrival, result } in done {
+            let relative = arrival.job.source.display_path().to_owned();
+            self.settling.wake(&relative, now);
+            match result {
+                _ if !self.status.open => (),
+                Ok(content) if content.identity == arrival.job.identity => arrivals.push(arrival),
+                Ok(_) => self.settle_anew(relative, now),
+                Err(error) => self.not_digested(relative, &arrival.path, &error, now),
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => Ok(()),
-                io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
-                    self.settle_anew(relative, now);
-                    Ok(())
-                }
-                _ => {
-                    if self.note_error(&relative, error.to_string()) {
-                        let path = done.arrival.path.display();
-                        tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
-                    }
-                    Ok(())
-                }
-            },
+        }
+        self.give(arrivals).await
+    }
+
+    fn not_digested(&mut self, relative: PathBuf, path: &Path, error: &io::Error, now: Instant) {
+        match error.kind() {
+            io::ErrorKind::Interrupted => (),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
+                self.settle_anew(relative, now);
+            }
+            _ if self.note_error(&relative, error.to_string()) => {
+                let path = path.display();
+                tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
+            }
+            _ => (),
         }
     }
 

@@ -197,7 +197,9 @@ impl Workshop {
         handle: &Handle,
     ) -> Result<Option<ContentClaim>, Outcome> {
         // That a file was renamed is told whatever is in it.
-        let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else { return Ok(None) };
+        let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else {
+            return Ok(None);
+        };
         tokio::select! {
             biased;
             claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest) => claim.map(Some),

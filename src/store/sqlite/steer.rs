@@ -127,7 +127,9 @@ async fn apply(
 /// comes to its end first.
 async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
     if job.newest == Some(NO_JOB) {
-        return Ok(Steered::Refused("another file has its name by now; add that one if it shall be processed".to_owned()));
+        return Ok(Steered::Refused(
+            "another file has its name by now; add that one if it shall be processed".to_owned(),
+        ));
     }
     if let Some(newer) = job.newest.filter(|newest| *newest != job.id.0) {
         return Ok(Steered::Refused(format!("a newer version of its source is job {newer}; retry that one")));

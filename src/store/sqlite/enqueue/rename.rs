@@ -42,12 +42,7 @@ pub(super) enum FollowUp<'k> {
 
 /// Compares what was seen under a name that is new, or where nothing was any more (`to`), with what is known under the
 /// old name. `used`: the highest version that the new name ever had.
-pub(super) fn recognise<'k>(
-    new: &NewJob,
-    to: Option<&Known>,
-    from: Option<&'k Known>,
-    used: i64,
-) -> Recognised<'k> {
+pub(super) fn recognise<'k>(new: &NewJob, to: Option<&Known>, from: Option<&'k Known>, used: i64) -> Recognised<'k> {
     let (Some(renamed), Some(from)) = (&new.renamed, from) else { return Recognised::No };
     let newest = from.taken.as_ref().and_then(|taken| taken.row.as_ref());
     let deleted = newest.is_some_and(|job| job.op == Op::Delete);

@@ -122,8 +122,9 @@ impl<'a> Plan<'a> {
             digest: asked.job.digest,
             metadata: asked.job.metadata.as_deref(),
         });
-        let started =
-            older.is_some_and(|older| older.started || older.row.as_ref().is_some_and(|row| row.executions > 0 && !row.duplicate));
+        let started = older.is_some_and(|older| {
+            older.started || older.row.as_ref().is_some_and(|row| row.executions > 0 && !row.duplicate)
+        });
         self.taken.push(TakenRow { source, pipeline: asked.key.pipeline, version, job: id, started });
     }
 
