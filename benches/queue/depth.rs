@@ -84,6 +84,7 @@ fn completed(lease: Lease) -> Settlement {
         code: None,
         output: Vec::new(),
         content: None,
+        remember: false,
         finished_at: SystemClock.now(),
         duration: std::time::Duration::ZERO,
     }

@@ -153,5 +153,6 @@ fn new_job(i: i64) -> NewJob {
         metadata: None,
         force: false,
         note_only: false,
+        renamed: None,
     }
 }

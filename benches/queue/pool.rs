@@ -34,6 +34,8 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
+        contents: store.clone(),
+        contents_at_work: ingestd::worker::content::AtWork::default(),
         clock: clock.clone(),
         settings: watched,
         aside: Aside::default(),
@@ -78,6 +80,8 @@ fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerS
         spool: database.with_file_name("spool"),
         pipelines: BTreeMap::from([(PIPELINE.to_owned(), pipeline)]),
         disposals: BTreeMap::new(),
+        dedupes: BTreeSet::new(),
+        remembers: BTreeSet::new(),
         follows: BTreeSet::new(),
         settles: BTreeMap::new(),
     }

@@ -44,5 +44,6 @@ fn arrived(relative: std::path::PathBuf, identity: FileIdentity) -> NewJob {
         metadata: None,
         force: false,
         note_only: false,
+        renamed: None,
     }
 }

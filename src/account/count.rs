@@ -246,7 +246,7 @@ mod tests {
         counts.add(&Reason::Job(StateName::Completed), 1, true);
         counts.add(&Reason::Excluded(Rule::Exclude("*.a".to_owned())), 3, true);
         counts.add(&Reason::Excluded(Rule::Exclude("*.b".to_owned())), 1, true);
-        counts.add(&Reason::Skipped(SkipReason::Duplicate), 1, true);
+        counts.add(&Reason::Skipped(SkipReason::Duplicate { of: crate::job::JobId(1) }), 1, true);
         counts.add(&Reason::Gone, 1, false);
         for n in 0..5 {
             counts.unexplained(n.to_string().into(), Lost::New);

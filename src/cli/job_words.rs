@@ -4,6 +4,7 @@ use super::explain::Reason;
 use super::screen::{count, plural};
 use super::throttle::{BreakerView, RateView};
 use super::time;
+use super::view::lossy;
 use crate::account::job::{Facts, GivenUp, Hold, Why};
 use crate::clock::Timestamp;
 use crate::config::Loaded;
@@ -188,8 +189,11 @@ impl Words<'_> {
             SkipReason::Unchanged => {
                 Reason::new("unchanged", format!("its content is what the version before it completed with ({at})"))
             }
-            SkipReason::Duplicate => {
-                Reason::new("duplicate", format!("its content was completed under another name before ({at})"))
+            SkipReason::Duplicate { of } => {
+                let original = self.facts.job.original.as_ref();
+                let name = original.map_or_else(String::new, |path| format!(", {}", lossy(path)));
+                let text = format!("its content was completed under another name before{name}, by job {of} ({at})");
+                Reason::new("duplicate", text).jobs(vec![of])
             }
             SkipReason::Vanished => {
                 Reason::new("vanished", format!("its file was gone before it was first started ({at})"))

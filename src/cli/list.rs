@@ -110,7 +110,7 @@ fn when(job: &Job) -> crate::clock::Timestamp {
 fn note(job: &Job, screen: &Screen) -> String {
     match &job.state {
         State::Pending { blocked_by: Some(by), .. } => format!("after job {by}"),
-        State::Skipped { reason, .. } => reason.to_string(),
+        State::Skipped { reason, .. } => view::skipped(reason, job),
         State::Running { started_at } => format!("for {}", time::short(screen.now.since(*started_at))),
         State::Completed { .. } => {
             view::duration_ms(job).map(|ms| time::short(Duration::from_millis(ms))).unwrap_or_default()

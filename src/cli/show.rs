@@ -9,7 +9,7 @@ use super::failure::{Done, Failure};
 use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
 use super::view::{AttemptView, JobInFull, JobView, lossy};
-use super::{Format, throttle, time, watch};
+use super::{Format, throttle, time, view, watch};
 use crate::job::{Job, JobId, State};
 use crate::store::Attempt;
 
@@ -61,6 +61,7 @@ fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str
     facts.extend(job.watch.clone().map(|watch| ("watch", watch)));
     facts.push(("path", lossy(&job.path)));
     facts.push(("operation", format!("{}, version {}", job.op, job.version)));
+    facts.extend(job.moved_from.as_deref().map(|path| ("moved from", lossy(path))));
     facts.push(("priority", job.priority.to_string()));
     let budget = budget.map(|budget| format!(" of {budget}")).unwrap_or_default();
     let crashes = if job.crashes > 0 { format!(", {} crashes in a row", job.crashes) } else { String::new() };
@@ -97,7 +98,7 @@ async fn held_back(job: &Job, context: &Context) -> Result<Option<String>, Failu
 fn state(job: &Job) -> String {
     match &job.state {
         State::Pending { blocked_by: Some(by), .. } => format!("pending, after job {by} of an older version"),
-        State::Skipped { reason, .. } => format!("skipped: {reason}"),
+        State::Skipped { reason, .. } => format!("skipped: {}", view::skipped(reason, job)),
         other => other.name().to_string(),
     }
 }

@@ -23,10 +23,12 @@ pub struct JobView<'a> {
     path: String,
     relative: String,
     op: Op,
+    moved_from: Option<String>,
     version: i64,
     priority: Priority,
     state: StateName,
     reason: Option<&'static str>,
+    duplicate_of: Option<JobId>,
     attempt: u32,
     max_attempts: Option<u32>,
     crashes: u32,
@@ -61,6 +63,10 @@ impl<'a> JobView<'a> {
             State::Skipped { reason, .. } => (Some(reason.as_str()), None),
             _ => (None, None),
         };
+        let duplicate_of = match job.state {
+            State::Skipped { reason: SkipReason::Duplicate { of }, .. } => Some(of),
+            _ => None,
+        };
         let blocked_by = match job.state {
             State::Pending { blocked_by, .. } => blocked_by,
             _ => None,
@@ -72,10 +78,12 @@ impl<'a> JobView<'a> {
             path: lossy(&job.path),
             relative: lossy(&job.relative),
             op: job.op,
+            moved_from: job.moved_from.as_deref().map(lossy),
             version: job.version,
             priority: job.priority,
             state: job.state.name(),
             reason,
+            duplicate_of,
             attempt: job.attempt,
             max_attempts: config.pipelines.get(&job.pipeline).map(|pipeline| pipeline.retry.max_attempts),
             crashes: job.crashes,
@@ -105,6 +113,14 @@ impl<'a> JobView<'a> {
 pub fn duration_ms(job: &Job) -> Option<u64> {
     let (started, finished) = (job.started_at?, job.finished_at?);
     u64::try_from(finished.since(started).as_millis()).ok()
+}
+
+/// Why a job was skipped, with the file that it repeats.
+pub fn skipped(reason: &SkipReason, job: &Job) -> String {
+    match &job.original {
+        Some(original) => format!("{reason}, {}", lossy(original)),
+        None => reason.to_string(),
+    }
 }
 
 /// A text that is JSON, as what it says; any other text as a string.
@@ -340,7 +356,7 @@ mod tests {
         job.metadata = Some(r#"{"a":1}"#.to_owned());
         let key = job.idempotency_key;
         let expected = format!(
-            r#"{{"id":1,"pipeline":"documents","watch":"inbox","path":"/srv/inbox/a.pdf","relative":"a.pdf","op":"add","version":1,"priority":"normal","state":"completed","reason":null,"attempt":1,"max_attempts":10,"crashes":0,"run_at":"2023-11-14T22:13:20.000Z","created_at":"2023-11-14T22:13:20.000Z","started_at":"2023-11-14T22:13:20.000Z","finished_at":"2023-11-14T22:13:20.012Z","duration_ms":12,"size_bytes":3,"digest":null,"idempotency_key":"{key}","run":null,"line":null,"repo":null,"stage":null,"external_id":null,"metadata":{{"a":1}},"error":null}}"#
+            r#"{{"id":1,"pipeline":"documents","watch":"inbox","path":"/srv/inbox/a.pdf","relative":"a.pdf","op":"add","moved_from":null,"version":1,"priority":"normal","state":"completed","reason":null,"duplicate_of":null,"attempt":1,"max_attempts":10,"crashes":0,"run_at":"2023-11-14T22:13:20.000Z","created_at":"2023-11-14T22:13:20.000Z","started_at":"2023-11-14T22:13:20.000Z","finished_at":"2023-11-14T22:13:20.012Z","duration_ms":12,"size_bytes":3,"digest":null,"idempotency_key":"{key}","run":null,"line":null,"repo":null,"stage":null,"external_id":null,"metadata":{{"a":1}},"error":null}}"#
         );
         assert_eq!(serde_json::to_string(&JobView::of(&job, &config())).unwrap(), expected);
     }

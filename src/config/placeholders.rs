@@ -3,7 +3,7 @@
 use super::report::nearest;
 
 /// What a job fills in, written `{path}`. `{{` and `}}` are literal braces.
-pub const PLACEHOLDERS: [&str; 14] = [
+pub const PLACEHOLDERS: [&str; 15] = [
     "path",
     "name",
     "stem",
@@ -11,6 +11,7 @@ pub const PLACEHOLDERS: [&str; 14] = [
     "dir",
     "relative",
     "op",
+    "moved_from",
     "digest",
     "size",
     "job",
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn known_placeholders_pass_and_others_are_named() {
-        assert_eq!(fill(&all()).as_deref(), Ok("0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
+        assert_eq!(fill(&all()).as_deref(), Ok("0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
         assert_eq!(fill("{{\"a\": 1}} é").as_deref(), Ok("{\"a\": 1} é"));
         assert!(fill("{pth}").is_err_and(|error| error.contains("did you mean {path}?")));
         for wrong in ["{", "}", "{path", "a}b", "{}", "{ path }", "{{path}"] {

@@ -129,6 +129,7 @@ pub(crate) fn job(id: JobId, state: StateName) -> Job {
         path: PathBuf::from("/srv/inbox/a.pdf"),
         relative: PathBuf::from("a.pdf"),
         op: Op::Add,
+        moved_from: None,
         version: 1,
         priority: Priority::Normal,
         attempt: u32::from(name == StateName::Completed),
@@ -142,6 +143,7 @@ pub(crate) fn job(id: JobId, state: StateName) -> Job {
         digest: None,
         idempotency_key: IdempotencyKey([7; 32]),
         metadata: None,
+        original: None,
         error: matches!(name, StateName::Failed | StateName::Retrying).then_some(error),
         state,
     }

@@ -40,6 +40,7 @@ use crate::telemetry::Telemetry;
 use crate::warnings::Warnings;
 use crate::worker::Aside;
 use crate::worker::attempt::Workshop;
+use crate::worker::content::AtWork as ContentsAtWork;
 use crate::worker::dispatcher::{Dispatcher, Stops};
 
 /// The exit status of a graceful stop.
@@ -158,6 +159,8 @@ impl House {
         let workshop = Workshop {
             queue: self.store.clone(),
             dispositions: self.store.clone(),
+            contents: self.store.clone(),
+            contents_at_work: ContentsAtWork::default(),
             clock: self.clock.clone(),
             settings: settings.subscribe(),
             aside: Aside::default(),

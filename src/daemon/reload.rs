@@ -95,6 +95,8 @@ impl Reload {
             // What the keeper of the watches told the workers stays until it tells them anew.
             let mut settings = settings;
             settings.disposals.clone_from(&current.disposals);
+            settings.dedupes.clone_from(&current.dedupes);
+            settings.remembers.clone_from(&current.remembers);
             settings.follows.clone_from(&current.follows);
             wiring::keep_throttles(&old, current, &new, &mut settings);
             *current = Arc::new(settings);

@@ -174,6 +174,9 @@ impl Watches {
             let following = wanted.iter().filter(|(_, watch)| watch.follow_symlinks);
             settings.settles = wanted.iter().map(|(name, watch)| (name.clone(), watch.settle)).collect();
             settings.follows = following.map(|(name, _)| name.clone()).collect();
+            let deduping = || wanted.iter().filter(|(_, watch)| watch.dedupe == config::Dedupe::Content);
+            settings.dedupes = deduping().map(|(name, _)| name.clone()).collect();
+            settings.remembers = deduping().map(|(_, watch)| watch.pipeline.clone()).collect();
         });
     }
 

@@ -70,6 +70,8 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         spool: spool(config),
         pipelines,
         disposals: BTreeMap::new(),
+        dedupes: BTreeSet::new(),
+        remembers: BTreeSet::new(),
         follows: BTreeSet::new(),
         settles: BTreeMap::new(),
     })

@@ -5,12 +5,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-
-use super::{digest_aside, open_regular};
+use super::{digest_file, open_regular};
 use crate::clock::Timestamp;
 use crate::job::{DigestAlgorithm, FileIdentity, Priority, SourceKey};
 use crate::store::{Enqueued, NewJob, Queue, StoreError};
@@ -117,6 +113,7 @@ fn check(request: &AddRequest, path: PathBuf) -> Result<NewJob, AddError> {
         metadata: request.metadata.clone(),
         force: request.force,
         note_only: false,
+        renamed: None,
     })
 }
 
@@ -126,8 +123,9 @@ async fn with_digest(
     path: &Path,
     job: NewJob,
 ) -> Result<Result<Enqueued, AddError>, StoreError> {
-    let one = Arc::new(Semaphore::new(1));
-    let content = match digest_aside(path, false, algorithm, &one, CancellationToken::new()).await {
+    let file = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || digest_file(&file, algorithm));
+    let content = match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
         Ok(content) => content,
         Err(error) => return Ok(Err(explain(&error))),
     };

@@ -2,7 +2,7 @@
 //!
 //! 1. **A new source costs no reading.** Its version is enqueued with what `stat` said.
 //! 2. **A known source whose identity changed is read once.** The queue answers *needs digest*; the digest is taken
-//!    on a thread of its own, a few at a time, and the version is handed over again with it. Whether that is a new
+//!    on a thread of its own, of small files many in one go, and the version is handed over again with it. Whether that is a new
 //!    version or only a `touch` is decided by the queue, in the transaction that writes.
 //! 3. **One version of a source is in hand at a time.** A newer one waits until the older one was handed over:
 //!    two digests that overtake each other would look like a file that went back to its old content.
@@ -17,7 +17,7 @@ pub use add::{AddError, AddRequest, Added, add};
 pub use digest::{digest_file, digest_file_while, open_regular};
 pub use patience::patiently;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +29,12 @@ use tokio_util::sync::CancellationToken;
 use crate::job::DigestAlgorithm;
 use crate::store::{Content, Enqueued, NewJob, Queue, StoreError};
 
-/// How many digests one intake takes at a time; all of them share the permits that they are given.
-const DIGESTS: usize = 2;
+/// How many threads one intake reads with at a time; all of them share the permits that they are given.
+const READERS: usize = 2;
+/// How many files one of them reads in one go, and about how many bytes: what it read is handed over together, because
+/// a commit for each would take longer than to read a small file.
+const FILES: usize = 256;
+const BYTES: u64 = 8 << 20;
 /// How many versions go into one call.
 const BATCH: usize = 1_000;
 
@@ -75,8 +79,9 @@ pub struct Intake {
     permits: Arc<Semaphore>,
     stop: CancellationToken,
     waiting: VecDeque<Arrival>,
-    reading: JoinSet<Digested>,
-    in_hand: HashSet<PathBuf>,
+    reading: JoinSet<Vec<Digested>>,
+    /// Files that are read, each with its name until now where it may have been renamed.
+    in_hand: HashMap<PathBuf, Option<PathBuf>>,
 }
 
 impl Intake {
@@ -87,7 +92,7 @@ impl Intake {
         permits: Arc<Semaphore>,
         stop: CancellationToken,
     ) -> Self {
-        let (waiting, reading, in_hand) = (VecDeque::new(), JoinSet::new(), HashSet::new());
+        let (waiting, reading, in_hand) = (VecDeque::new(), JoinSet::new(), HashMap::new());
         Self { queue, algorithm, permits, stop, waiting, reading, in_hand }
     }
 
@@ -125,7 +130,8 @@ impl Intake {
             Enqueued::Full => tally.refused += 1,
             Enqueued::NeedsDigest if arrival.job.digest.is_none() => {
                 tally.reading += 1;
-                self.in_hand.insert(arrival.path.clone());
+                let from = arrival.job.renamed.as_ref().map(|renamed| renamed.from.clone());
+                self.in_hand.insert(arrival.path.clone(), from);
                 self.waiting.push_back(arrival);
             }
             // A digest was given and another one is asked for: nothing that reading again would change.
@@ -136,28 +142,35 @@ impl Intake {
     }
 
     fn read_more(&mut self) {
-        while self.reading.len() < DIGESTS
-            && let Some(arrival) = self.waiting.pop_front()
-        {
+        while self.reading.len() < READERS && !self.waiting.is_empty() {
+            let (mut arrivals, mut bytes) = (Vec::new(), 0);
+            // A large file is read by itself: nobody waits for it.
+            while let Some(next) = self.waiting.front()
+                && arrivals.len() < FILES
+                && (arrivals.is_empty() || bytes + next.job.identity.size <= BYTES)
+                && let Some(arrival) = self.waiting.pop_front()
+            {
+                bytes += arrival.job.identity.size;
+                arrivals.push(arrival);
+            }
             let (algorithm, stop, permits) = (self.algorithm, self.stop.clone(), self.permits.clone());
-            self.reading.spawn(async move {
-                let result = digest_aside(&arrival.path, arrival.follow, algorithm, &permits, stop).await;
-                Digested { arrival, result }
-            });
+            self.reading.spawn(digest_aside(arrivals, algorithm, permits, stop));
         }
     }
 
-    /// The next digest that was taken, with its version completed by it; waits for ever while none is. Loses none
-    /// when dropped. Hand the version over with [`Self::take`], or settle the file anew if it changed meanwhile.
-    pub async fn digested(&mut self) -> Digested {
+    /// The next digests that were taken, with their versions completed by them; waits for ever while there are none.
+    /// Loses none when dropped. Hand the versions over with [`Self::take`], or settle files anew that changed meanwhile.
+    pub async fn digested(&mut self) -> Vec<Digested> {
         loop {
             match self.reading.join_next().await {
                 Some(Ok(mut done)) => {
-                    self.in_hand.remove(&done.arrival.path);
-                    self.read_more();
-                    if let Ok(content) = &done.result {
-                        done.arrival.job.digest = Some(content.digest);
+                    for Digested { arrival, result } in &mut done {
+                        self.in_hand.remove(&arrival.path);
+                        if let Ok(content) = result {
+                            arrival.job.digest = Some(content.digest);
+                        }
                     }
+                    self.read_more();
                     return done;
                 }
                 Some(Err(error)) => tracing::error!(%error, "a digest's thread died"),
@@ -168,7 +181,12 @@ impl Intake {
 
     /// Whether a version of this file is being read.
     pub fn holds(&self, path: &Path) -> bool {
-        self.in_hand.contains(path)
+        self.in_hand.contains_key(path)
+    }
+
+    /// Whether a file is being read that may have had this name until now, relative to the root.
+    pub fn is_reading_renamed(&self, from: &Path) -> bool {
+        self.in_hand.values().flatten().any(|name| name == from)
     }
 
     /// How many versions wait for their digests.
@@ -189,19 +207,27 @@ impl Intake {
     }
 }
 
-/// Takes a digest on a thread where blocking is allowed.
+/// Takes digests on a thread where blocking is allowed, one after the other.
 async fn digest_aside(
-    path: &Path,
-    follow: bool,
+    arrivals: Vec<Arrival>,
     algorithm: DigestAlgorithm,
-    permits: &Semaphore,
+    permits: Arc<Semaphore>,
     stop: CancellationToken,
-) -> io::Result<Content> {
-    let _permit = permits.acquire().await.map_err(io::Error::other)?;
-    let path = path.to_owned();
-    let read = move || {
+) -> Vec<Digested> {
+    let files: Vec<(PathBuf, bool)> = arrivals.iter().map(|arrival| (arrival.path.clone(), arrival.follow)).collect();
+    let _permit = permits.acquire().await;
+    let read = move |(path, follow): (PathBuf, bool)| {
         let path = if follow { std::fs::canonicalize(path)? } else { path };
         digest_file_while(&path, algorithm, || !stop.is_cancelled())
     };
-    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    let read_all = move || files.into_iter().map(read).collect::<Vec<_>>();
+    match tokio::task::spawn_blocking(read_all).await {
+        Ok(results) => {
+            arrivals.into_iter().zip(results).map(|(arrival, result)| Digested { arrival, result }).collect()
+        }
+        Err(error) => {
+            let died = || Err(io::Error::other(error.to_string()));
+            arrivals.into_iter().map(|arrival| Digested { arrival, result: died() }).collect()
+        }
+    }
 }

@@ -45,6 +45,8 @@ pub struct Job {
     pub relative: PathBuf,
     /// What happened to the file.
     pub op: Op,
+    /// The name under which processors knew the file until then, absolute, where it was renamed.
+    pub moved_from: Option<PathBuf>,
     /// Which version of its source it is, from 1.
     pub version: i64,
     /// How soon it wants to run.
@@ -73,6 +75,8 @@ pub struct Job {
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached, a JSON document.
     pub metadata: Option<String>,
+    /// Of a duplicate: the file whose content it repeats, under the name that it has now, if it is still known.
+    pub original: Option<PathBuf>,
     /// The newest error.
     pub error: Option<JobError>,
 }

@@ -99,18 +99,21 @@ pub enum SkipReason {
     /// Its content turned out to be the one that the version before it completed with.
     Unchanged,
     /// Its content was completed under another name.
-    Duplicate,
+    Duplicate {
+        /// By this job.
+        of: JobId,
+    },
     /// The file was gone before the job was first started.
     Vanished,
 }
 
 impl SkipReason {
-    /// The word that the tables hold; the superseding job has a column of its own.
+    /// The word that the tables hold; the other job has a column of its own.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Superseded { .. } => "superseded",
             Self::Unchanged => "unchanged",
-            Self::Duplicate => "duplicate",
+            Self::Duplicate { .. } => "duplicate",
             Self::Vanished => "vanished",
         }
     }
@@ -120,6 +123,7 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Superseded { by } => write!(f, "superseded by {by}"),
+            Self::Duplicate { of } => write!(f, "duplicate of {of}"),
             other => f.write_str(other.as_str()),
         }
     }

@@ -193,6 +193,7 @@ fn running(id: JobId) -> Job {
         path: PathBuf::from("/a"),
         relative: PathBuf::from("/a"),
         op: Op::Add,
+        moved_from: None,
         version: 1,
         priority: Priority::Normal,
         state: State::Running { started_at: at },
@@ -207,6 +208,7 @@ fn running(id: JobId) -> Job {
         digest: None,
         idempotency_key: IdempotencyKey([0; 32]),
         metadata: None,
+        original: None,
         error: None,
     }
 }

@@ -35,11 +35,12 @@ impl ChildEnvironment {
 pub const KEY_VARIABLE: &str = "INGESTD_IDEMPOTENCY_KEY";
 
 /// The variables that tell a command of its task. All are always set: what the job does not have is empty.
-pub fn task_variables(task: &Task) -> [(&'static str, OsString); 11] {
+pub fn task_variables(task: &Task) -> [(&'static str, OsString); 12] {
     [
         ("INGESTD_PATH", task.path.clone().into()),
         ("INGESTD_RELATIVE", task.relative.clone().into()),
         ("INGESTD_OP", task.op.as_str().into()),
+        ("INGESTD_MOVED_FROM", task.moved_from.clone().unwrap_or_default().into()),
         ("INGESTD_DIGEST", task.digest.map(|digest| digest.to_string()).unwrap_or_default().into()),
         ("INGESTD_SIZE", task.size.to_string().into()),
         ("INGESTD_JOB", task.job.to_string().into()),

@@ -43,6 +43,8 @@ pub struct Task {
     pub relative: PathBuf,
     /// What happened to it.
     pub op: Op,
+    /// The name under which processors know it, absolute, where it was renamed since.
+    pub moved_from: Option<PathBuf>,
     /// Its size; zero for a delete.
     pub size: u64,
     /// Its content's digest; `None` for a delete.
@@ -112,6 +114,7 @@ pub(crate) mod tests {
             path: path.into(),
             relative: path.trim_start_matches('/').into(),
             op: Op::Add,
+            moved_from: None,
             size: 0,
             digest: None,
             idempotency_key: IdempotencyKey([7; 32]),

@@ -27,6 +27,7 @@ enum Placeholder {
     Dir,
     Relative,
     Op,
+    MovedFrom,
     Digest,
     Size,
     Job,
@@ -37,7 +38,7 @@ enum Placeholder {
 }
 
 impl Placeholder {
-    const ALL: [(&'static str, Self); 14] = [
+    const ALL: [(&'static str, Self); 15] = [
         ("path", Self::Path),
         ("name", Self::Name),
         ("stem", Self::Stem),
@@ -45,6 +46,7 @@ impl Placeholder {
         ("dir", Self::Dir),
         ("relative", Self::Relative),
         ("op", Self::Op),
+        ("moved_from", Self::MovedFrom),
         ("digest", Self::Digest),
         ("size", Self::Size),
         ("job", Self::Job),
@@ -68,6 +70,7 @@ impl Placeholder {
             Self::Dir => part(task.path.parent().map(AsRef::as_ref)),
             Self::Relative => part(Some(task.relative.as_os_str())),
             Self::Op => part(Some(task.op.as_str().as_ref())),
+            Self::MovedFrom => part(task.moved_from.as_ref().map(|path| path.as_os_str())),
             Self::Digest => part(task.digest.map(|digest| digest.to_string()).as_deref().map(AsRef::as_ref)),
             Self::Size => part(Some(task.size.to_string().as_ref())),
             Self::Job => part(Some(task.job.to_string().as_ref())),
@@ -238,7 +241,9 @@ mod tests {
         assert_eq!(render("{idempotency_key}", &task), "07".repeat(32));
         assert_eq!(render("[{digest}]", &task), "[]");
         task.watch = None;
-        assert_eq!(render("[{watch}]", &task), "[]");
+        assert_eq!(render("[{watch}][{moved_from}]", &task), "[][]");
+        task.moved_from = Some("/srv/in/before".into());
+        assert_eq!(render("{moved_from}", &task), "/srv/in/before");
     }
 
     #[test]

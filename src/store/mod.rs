@@ -13,6 +13,7 @@
 
 mod accounts;
 mod browse;
+mod contents;
 mod disposition;
 mod error;
 mod lease;
@@ -25,12 +26,13 @@ mod upkeep;
 
 pub use accounts::{Account, Accounts, Ahead, Presence, Taken};
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
+pub use contents::{Completed, Contents};
 pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Obstacle, Result, StoreError};
 pub use lease::{AtWork, Claim, Lease};
 pub use queue::{
-    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Settled, Settlement, Vanished,
-    Want, Work,
+    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Renamed, Settled, Settlement,
+    Vanished, Want, Work,
 };
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, PresentFile, Sources};

@@ -32,6 +32,18 @@ pub struct NewJob {
     pub force: bool,
     /// Of a source that nobody has heard of, only take note: it is known from then on, and its changes are seen.
     pub note_only: bool,
+    /// Where the source is a file that may be one known under another name.
+    pub renamed: Option<Renamed>,
+}
+
+/// A file's name until now, at which there is nothing any more. The queue takes it for the same file if that is what its
+/// identity, and its digest where one is known, say; else for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renamed {
+    /// Relative to the root of the same watch.
+    pub from: PathBuf,
+    /// Whether processors are told; else the source only moves along, and content that was processed stays so.
+    pub told: bool,
 }
 
 /// What became of a [`NewJob`].
@@ -137,6 +149,8 @@ pub struct Work {
     pub digest: Option<Digest>,
     /// The digest with which the version before this one completed, where that is known.
     pub completed_digest: Option<Digest>,
+    /// The name under which processors know the file, absolute, where it was renamed since.
+    pub moved_from: Option<PathBuf>,
     /// For the other side.
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached.
@@ -178,6 +192,8 @@ pub struct Settlement {
     pub output: Vec<u8>,
     /// What it worked on.
     pub content: Option<Content>,
+    /// Whether the content, once completed, shall be found again ([`Contents`](super::Contents)).
+    pub remember: bool,
     /// When it ended, which is before the verdict looked at the clock.
     pub finished_at: Timestamp,
     /// How long it took.

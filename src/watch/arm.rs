@@ -71,6 +71,7 @@ impl WatchTask {
         self.next_full = None;
         self.forget_tree();
         self.settling.clear();
+        self.held.clear();
         self.status.mode = Mode::None;
         self.status.root = Root::Missing(why.clone());
         self.wish.refuse(&why);

@@ -13,12 +13,13 @@ use super::task::{MAX_SETTLING, WatchTask};
 use super::tree::{FolderId, Look};
 use crate::intake::{Arrival, Digested, patiently};
 use crate::job::{FileIdentity, SourceKey};
-use crate::store::{Gone, NewJob, StoreError, Vanished};
+use crate::store::{Gone, NewJob, Renamed, StoreError, Vanished};
 
 /// How many files are looked at in one go.
 const LOOKS: usize = 1_000;
 
 /// A file that is whole, as the last look saw it.
+#[derive(Debug)]
 pub(super) struct Whole {
     pub relative: PathBuf,
     pub identity: FileIdentity,
@@ -72,10 +73,11 @@ impl WatchTask {
         }
     }
 
-    fn look_around_anew(&mut self) {
+    pub(super) fn look_around_anew(&mut self) {
         let now = Instant::now();
         self.check_root_at = Some(now);
         self.settling.clear();
+        self.held.clear();
         self.dirty.everything(now);
     }
 
@@ -107,11 +109,11 @@ impl WatchTask {
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
         // A scan counts what it finds by itself; here it is what events told of.
         let mut came = 0;
-        let mut arrivals = Vec::with_capacity(found.len() + asked.len());
-        for file in found {
+        let mut taken: Vec<(Whole, bool)> = Vec::with_capacity(found.len() + asked.len());
+        taken.extend(found.into_iter().map(|file| {
             let new = file.present == Some(false);
-            arrivals.push(self.arrival(file, new));
-        }
+            (file, new)
+        }));
         if !asked.is_empty() {
             let names = asked.iter().map(|file| file.relative.clone()).collect();
             let Some(known) = self.scanner.known(names).await? else { return Ok(()) };
@@ -119,11 +121,14 @@ impl WatchTask {
                 if file.force || is_wanted(self.settings.watch.events, &file.identity, known.as_ref()) {
                     let new = known.is_none_or(|known| !known.present);
                     came += u64::from(new);
-                    arrivals.push(self.arrival(file, new));
+                    taken.push((file, new));
                 }
             }
         }
         self.known_files += came;
+        let origins = self.origins(&taken).await?;
+        let arrival = |((file, new), renamed)| self.arrival(file, new, renamed);
+        let arrivals: Vec<Arrival> = taken.into_iter().zip(origins).map(arrival).collect();
         self.status.seen += arrivals.len() as u64;
         self.give(arrivals).await
     }
@@ -136,7 +141,7 @@ impl WatchTask {
         before.is_some_and(|before| file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS)
     }
 
-    fn arrival(&self, file: Whole, new: bool) -> Arrival {
+    fn arrival(&self, file: Whole, new: bool, renamed: Option<Renamed>) -> Arrival {
         let events = self.settings.watch.events;
         let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
         let path = self.tree.absolute(&file.relative);
@@ -151,6 +156,7 @@ impl WatchTask {
             metadata: None,
             force: file.force,
             note_only,
+            renamed,
         };
         Arrival { job, path, follow: watch.follow_symlinks }
     }
@@ -166,34 +172,34 @@ impl WatchTask {
         Ok(())
     }
 
-    /// A digest was taken: the version goes to the queue with it, unless the file is another one by now.
-    pub(super) async fn digested(&mut self, done: Digested) -> Result<(), StoreError> {
+    /// Digests were taken: the versions go to the queue with them, unless the files are others by now.
+    pub(super) async fn digested(&mut self, done: Vec<Digested>) -> Result<(), StoreError> {
         let now = Instant::now();
-        let relative = done.arrival.job.source.display_path().to_owned();
-        self.settling.wake(&relative, now);
-        if !self.status.open {
-            return Ok(());
-        }
-        match done.result {
-            Ok(content) if content.identity == done.arrival.job.identity => self.give(vec![done.arrival]).await,
-            Ok(_) => {
-                self.settle_anew(relative, now);
-                Ok(())
+        let mut arrivals = Vec::with_capacity(done.len());
+        for Digested { arrival, result } in done {
+            let relative = arrival.job.source.display_path().to_owned();
+            self.settling.wake(&relative, now);
+            match result {
+                _ if !self.status.open => (),
+                Ok(content) if content.identity == arrival.job.identity => arrivals.push(arrival),
+                Ok(_) => self.settle_anew(relative, now),
+                Err(error) => self.not_digested(relative, &arrival.path, &error, now),
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::Interrupted => Ok(()),
-                io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
-                    self.settle_anew(relative, now);
-                    Ok(())
-                }
-                _ => {
-                    if self.note_error(&relative, error.to_string()) {
-                        let path = done.arrival.path.display();
-                        tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
-                    }
-                    Ok(())
-                }
-            },
+        }
+        self.give(arrivals).await
+    }
+
+    fn not_digested(&mut self, relative: PathBuf, path: &Path, error: &io::Error, now: Instant) {
+        match error.kind() {
+            io::ErrorKind::Interrupted => (),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
+                self.settle_anew(relative, now);
+            }
+            _ if self.note_error(&relative, error.to_string()) => {
+                let path = path.display();
+                tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
+            }
+            _ => (),
         }
     }
 
@@ -220,7 +226,7 @@ impl WatchTask {
             self.dirty.everything(Instant::now());
             return Ok(());
         }
-        self.vanish(gone).await
+        self.hold_back(gone).await
     }
 
     async fn note_gone_below(

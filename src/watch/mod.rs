@@ -26,6 +26,7 @@ mod listing;
 pub mod mounts;
 pub mod native;
 mod progress;
+mod renames;
 mod rescan;
 mod rule_counts;
 pub mod scan;

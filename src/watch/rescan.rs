@@ -16,14 +16,12 @@ use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
 use super::handover::Whole;
 use super::progress::Progress;
+use super::renames::GRACE;
 use super::status::{LastScan, Root, ScanKind};
 use super::task::{NAMES, WatchTask};
 use crate::clock::millis;
-use crate::config::OnRename;
 use crate::store::StoreError;
 
-/// How much longer than `settle` a file that is gone is waited for under another name.
-const GRACE: Duration = Duration::from_secs(2);
 /// How soon and how late a scan comes that looks for files which were too young.
 const RIPE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 /// A polled tree rests for at least so many times as long as its scan took.
@@ -297,11 +295,14 @@ impl WatchTask {
         } else {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };
+        let may_be_renamed = self.renames().is_some() && (compared.changed > 0 || !self.settling.is_empty());
         if !counts {
             self.leaving = None;
+            // They may all have gone to where the others came, and then nothing is gone at all.
+            if may_be_renamed {
+                self.dirty.everything(now + self.settings.watch.settle + GRACE);
+            }
         } else if !gone.is_empty() {
-            let may_be_renamed = self.settings.watch.on_rename != OnRename::Separate
-                && (compared.changed > 0 || !self.settling.is_empty());
             let pause = if may_be_renamed { self.settings.watch.settle + GRACE } else { Duration::ZERO };
             let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
             self.leaving = Some(Leaving { due, names: gone });
@@ -319,6 +320,7 @@ impl WatchTask {
         let (held, names): (Vec<_>, Vec<_>) =
             leaving.names.into_iter().partition(|name| self.intake.holds(&self.tree.absolute(name)));
         self.put_off(held);
+        let names = self.keep_read(names);
         match self.scanner.missing(names, self.armed).await {
             Ok(gone) => self.vanish(gone).await?,
             Err(_) => {

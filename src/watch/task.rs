@@ -17,6 +17,7 @@ use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::mounts;
 use super::native::{Hint, Native};
+use super::renames::Held;
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
 use super::settle::{Settling, Sign};
 use super::standing::Standing;
@@ -140,6 +141,8 @@ pub struct WatchTask {
     pub(super) remote: bool,
 
     pub(super) settling: Settling,
+    /// Files that events told to be gone, and that may be on their way in under another name.
+    pub(super) held: Held,
     pub(super) dirty: Dirty,
     pub(super) wish: Wish,
     pub(super) next_full: Option<Instant>,
@@ -184,6 +187,7 @@ impl WatchTask {
         let task = Self {
             intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
             settling: Settling::new(settings.watch.settle, MAX_SETTLING),
+            held: Held::default(),
             settings,
             queue,
             clock,
@@ -261,6 +265,9 @@ impl WatchTask {
         if self.settling.next_due().is_some_and(|due| due <= now) {
             self.look_at_due().await?;
         }
+        if self.held.next_due().is_some_and(|due| due <= now) {
+            self.let_go(now).await?;
+        }
         if self.next_leaving().is_some_and(|due| due <= now) {
             self.note_leaving().await?;
         }
@@ -273,7 +280,8 @@ impl WatchTask {
     fn next_due(&self) -> Option<Instant> {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
         let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
-        let look = self.settling.next_due().into_iter().chain(self.next_leaving()).min().filter(|_| self.status.open);
+        let look = self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.next_leaving()).min();
+        let look = look.filter(|_| self.status.open);
         let tell = self.scan.is_some().then_some(self.next_telling);
         self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).min()
     }
@@ -385,6 +393,7 @@ impl WatchTask {
         if open != self.status.open {
             self.status.open = open;
             self.settling.clear();
+            self.held.clear();
             self.intake.clear();
             self.leaving = None;
             self.scan = None;

@@ -76,7 +76,12 @@ impl WatchTask {
         // Polls of folders without events never end, and what they find settles first.
         let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
         let scanning = self.scan.as_ref().is_some_and(asked);
-        self.scanned_once && !scanning && self.leaving.is_none() && self.dirty.is_clean() && handed_over
+        self.scanned_once
+            && !scanning
+            && self.leaving.is_none()
+            && self.held.is_empty()
+            && self.dirty.is_clean()
+            && handed_over
     }
 
     /// Notes what could not be read, and answers whether that is news: every scan meets the same errors again.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::aside::{Aside, Beat, Unanswered};
+use super::content::{self, ContentClaim};
 use super::disposal::{self, Carried};
 use super::look::{being_written, unchanged, unreadable, unsettled};
 use super::process::{STOP_PATIENCE, process, told};
@@ -30,7 +31,8 @@ use crate::intake::digest_file_while;
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{
-    AtWork, Content, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement, StoreError, Work,
+    AtWork, Content, Contents, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement,
+    StoreError, Work,
 };
 
 /// The pauses while an intent can't be committed.
@@ -46,6 +48,10 @@ pub struct Workshop {
     pub queue: Arc<dyn Queue>,
     /// For the intents.
     pub dispositions: Arc<dyn Dispositions>,
+    /// For contents that were completed before.
+    pub contents: Arc<dyn Contents>,
+    /// Those that are at work.
+    pub contents_at_work: content::AtWork,
     /// Both clocks.
     pub clock: Arc<dyn Clock>,
     /// As of now; a reload is seen when the verdict falls.
@@ -57,23 +63,35 @@ pub struct Workshop {
 /// How an execution ended, for the dispatcher to settle.
 #[derive(Debug)]
 pub enum Ended {
-    /// With a verdict on this work.
-    Verdict(Settlement, Arc<Work>),
+    /// With a verdict.
+    Verdict(Unsettled),
     /// Without the right to write one.
     LeaseLost(Lease),
+}
+
+/// An end that is not written yet.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// What is to be written.
+    pub end: Settlement,
+    /// What it is about.
+    pub work: Arc<Work>,
+    /// Kept until it is written.
+    pub claim: Option<ContentClaim>,
 }
 
 /// What an execution knows by its end.
 struct Findings {
     report: Report,
     content: Option<Content>,
+    claim: Option<ContentClaim>,
     /// The verdict that an intent from before a crash carries.
     settled: Option<Verdict>,
 }
 
 impl Findings {
     const fn early(outcome: Outcome, content: Option<Content>) -> Self {
-        Self { report: Report::of(outcome), content, settled: None }
+        Self { report: Report::of(outcome), content, claim: None, settled: None }
     }
 }
 
@@ -122,10 +140,11 @@ impl Workshop {
             code: findings.report.code,
             output: findings.report.output,
             content: findings.content,
+            remember: self.settings.borrow().remembers.contains(&work.pipeline),
             finished_at,
             duration: begun.elapsed(),
         };
-        Ended::Verdict(end, work)
+        Ended::Verdict(Unsettled { end, work, claim: findings.claim })
     }
 
     async fn execute(
@@ -155,6 +174,10 @@ impl Workshop {
             let unchanged = moot == Outcome::Moot(SkipReason::Unchanged);
             return Findings::early(moot, content.filter(|_| unchanged));
         }
+        let claim = match self.claim(lease, work, content.as_ref(), handle).await {
+            Ok(claim) => claim,
+            Err(outcome) => return Findings::early(outcome, content),
+        };
         let task = self.task(lease, work, content.as_ref(), handle);
         let spool = task.spool.clone();
         let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
@@ -162,7 +185,30 @@ impl Workshop {
         if pipeline.processor.spools() {
             remove_spool(&spool);
         }
-        Findings { report, content, settled: None }
+        Findings { report, content, claim, settled: None }
+    }
+
+    /// The right to process the content, where one is needed; an outcome where somebody else does or did.
+    async fn claim(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        content: Option<&Content>,
+        handle: &Handle,
+    ) -> Result<Option<ContentClaim>, Outcome> {
+        // That a file was renamed is told whatever is in it.
+        let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else {
+            return Ok(None);
+        };
+        tokio::select! {
+            biased;
+            claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest) => claim.map(Some),
+            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
+        }
+    }
+
+    fn dedupes(&self, work: &Work) -> bool {
+        matches!(&work.source, SourceKey::Watched { watch, .. } if self.settings.borrow().dedupes.contains(watch))
     }
 
     /// The file's content as it is now; an outcome where there is nothing to process.
@@ -227,7 +273,9 @@ impl Workshop {
         if newer {
             return Some(self.hand_over(work, content).await);
         }
-        (work.completed_digest == Some(content.digest)).then_some(Outcome::Moot(SkipReason::Unchanged))
+        // A rename is told although the content is the same.
+        let unchanged = work.completed_digest == Some(content.digest) && work.moved_from.is_none();
+        unchanged.then_some(Outcome::Moot(SkipReason::Unchanged))
     }
 
     /// The file has newer content than the version that this job is about: that becomes the next version.
@@ -242,6 +290,7 @@ impl Workshop {
             metadata: work.metadata.clone(),
             force: false,
             note_only: false,
+            renamed: None,
         };
         match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
             Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
@@ -269,6 +318,7 @@ impl Workshop {
             path: work.path.clone(),
             relative,
             op: work.op,
+            moved_from: work.moved_from.clone(),
             size: content.map_or(0, |content| content.identity.size),
             digest: content.map(|content| content.digest),
             idempotency_key: work.idempotency_key,
@@ -283,8 +333,11 @@ impl Workshop {
         let outcome = std::mem::replace(&mut findings.report.outcome, Outcome::Interrupted);
         let verdict = self.policy(work, outcome);
         let (disposal, error) = match &verdict {
-            // What is unchanged goes where the version before it would have gone, had it not been touched meanwhile.
-            Verdict::Complete | Verdict::Skip(SkipReason::Unchanged) => (self.disposal(work).0, None),
+            // What is unchanged goes where the version before it would have gone, had it not been touched meanwhile; and
+            // a duplicate's content was processed.
+            Verdict::Complete | Verdict::Skip(SkipReason::Unchanged | SkipReason::Duplicate { .. }) => {
+                (self.disposal(work).0, None)
+            }
             Verdict::Fail { error } => (self.disposal(work).1, Some(error.clone())),
             _ => return verdict,
         };
@@ -414,7 +467,7 @@ impl Workshop {
             Ok(false) => Verdict::Release,
             Err(error) => self.not_carried(lease, work, plan, error).await,
         };
-        Findings { report: Report::of(Outcome::Done), content: None, settled: Some(verdict) }
+        Findings { report: Report::of(Outcome::Done), content: None, claim: None, settled: Some(verdict) }
     }
 }
 

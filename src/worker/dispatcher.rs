@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
-use super::attempt::{Ended, Workshop};
+use super::attempt::{Ended, Unsettled, Workshop};
 use super::command::{Command, Handles, obey};
 use super::look::take_what_came_back;
 use super::running::{Handle, Running, StopReason};
@@ -56,8 +56,8 @@ pub struct Dispatcher {
     /// Pipelines whose program was missing the last time.
     programless: BTreeSet<String>,
     running: Running,
-    /// Ends that wait to be settled, and what they are about.
-    ended: Vec<(Settlement, Arc<Work>)>,
+    /// Ends that wait to be settled.
+    ended: Vec<Unsettled>,
     /// Ends that the store was handed and has not answered: at once as a rule, later while the disk is full.
     settling: FuturesUnordered<BoxFuture<'static, Settling>>,
     pause: Option<Duration>,
@@ -213,15 +213,16 @@ impl Dispatcher {
     }
 
     /// Hands ends to the store. The call is made by the first poll, before the lease's, so that both share a commit.
-    fn hand_in(&mut self, ended: Vec<(Settlement, Arc<Work>)>) {
+    fn hand_in(&mut self, ended: Vec<Unsettled>) {
         if ended.is_empty() {
             return;
         }
         let queue = self.workshop.queue.clone();
         let (mut ends, mut told) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
-        for (end, work) in ended {
+        for Unsettled { end, work, claim: content } in ended {
             self.note_program(&work.pipeline, &end.verdict);
-            told.push(Told { claim: end.lease.claim(), work, verdict: end.verdict.clone(), took: end.duration });
+            let (claim, verdict, took) = (end.lease.claim(), end.verdict.clone(), end.duration);
+            told.push(Told { claim, work, verdict, took, content });
             ends.push(end);
         }
         self.settling.push(Box::pin(async move {
@@ -312,7 +313,7 @@ impl Dispatcher {
     fn start(&mut self, lease: Lease, work: Arc<Work>, settings: &WorkerSettings, now: Timestamp) {
         let Some(pipeline) = settings.pipelines.get(&work.pipeline).cloned() else {
             // A reload took the pipeline away between the question and the answer: back to where it was.
-            self.ended.push((release(lease, now), work));
+            self.ended.push(Unsettled { end: release(lease, now), work, claim: None });
             return;
         };
         let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
@@ -332,7 +333,7 @@ impl Dispatcher {
         let Some(claim) = self.by_task.remove(&task) else { return };
         self.running.remove(claim);
         match ended {
-            Ok((_, Ended::Verdict(end, work))) => self.ended.push((end, work)),
+            Ok((_, Ended::Verdict(end))) => self.ended.push(end),
             Ok((_, Ended::LeaseLost(lease))) => {
                 tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
             }
@@ -427,6 +428,7 @@ fn release(lease: Lease, now: Timestamp) -> Settlement {
         code: None,
         output: Vec::new(),
         content: None,
+        remember: false,
         finished_at: now,
         duration: Duration::ZERO,
     }

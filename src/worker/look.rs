@@ -55,6 +55,7 @@ fn back_again(work: &Work) -> Option<NewJob> {
         metadata: work.metadata.clone(),
         force: false,
         note_only: false,
+        renamed: None,
     })
 }
 

@@ -17,6 +17,7 @@ mod aside;
 pub mod attempt;
 mod breaker;
 mod command;
+pub mod content;
 pub mod dispatcher;
 pub mod disposal;
 mod look;

@@ -235,6 +235,7 @@ mod tests {
             identity: nothing,
             digest: None,
             completed_digest: None,
+            moved_from: None,
             idempotency_key: IdempotencyKey([0; 32]),
             metadata: None,
             disposition: None,

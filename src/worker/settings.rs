@@ -24,6 +24,10 @@ pub struct WorkerSettings {
     pub pipelines: BTreeMap<String, PipelineSettings>,
     /// By watch: what happens to a file after success, and after failure.
     pub disposals: BTreeMap<String, (Disposal, Disposal)>,
+    /// Watches whose files are skipped where their content was completed under another name.
+    pub dedupes: BTreeSet<String>,
+    /// The pipelines of those watches: what they complete is remembered by its content.
+    pub remembers: BTreeSet<String>,
     /// Watches that follow symbolic links.
     pub follows: BTreeSet<String>,
     /// By watch: how long a file has to be quiet before it counts as whole.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::content::ContentClaim;
 use crate::job::Verdict;
 use crate::store::{Claim, Settled, StoreError, Work};
 
@@ -12,6 +13,8 @@ pub(super) struct Told {
     pub(super) work: Arc<Work>,
     pub(super) verdict: Verdict,
     pub(super) took: Duration,
+    /// The right to the content, which ends once the end is written.
+    pub(super) content: Option<ContentClaim>,
 }
 
 /// What was handed to the store, and its answer.
@@ -24,8 +27,9 @@ pub(super) struct Settling {
 pub(super) fn report(settled: Settling) -> Result<(), StoreError> {
     match settled.answer {
         Ok(answers) => {
-            for (told, answer) in settled.ends.iter().zip(answers) {
-                report_end(told, answer);
+            for (told, answer) in settled.ends.into_iter().zip(answers) {
+                report_end(&told, answer);
+                drop(told.content);
             }
             Ok(())
         }

@@ -163,6 +163,7 @@ fn completed(lease: Lease, now: Timestamp) -> Settlement {
         code: Some(0),
         output: Vec::new(),
         content: None,
+        remember: false,
         finished_at: now,
         duration: STEP,
     }

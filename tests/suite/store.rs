@@ -36,36 +36,37 @@ impl Fixture {
     }
 
     /// As after kill -9: another daemon opens the same file.
-    async fn restart(&mut self) -> ingestd::store::Recovery {
+    pub(crate) async fn restart(&mut self) -> ingestd::store::Recovery {
         self.store.close().await;
         self.store = open(&self.folder, &self.clock).await;
         self.store.begin_boot(2, "test").await.unwrap()
     }
 
-    async fn enqueue(&self, job: NewJob) -> Enqueued {
+    pub(crate) async fn enqueue(&self, job: NewJob) -> Enqueued {
         self.store.enqueue(vec![job]).await.unwrap()[0]
     }
 
-    async fn lease(&self, n: usize) -> Vec<(Lease, Work)> {
+    pub(crate) async fn lease(&self, n: usize) -> Vec<(Lease, Work)> {
         let wants = vec![Want { pipeline: "docs".to_owned(), permits: n }];
         self.store.lease(wants, n, Appetite::Regular).await.unwrap().work
     }
 
-    async fn lease_one(&self) -> (Lease, Work) {
+    pub(crate) async fn lease_one(&self) -> (Lease, Work) {
         self.lease(1).await.pop().expect("a due job")
     }
 
-    async fn settle(&self, lease: Lease, verdict: Verdict) -> Settled {
+    pub(crate) async fn settle(&self, lease: Lease, verdict: Verdict) -> Settled {
         self.settle_with(lease, verdict, None).await
     }
 
-    async fn settle_with(&self, lease: Lease, verdict: Verdict, content: Option<Content>) -> Settled {
+    pub(crate) async fn settle_with(&self, lease: Lease, verdict: Verdict, content: Option<Content>) -> Settled {
         let end = Settlement {
             lease,
             verdict,
             code: Some(0),
             output: b"out".to_vec(),
             content,
+            remember: false,
             finished_at: self.clock.now(),
             duration: Duration::from_millis(5),
         };
@@ -91,18 +92,19 @@ pub(crate) fn file(path: &str, mtime: i64) -> NewJob {
         metadata: None,
         force: false,
         note_only: false,
+        renamed: None,
     }
 }
 
-fn digest(byte: u8) -> Digest {
+pub(crate) fn digest(byte: u8) -> Digest {
     Digest { algorithm: DigestAlgorithm::Blake3, bytes: [byte; 32] }
 }
 
-fn content(mtime: i64, byte: u8) -> Content {
+pub(crate) fn content(mtime: i64, byte: u8) -> Content {
     Content { identity: file("", mtime).identity, digest: digest(byte) }
 }
 
-fn transient() -> JobError {
+pub(crate) fn transient() -> JobError {
     JobError::transient(ErrorKind::Exit, "exit 1")
 }
 
@@ -307,14 +309,14 @@ async fn a_skipped_verdict_keeps_its_reason() {
     assert_eq!(f.settle(lease, Verdict::Skip(SkipReason::Vanished)).await, Settled::As(StateName::Skipped));
 }
 
-fn watched(relative: &str, mtime: i64) -> NewJob {
+pub(crate) fn watched(relative: &str, mtime: i64) -> NewJob {
     NewJob {
         source: SourceKey::Watched { watch: "inbox".to_owned(), relative: PathBuf::from(relative) },
         ..file("", mtime)
     }
 }
 
-fn gone(relative: &str, wants_job: bool) -> Gone {
+pub(crate) fn gone(relative: &str, wants_job: bool) -> Gone {
     Gone {
         watch: "inbox".to_owned(),
         relative: PathBuf::from(relative),
@@ -324,7 +326,7 @@ fn gone(relative: &str, wants_job: bool) -> Gone {
     }
 }
 
-async fn with_watch() -> Fixture {
+pub(crate) async fn with_watch() -> Fixture {
     let f = Fixture::new().await;
     f.store.put_watch("inbox", PathBuf::from("/in"), None).await.unwrap();
     f

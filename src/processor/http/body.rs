@@ -92,6 +92,7 @@ pub fn description(task: &Task) -> String {
         "path": task.path.to_string_lossy(),
         "relative": task.relative.to_string_lossy(),
         "op": task.op,
+        "moved_from": task.moved_from.as_ref().map(|path| path.to_string_lossy()),
         "digest": task.digest.map(|digest| digest.to_string()),
         "size_bytes": task.size,
         "idempotency_key": task.idempotency_key.to_string(),
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(
             document,
             json!({"job": 1, "attempt": 1, "pipeline": "docs", "watch": "inbox", "path": "/in/a.pdf",
-                   "relative": "in/a.pdf", "op": "add", "digest": null, "size_bytes": 0,
+                   "relative": "in/a.pdf", "op": "add", "moved_from": null, "digest": null, "size_bytes": 0,
                    "idempotency_key": "07".repeat(32), "metadata": {"a": [1]}})
         );
     }

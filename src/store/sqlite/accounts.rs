@@ -20,7 +20,7 @@ use crate::job::{JobId, Priority};
 macro_rules! columns {
     () => {
         "s.identity, s.dev, s.inode, s.size, s.mtime_ns, s.ctime_ns, s.presence, s.version,
-         t.version AS taken_version, t.job AS taken_job, j.id, j.state, j.reason, j.superseded_by"
+         t.version AS taken_version, t.job AS taken_job, j.id, j.state, j.reason, j.superseded_by, j.duplicate_of"
     };
 }
 macro_rules! taken {

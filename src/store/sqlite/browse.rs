@@ -24,7 +24,8 @@ const MOST_FAILURES: i64 = 100_000;
 
 /// The files of the jobs with these numbers (?1: a JSON array), newest first.
 pub(super) const FILES: &str = "
-    SELECT j.id, s.scope, w.name AS watch, w.root, s.identity, s.path AS source_path
+    SELECT j.id, s.scope, w.name AS watch, w.root,
+           coalesce(j.identity, s.identity) AS identity, s.path AS source_path
     FROM json_each(?1) AS chosen
         CROSS JOIN jobs AS j ON j.id = chosen.value
         LEFT JOIN sources AS s ON s.id = j.source

@@ -9,9 +9,11 @@
 //! 4. Where the caller is bound by a number of waiting jobs, whatever would raise it beyond is answered *full*, and
 //!    nothing of it is written. The number is read from the counters once for a group.
 //!
-//! A source that is asked for twice in one group is decided in two rounds, so that the second sees the first.
+//! A source that is asked for twice in one group, or by two of its names, is decided in two rounds, so that the second
+//! sees the first.
 
 mod known;
+mod rename;
 mod room;
 mod rows;
 
@@ -22,19 +24,21 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::{Result, StoreError};
 use super::super::queue::{Enqueued, NewJob};
-use super::catalog::{Catalog, unknown_watch};
+use super::catalog::{Catalog, Numbers, unknown_watch};
 use super::tally::Tally;
 use super::wire;
 use crate::clock::{Clock, Timestamp};
 use crate::job::{JobId, Op, SourceKey};
 
 use known::{Decision, Known, Taken, decide, look_up};
+use rename::{FollowUp, Move, Recognised, follow_up, recognise};
 use room::Room;
 use rows::Plan;
 
 pub(super) use known::parse;
+pub(super) use rows::NO_JOB;
 #[cfg(test)]
-pub(super) use {known::LOOK_UP, rows::STATEMENTS};
+pub(super) use {known::LOOK_UP, rename::STATEMENTS as RENAME_STATEMENTS, rows::STATEMENTS};
 
 /// The scope of absolute paths.
 pub(super) const SCOPE_PATH: i64 = 0;
@@ -83,7 +87,10 @@ impl Intake {
         let mut left: Vec<usize> = (0..jobs.len()).collect();
         while !left.is_empty() {
             let mut seen = BTreeSet::new();
-            let (round, later) = left.into_iter().partition(|&i| seen.insert((keys[i].scope, keys[i].identity)));
+            let (round, later) = left.into_iter().partition(|&i| {
+                let alone = seen.insert((keys[i].scope, keys[i].identity));
+                origin(jobs[i], keys[i]).is_none_or(|from| seen.insert((from.scope, from.identity))) && alone
+            });
             let round: Vec<Asked<'_>> = Vec::<usize>::into_iter(round)
                 .map(|at| Asked { at, job: jobs[at], key: keys[at], limit: limits[at] })
                 .collect();
@@ -117,6 +124,13 @@ impl<'a> Key<'a> {
     }
 }
 
+/// Where the name stands that the file may have had until now.
+fn origin<'a>(job: &'a NewJob, key: Key<'a>) -> Option<Key<'a>> {
+    let watched = matches!(job.source, SourceKey::Watched { .. });
+    let renamed = job.renamed.as_ref().filter(|_| watched)?;
+    Some(Key { identity: wire::path_bytes(&renamed.from), ..key })
+}
+
 struct Asked<'a> {
     at: usize,
     job: &'a NewJob,
@@ -143,44 +157,103 @@ async fn write_round(
     tally: &mut Tally,
     answers: &mut [Enqueued],
 ) -> Result<()> {
-    let known = look_up(tx, round).await?;
+    let mut keys: Vec<Key<'_>> = round.iter().map(|asked| asked.key).collect();
+    keys.extend(round.iter().filter_map(|asked| origin(asked.job, asked.key)));
+    let known = look_up(tx, &keys).await?;
+    let (known, origins) = known.split_at(round.len());
+    let mut origins = origins.iter();
     let numbers = catalog.numbers(tx).await?;
     let mut plan = Plan::default();
-    for (asked, known) in round.iter().zip(&known) {
-        let decision = known.as_ref().map_or(Decision::First, |known| decide(asked.job, known));
-        answers[asked.at] = match (decision, known) {
+    for (asked, known) in round.iter().zip(known) {
+        let from = origin(asked.job, asked.key).and_then(|_| origins.next()?.as_ref());
+        let used = known.as_ref().map_or(0, |known| known.version).max(numbers.first_version - 1);
+        answers[asked.at] = match recognise(asked.job, known.as_ref(), from, used) {
+            Recognised::TakeDigest => Enqueued::NeedsDigest,
+            Recognised::Yes(from) => plan.renamed(asked, from, known.as_ref(), used, now, room, numbers, tally),
+            Recognised::No => plan.decided(asked, known.as_ref(), now, room, numbers, tally),
+        };
+    }
+    plan.write(tx, now).await
+}
+
+impl<'p> Plan<'p> {
+    /// What follows from a version that was seen under the name that its source has, or has from now on.
+    fn decided(
+        &mut self,
+        asked: &Asked<'p>,
+        known: Option<&'p Known>,
+        now: Timestamp,
+        room: &mut Room,
+        numbers: &mut Numbers,
+        tally: &mut Tally,
+    ) -> Enqueued {
+        let decision = known.map_or(Decision::First, |known| decide(asked.job, known));
+        match (decision, known) {
             (Decision::TakeDigest, _) => Enqueued::NeedsDigest,
             (Decision::Same { refresh }, Some(known)) => {
                 if refresh {
-                    plan.touch(known.source, asked, known.version, known.current_digest());
+                    self.touch(known.source, asked, known.version, known.current_digest());
                 }
                 same(known)
             }
-            (decision, known) if !room.has_place(decision, known.as_ref(), asked) => Enqueued::Full,
+            (decision, known) if !room.has_place(decision, known, asked) => Enqueued::Full,
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
-                plan.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);
+                self.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
             (Decision::Raise { op }, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version + 1);
-                plan.touch(known.source, asked, version, asked.job.digest);
-                plan.insert(id, known.source, asked, version, op, Some(known), now, tally);
+                self.touch(known.source, asked, version, asked.job.digest);
+                self.insert(id, known.source, asked, version, op, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
             (_, _) if asked.job.note_only => {
-                plan.note(numbers.take_source(), asked, numbers.first_version);
+                self.note(numbers.take_source(), asked, numbers.first_version);
                 Enqueued::Unchanged
             }
             (_, _) => {
                 let (id, source, version) = (numbers.take_job(), numbers.take_source(), numbers.first_version);
-                plan.first(source, asked, version);
-                plan.insert(id, source, asked, version, Op::Add, None, now, tally);
+                self.first(source, asked, version);
+                self.insert(id, source, asked, version, Op::Add, None, now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
-        };
+        }
     }
-    plan.write(tx, now).await
+
+    /// What follows from a file that has another name: see [`rename`].
+    #[expect(clippy::too_many_arguments, reason = "what is known of both names, and what a round shares")]
+    fn renamed(
+        &mut self,
+        asked: &Asked<'p>,
+        from: &'p Known,
+        to: Option<&'p Known>,
+        used: i64,
+        now: Timestamp,
+        room: &mut Room,
+        numbers: &mut Numbers,
+        tally: &mut Tally,
+    ) -> Enqueued {
+        let Some(renamed) = &asked.job.renamed else { return same(from) };
+        let follow_up = follow_up(asked.job, renamed, from, used);
+        let version = match follow_up {
+            FollowUp::Job { op, .. } if !room.has_place(Decision::Raise { op }, Some(from), asked) => {
+                return Enqueued::Full;
+            }
+            FollowUp::Job { .. } => from.version.max(used) + 1,
+            FollowUp::Nothing | FollowUp::Along => from.version.max(used),
+        };
+        let left = if to.is_some() { 0 } else { numbers.take_source() };
+        self.moves.add(asked, wire::path_bytes(&renamed.from), &Move { from, to, left, version, follow_up });
+        self.touch(from.source, asked, version, asked.job.digest.or(from.current_digest()));
+        let FollowUp::Job { op, moved_from } = follow_up else { return same(from) };
+        let id = numbers.take_job();
+        self.insert(id, from.source, asked, version, op, Some(from), now, tally);
+        if let Some(name) = moved_from.filter(|name| *name != asked.key.identity) {
+            self.moves.tell(id, name);
+        }
+        Enqueued::New { id: JobId(id), version }
+    }
 }
 
 const fn same(known: &Known) -> Enqueued {

@@ -242,6 +242,7 @@ fn take(
     let suspect = row.next::<i64>()? >= 2;
     let first_started_at = row.next::<Option<i64>>()?.map_or(request.now, Timestamp::from_millis);
     let (digest, completed_digest, metadata) = (row.next()?, row.next()?, row.next()?);
+    let moved_from: Option<Vec<u8>> = row.next()?;
     let pipeline: String = row.next()?;
     let origin = Origin {
         scope: row.next()?,
@@ -250,6 +251,7 @@ fn take(
         watch: row.next()?,
         root: row.next()?,
     };
+    let moved_from = moved_from.zip(origin.root.clone()).map(|(name, root)| wire::path(root).join(wire::path(name)));
     let identity = wire::identity([row.next()?, row.next()?, row.next()?, row.next()?, row.next()?]);
     let (source, path) = origin.of_job(job)?;
     let work = Work {
@@ -268,6 +270,7 @@ fn take(
         identity,
         digest: wire::digest(digest)?,
         completed_digest: wire::digest(completed_digest)?,
+        moved_from,
         metadata,
         disposition: intents.get(&job.0).cloned(),
     };

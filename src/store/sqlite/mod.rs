@@ -15,6 +15,7 @@ mod browse;
 mod bulk;
 mod catalog;
 mod check;
+mod contents;
 mod disposition;
 mod enqueue;
 mod errors;

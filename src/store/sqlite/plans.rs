@@ -5,12 +5,12 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, disposition, enqueue, lease, overview, prune, recover, settle, sources, stats,
-    steer, tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, contents, disposition, enqueue, lease, overview, prune, recover, settle, sources,
+    stats, steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
-const LARGE: [&str; 16] = [
+const LARGE: [&str; 20] = [
     "jobs",
     "j",
     "b",
@@ -18,6 +18,10 @@ const LARGE: [&str; 16] = [
     "older",
     "sources",
     "s",
+    "f",
+    "os",
+    "contents",
+    "k",
     "taken",
     "t",
     "attempts",
@@ -58,6 +62,7 @@ const FILL: &str = "
            iif(id > 2300 AND id <= 2490, 'exit', NULL), iif(id > 2200 AND id <= 2300, 'vanished', NULL)
     FROM sources;
     INSERT INTO taken SELECT source, pipeline, 1, id, 1 FROM jobs;
+    INSERT INTO contents SELECT pipeline, randomblob(33), source, id FROM jobs WHERE state = 'completed';
     INSERT INTO attempts (job, seq, source, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms)
     SELECT id, 1, source, pipeline, priority, 'completed', 1, 1, 1, id, 1 FROM jobs;
     INSERT INTO outputs SELECT id, 1, x'61' FROM jobs;
@@ -124,6 +129,7 @@ async fn leasing_reads_the_heads_of_ranges_in_order() {
 #[tokio::test]
 async fn no_statement_over_many_rows_walks_or_sorts() {
     let bulks = [&enqueue::LOOK_UP, &lease::WORK, &lease::MARK_LEASED].into_iter();
+    let bulks = bulks.chain([&sources::KNOWN_AS]).chain(enqueue::RENAME_STATEMENTS);
     for bulk in bulks.chain(enqueue::STATEMENTS).chain(settle::STATEMENTS).chain(tally::STATEMENTS) {
         for rows in [1, 1_000] {
             for plan in plans(bulk.text(rows)).await {
@@ -173,6 +179,20 @@ async fn accounts_are_read_by_key_and_what_comes_before_a_job_by_ranges() {
         (accounts::ADDED, "INDEX jobs_source (source=?)"),
         (accounts::AHEAD, "INDEX jobs_due (pipeline=? AND priority=? AND run_at<?)"),
         (accounts::DUE_SUSPECT, "INDEX jobs_suspect (pipeline=? AND run_at<?)"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn renamed_files_and_equal_contents_are_found_by_index() {
+    for plan in plans(sources::KNOWN_AS.text(1_000)).await {
+        let way = "SEARCH f USING COVERING INDEX sources_inode (scope=? AND inode=?)";
+        assert!(plan.iter().any(|step| step == way), "{plan:#?}");
+    }
+    assert_in_order(&[
+        (contents::ELSEWHERE, "SEARCH k USING PRIMARY KEY (pipeline=? AND digest=?)"),
+        (contents::ELSEWHERE, "SEARCH s USING INTEGER PRIMARY KEY"),
+        (prune::FORGET_CONTENTS, "INDEX contents_source (source=?)"),
     ])
     .await;
 }

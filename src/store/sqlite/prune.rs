@@ -3,8 +3,8 @@
 //! 1. Only final jobs go, found by `jobs_final`, and the counters with them in the same transaction. `taken` stays:
 //!    a pruned job's file never looks new.
 //! 2. The history goes from its lowest numbers on, which are the oldest; the output goes with its execution.
-//! 3. A source goes once it was gone for long and no job is left of it, and with it what was taken of it. Its version
-//!    stays as the floor above which new sources start.
+//! 3. A source goes once it was gone for long and no job is left of it, and with it what was taken of it and the
+//!    contents that it stands for. Its version stays as the floor above which new sources start.
 
 use sqlx::sqlite::SqliteConnection;
 
@@ -34,7 +34,8 @@ pub(super) const NOTE_STARTED: &str = "
     WHERE NOT started
         AND (source, pipeline) IN (SELECT j.source, j.pipeline
                                    FROM json_each(?1) AS old
-                                       CROSS JOIN jobs AS j ON j.id = old.value AND j.executions > 0)";
+                                       CROSS JOIN jobs AS j ON j.id = old.value AND j.executions > 0
+                                           AND j.reason IS NOT 'duplicate')";
 
 /// ?1: the sources. A source that comes back after it was forgotten starts above every version that was forgotten,
 /// so that no idempotency key ever stands for two contents.
@@ -42,6 +43,12 @@ pub(super) const RAISE_FLOOR: &str = "
     INSERT INTO kv (key, value, updated_at)
     SELECT 'ingestd.version_floor', max(version), 0 FROM sources WHERE id IN (SELECT value FROM json_each(?1))
     ON CONFLICT (key) DO UPDATE SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))";
+
+/// ?1: the sources.
+pub(super) const FORGET_TAKEN: &str = "DELETE FROM taken WHERE source IN (SELECT value FROM json_each(?1))";
+
+/// ?1: the sources.
+pub(super) const FORGET_CONTENTS: &str = "DELETE FROM contents WHERE source IN (SELECT value FROM json_each(?1))";
 
 /// ?1: the cutoff, ?2: how many of the oldest rows are looked at.
 pub(super) const OLD_ATTEMPTS: &str = "
@@ -151,10 +158,9 @@ async fn sources(tx: &mut SqliteConnection, cutoff: i64, limit: i64) -> Result<u
     }
     let old = json_array(&old);
     sqlx::query(RAISE_FLOOR).bind(&old).execute(&mut *tx).await?;
-    sqlx::query("DELETE FROM taken WHERE source IN (SELECT value FROM json_each(?1))")
-        .bind(&old)
-        .execute(&mut *tx)
-        .await?;
+    for sql in [FORGET_TAKEN, FORGET_CONTENTS] {
+        sqlx::query(sql).bind(&old).execute(&mut *tx).await?;
+    }
     let done = sqlx::query("DELETE FROM sources WHERE id IN (SELECT value FROM json_each(?1))")
         .bind(&old)
         .execute(&mut *tx)

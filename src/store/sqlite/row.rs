@@ -70,6 +70,8 @@ fn parse_job(row: &SqliteRow, id: JobId, incarnation: &Incarnation) -> Result<Jo
     let op = word(row, "op")?;
     let error = error(row)?;
     let idempotency_key = IdempotencyKey::derive(incarnation, &pipeline, &located.key, version, op);
+    let moved_from: Option<Vec<u8>> = row.try_get("moved_from")?;
+    let root: Option<Vec<u8>> = row.try_get("root")?;
     Ok(Job {
         id,
         pipeline,
@@ -77,6 +79,7 @@ fn parse_job(row: &SqliteRow, id: JobId, incarnation: &Incarnation) -> Result<Jo
         path: located.path,
         relative: located.relative,
         op,
+        moved_from: moved_from.zip(root).map(|(name, root)| path(root).join(path(name))),
         version,
         priority: level(row)?,
         state: state(row, error.as_ref())?,
@@ -92,6 +95,7 @@ fn parse_job(row: &SqliteRow, id: JobId, incarnation: &Incarnation) -> Result<Jo
         digest: digest(row)?,
         idempotency_key,
         metadata: row.try_get("metadata")?,
+        original: original(row)?,
         error,
     })
 }
@@ -127,12 +131,24 @@ struct Located {
     relative: PathBuf,
 }
 
-/// Reads `scope`, `watch`, `root`, `identity`, `source_path`.
 /// The source that job `id` is about, and its file's path, from a row with the columns of its source.
 pub(super) fn source_of(row: &SqliteRow, id: JobId) -> Result<(SourceKey, PathBuf)> {
     origin(row)?.of_job(id)
 }
 
+/// The file that a duplicate repeats, where it is still known.
+fn original(row: &SqliteRow) -> Result<Option<PathBuf>, Unreadable> {
+    let origin = Origin {
+        scope: row.try_get("original_scope")?,
+        identity: row.try_get("original_identity")?,
+        own_path: row.try_get("original_path")?,
+        watch: row.try_get("original_watch")?,
+        root: row.try_get("original_root")?,
+    };
+    Ok(if origin.scope.is_some() { Some(origin.locate()?.1) } else { None })
+}
+
+/// Reads `scope`, `watch`, `root`, `identity`, `source_path`.
 fn origin(row: &SqliteRow) -> Result<Origin, sqlx::Error> {
     Ok(Origin {
         scope: row.try_get("scope")?,
@@ -165,6 +181,10 @@ impl Origin {
     /// The source of job `id`, and its file's path.
     pub(super) fn of_job(self, id: JobId) -> Result<(SourceKey, PathBuf)> {
         self.locate().map_err(|why| unreadable(format_args!("job {id}"), why))
+    }
+
+    pub(super) fn locate_file(self) -> Result<PathBuf> {
+        self.locate().map(|(_, path)| path).map_err(|why| unreadable("a source", why))
     }
 
     fn locate(self) -> Result<(SourceKey, PathBuf), Unreadable> {
@@ -228,7 +248,7 @@ fn reason(row: &SqliteRow) -> Result<SkipReason, Unreadable> {
     match reason.as_str() {
         "superseded" => Ok(SkipReason::Superseded { by: JobId(row.try_get("superseded_by")?) }),
         "unchanged" => Ok(SkipReason::Unchanged),
-        "duplicate" => Ok(SkipReason::Duplicate),
+        "duplicate" => Ok(SkipReason::Duplicate { of: JobId(row.try_get("duplicate_of")?) }),
         "vanished" => Ok(SkipReason::Vanished),
         other => Err(Unreadable(format!("`{other}` is no reason to skip"))),
     }

@@ -15,7 +15,7 @@ use super::restore::recount;
 /// Tables with a rowid, what others refer to first.
 const BY_ROWID: [&str; 7] = ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions"];
 /// Tables without.
-const WHOLE: [&str; 4] = ["kv", "taken", "outputs", "rates"];
+const WHOLE: [&str; 5] = ["kv", "taken", "outputs", "rates", "contents"];
 /// Rows that are copied in one statement while nothing fails.
 const RANGE: i64 = 10_000;
 /// Rows that are stepped over before a table is given up.
@@ -63,6 +63,8 @@ pub async fn salvage(damaged: &Path, into: &Path) -> Result<Vec<Salvaged>> {
 
 async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Result<Salvaged> {
     let mut salvaged = Salvaged { table, rows: 0, lost: 0 };
+    let Ok(columns) = shared_columns(connection, table).await else { return Ok(Salvaged { lost: 1, ..salvaged }) };
+    let Some(columns) = columns else { return Ok(salvaged) };
     // Each alone is one probe; both in one query would read the whole table, and stumble over the damage.
     let probes = format!("SELECT (SELECT min(rowid) FROM main.{table}), (SELECT max(rowid) FROM main.{table})");
     let bounds = sqlx::query(AssertSqlSafe(probes));
@@ -81,8 +83,9 @@ async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Res
     }
     ranges.reverse();
     while let Some((low, high)) = ranges.pop() {
-        let copy =
-            format!("INSERT OR IGNORE INTO fresh.{table} SELECT * FROM main.{table} WHERE rowid BETWEEN ? AND ?");
+        let copy = format!(
+            "INSERT OR IGNORE INTO fresh.{table} ({columns}) SELECT {columns} FROM main.{table} WHERE rowid BETWEEN ? AND ?"
+        );
         match sqlx::query(AssertSqlSafe(copy)).bind(low).bind(high).execute(&mut *connection).await {
             Ok(done) => salvaged.rows += done.rows_affected(),
             Err(_) if low < high && salvaged.lost < MOST_LOST => {
@@ -96,8 +99,17 @@ async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Res
     Ok(salvaged)
 }
 
+/// The columns that the damaged database, whose schema may be older, has of this table; `None`: it has no such table.
+async fn shared_columns(connection: &mut SqliteConnection, table: &'static str) -> Result<Option<String>> {
+    let sql = "SELECT group_concat(fresh.name, ', ')
+               FROM pragma_table_info(?1, 'fresh') AS fresh JOIN pragma_table_info(?1, 'main') AS main USING (name)";
+    Ok(sqlx::query(sql).bind(table).fetch_one(connection).await?.try_get(0)?)
+}
+
 async fn whole(connection: &mut SqliteConnection, table: &'static str) -> Result<Salvaged> {
-    let copy = format!("INSERT OR REPLACE INTO fresh.{table} SELECT * FROM main.{table}");
+    let Ok(columns) = shared_columns(connection, table).await else { return Ok(Salvaged { table, rows: 0, lost: 1 }) };
+    let Some(columns) = columns else { return Ok(Salvaged { table, rows: 0, lost: 0 }) };
+    let copy = format!("INSERT OR REPLACE INTO fresh.{table} ({columns}) SELECT {columns} FROM main.{table}");
     Ok(match sqlx::query(AssertSqlSafe(copy)).execute(connection).await {
         Ok(done) => Salvaged { table, rows: done.rows_affected(), lost: 0 },
         Err(_) => Salvaged { table, rows: 0, lost: 1 },
@@ -133,7 +145,10 @@ async fn finish(path: &Path) -> Result<()> {
     )
     .execute(&mut *tx)
     .await?;
-    sqlx::query("DELETE FROM taken WHERE source NOT IN (SELECT id FROM sources)").execute(&mut *tx).await?;
+    for table in ["taken", "contents"] {
+        let orphans = format!("DELETE FROM {table} WHERE source NOT IN (SELECT id FROM sources)");
+        sqlx::query(AssertSqlSafe(orphans)).execute(&mut *tx).await?;
+    }
     recount(&mut tx).await?;
     tx.commit().await?;
     connection.close().await?;

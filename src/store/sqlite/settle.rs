@@ -14,6 +14,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::error::Result;
+use super::super::lease::Place;
 use super::super::queue::{Content, Settled, Settlement};
 use super::bulk::{Bulk, Values};
 use super::tally::{End, Tally};
@@ -57,6 +58,9 @@ static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql")
 static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
 static NOTE_CONTENT: Bulk = Bulk::new(include_str!("sql/note_content.sql"), 8);
+static NOTE_OTHER_FILE: Bulk = Bulk::new(include_str!("sql/note_other_file.sql"), 8);
+static REMEMBER_CONTENTS: Bulk = Bulk::new(include_str!("sql/remember_contents.sql"), 4);
+static MARK_DUPLICATES: Bulk = Bulk::new(include_str!("sql/mark_duplicates.sql"), 2);
 static LOOK_ANEW: Bulk = Bulk::new(include_str!("sql/look_anew.sql"), 2);
 static END_JOBS: Bulk = Bulk::new(include_str!("sql/end_jobs.sql"), 15);
 static UNBLOCK: Bulk = Bulk::new(include_str!("sql/unblock.sql"), 2);
@@ -65,12 +69,15 @@ static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 9] = [
+pub(super) static STATEMENTS: [&Bulk; 12] = [
     &SUCCESSORS,
     &INSERT_ATTEMPTS,
     &STANDING,
     &KEEP_OUTPUTS,
     &NOTE_CONTENT,
+    &NOTE_OTHER_FILE,
+    &REMEMBER_CONTENTS,
+    &MARK_DUPLICATES,
     &LOOK_ANEW,
     &END_JOBS,
     &UNBLOCK,
@@ -158,6 +165,9 @@ async fn standing(tx: &mut SqliteConnection, rows: &[JobEnd<'_>]) -> Result<Vec<
 struct Effects<'a> {
     jobs: Vec<JobEnd<'a>>,
     contents: Vec<(i64, i64, Content)>,
+    /// Pipeline, source and job of contents that are completed, to be found again.
+    remembered: Vec<(Place, i64, Digest)>,
+    duplicates: Vec<(i64, i64)>,
     /// Sources whose file was not there, with the job.
     missed: Vec<(i64, i64)>,
     outputs: Vec<(i64, &'a [u8])>,
@@ -177,6 +187,12 @@ impl<'a> Effects<'a> {
         let state = if row.reason.is_some() { StateName::Skipped } else { state_after(&end.verdict) };
         if let Some(content) = end.content {
             self.contents.push((place.source, id, content));
+            if end.remember && end.verdict == Verdict::Complete {
+                self.remembered.push((place, id, content.digest));
+            }
+        }
+        if let Verdict::Skip(SkipReason::Duplicate { of }) = end.verdict {
+            self.duplicates.push((id, of.0));
         }
         if end.verdict.missed_its_file() {
             self.missed.push((place.source, id));
@@ -209,13 +225,13 @@ impl<'a> Effects<'a> {
                 values.push(*id).push(*output);
             })
             .await?;
-        NOTE_CONTENT
-            .execute(tx, &[], &self.contents, |values, (source, id, content)| {
-                values.push(*source).push(*id);
-                for column in wire::identity_columns(&content.identity) {
-                    values.push(column);
-                }
-                values.push(wire::digest_column(Some(content.digest)));
+        let known = NOTE_CONTENT.execute(tx, &[], &self.contents, bind_content).await?;
+        if usize::try_from(known) != Ok(self.contents.len()) {
+            NOTE_OTHER_FILE.execute(tx, &[], &self.contents, bind_content).await?;
+        }
+        REMEMBER_CONTENTS
+            .execute(tx, &[], &self.remembered, |values, (place, job, digest)| {
+                values.push(place.pipeline).push(wire::digest_column(Some(*digest))).push(place.source).push(*job);
             })
             .await?;
         LOOK_ANEW
@@ -224,6 +240,11 @@ impl<'a> Effects<'a> {
             })
             .await?;
         END_JOBS.execute(tx, &[], &self.jobs, JobEnd::bind_job).await?;
+        MARK_DUPLICATES
+            .execute(tx, &[], &self.duplicates, |values, (job, original)| {
+                values.push(*job).push(*original);
+            })
+            .await?;
         let over: Vec<i64> = self.jobs.iter().filter(|job| job.finished_at.is_some()).map(|job| job.id).collect();
         FORGET_INTENTS
             .execute(tx, &[], &over, |values, id| {
@@ -237,6 +258,15 @@ impl<'a> Effects<'a> {
             .await?;
         Ok(())
     }
+}
+
+/// Source, job, and what it worked on.
+fn bind_content(values: &mut Values, (source, job, content): &(i64, i64, Content)) {
+    values.push(*source).push(*job);
+    for column in wire::identity_columns(&content.identity) {
+        values.push(column);
+    }
+    values.push(wire::digest_column(Some(content.digest)));
 }
 
 impl JobEnd<'_> {

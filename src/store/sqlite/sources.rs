@@ -8,7 +8,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::error::Result;
 use super::super::sources::{KnownFile, PresentFile, Sources};
+use super::bulk::Bulk;
+use super::catalog::watch_ids;
 use super::{SqliteStore, wire};
+use crate::job::FileIdentity;
 
 /// ?1: the watch's name, ?2: paths in hexadecimal.
 pub(super) const KNOWN: &str = "
@@ -26,6 +29,10 @@ pub(super) const PRESENT: &str = "
 /// Linux opens no longer path, so that this many bytes of the highest value come after all of them.
 const PATH_MAX: usize = 4_096;
 
+/// The names under which these files (watch, device, inode, size, modification time) are known, with their places in the
+/// question: a few of a file that has many.
+pub(super) static KNOWN_AS: Bulk = Bulk::new(include_str!("sql/known_as.sql"), 6);
+
 #[async_trait]
 impl Sources for SqliteStore {
     async fn known(&self, watch: &str, relatives: Vec<PathBuf>) -> Result<Vec<Option<KnownFile>>> {
@@ -40,6 +47,26 @@ impl Sources for SqliteStore {
             }
         }
         Ok(known)
+    }
+
+    async fn known_as(&self, watch: &str, files: Vec<FileIdentity>) -> Result<Vec<Vec<PathBuf>>> {
+        let mut names = vec![Vec::new(); files.len()];
+        let mut reader = self.readers().acquire().await?;
+        let Some(scope) = watch_ids(&mut reader, [watch].into()).await?.remove(watch) else { return Ok(names) };
+        let asked: Vec<_> = files.iter().enumerate().map(|(at, file)| (wire::count(at), file)).collect();
+        let rows = KNOWN_AS
+            .fetch(&mut reader, &asked, |values, (at, file)| {
+                let [dev, inode, size, mtime, _] = wire::identity_columns(file);
+                values.push(*at).push(scope).push(dev).push(inode).push(size).push(mtime);
+            })
+            .await?;
+        for row in rows {
+            let at = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
+            if let Some(names) = names.get_mut(at) {
+                names.push(wire::path(row.try_get(1)?));
+            }
+        }
+        Ok(names)
     }
 
     async fn present(&self, watch: &str, folder: PathBuf, after: PathBuf, limit: usize) -> Result<Vec<PresentFile>> {

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::super::error::Result;
 use super::super::steer::{Steered, Steering};
 use super::SqliteStore;
-use super::enqueue::parse;
+use super::enqueue::{NO_JOB, parse};
 use super::tally::Tally;
 use crate::clock::Timestamp;
 use crate::job::{JobId, Priority, StateName};
@@ -126,6 +126,11 @@ async fn apply(
 /// A final job becomes pending with a fresh budget, unless its source has moved on. An older version that still runs
 /// comes to its end first.
 async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
+    if job.newest == Some(NO_JOB) {
+        return Ok(Steered::Refused(
+            "another file has its name by now; add that one if it shall be processed".to_owned(),
+        ));
+    }
     if let Some(newer) = job.newest.filter(|newest| *newest != job.id.0) {
         return Ok(Steered::Refused(format!("a newer version of its source is job {newer}; retry that one")));
     }

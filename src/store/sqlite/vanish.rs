@@ -27,7 +27,7 @@ struct Loss {
 
 /// ?1: the watch, ?2: relative to its root, ?3: the pipeline.
 pub(super) const LOSS: &str = "
-    SELECT s.id, s.version, t.started, j.id, j.state, j.priority, j.executions,
+    SELECT s.id, s.version, t.started, j.id, j.state, j.priority, iif(j.reason IS 'duplicate', 0, j.executions),
            EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = j.id),
            coalesce((SELECT r.id FROM jobs AS r
                      WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),

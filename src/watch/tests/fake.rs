@@ -129,6 +129,15 @@ impl Sources for Memory {
         Ok(relatives.iter().map(|relative| rows.get(relative).map(known)).collect())
     }
 
+    async fn known_as(&self, _watch: &str, files: Vec<FileIdentity>) -> Result<Vec<Vec<PathBuf>>> {
+        let rows = self.rows.lock().unwrap();
+        let names = |file: &FileIdentity| {
+            let same = rows.iter().filter(|(_, row)| row.present && row.identity.same_but_for_ctime(file));
+            same.map(|(path, _)| path.clone()).collect()
+        };
+        Ok(files.iter().map(names).collect())
+    }
+
     async fn present(&self, _watch: &str, folder: PathBuf, after: PathBuf, limit: usize) -> Result<Vec<PresentFile>> {
         let rows = self.rows.lock().unwrap();
         let mut present: Vec<PresentFile> = rows

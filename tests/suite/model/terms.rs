@@ -72,6 +72,7 @@ pub fn new_job(seen: &Sighting, with_digest: bool, now: i64) -> NewJob {
         metadata: None,
         force: seen.force,
         note_only: seen.note_only,
+        renamed: None,
     }
 }
 

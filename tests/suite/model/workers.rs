@@ -145,6 +145,7 @@ impl World {
             code: Some(0),
             output: b"out".to_vec(),
             content: content.map(|(look, byte)| Content { identity: identity(look), digest: digest(byte) }),
+            remember: false,
             finished_at: self.clock.now(),
             duration: Duration::from_millis(5),
         })

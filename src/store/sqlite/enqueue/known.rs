@@ -7,7 +7,7 @@ use super::super::super::error::{Result, StoreError};
 use super::super::super::queue::NewJob;
 use super::super::bulk::Bulk;
 use super::super::wire;
-use super::Asked;
+use super::Key;
 use crate::clock::Timestamp;
 use crate::job::{Digest, FileIdentity, JobId, Op, StateName};
 
@@ -54,6 +54,20 @@ pub(super) struct TakenRow {
     pub(super) executions: i64,
     pub(super) deferrals: i64,
     pub(super) vanished: bool,
+    pub(super) duplicate: bool,
+    pub(super) moved_from: Option<Vec<u8>>,
+}
+
+impl TakenRow {
+    /// Whether a processor was given it, as far as that can be told.
+    pub(super) const fn was_handed_over(&self) -> bool {
+        self.executions > 0 && !self.duplicate && !(self.vanished && self.executions == 1)
+    }
+
+    /// Whether a person's `retry` leads out of its state.
+    pub(super) const fn may_be_reopened(&self) -> bool {
+        matches!(self.state, StateName::Failed | StateName::Cancelled)
+    }
 }
 
 /// What follows for one asked version.
@@ -117,14 +131,15 @@ pub(super) const fn current(known: &Known, taken: &Taken, refresh: bool) -> Deci
 /// What is known of each asked (scope, identity, pipeline), with its place in the question.
 pub(in crate::store::sqlite) static LOOK_UP: Bulk = Bulk::new(include_str!("../sql/look_up.sql"), 4);
 
-pub(super) async fn look_up(tx: &mut SqliteConnection, round: &[Asked<'_>]) -> Result<Vec<Option<Known>>> {
-    let rows: Vec<_> = round.iter().enumerate().map(|(at, asked)| (wire::count(at), asked.key)).collect();
+/// What is known under each of these names for the pipeline beside it.
+pub(super) async fn look_up(tx: &mut SqliteConnection, keys: &[Key<'_>]) -> Result<Vec<Option<Known>>> {
+    let rows: Vec<_> = keys.iter().enumerate().map(|(at, key)| (wire::count(at), *key)).collect();
     let rows = LOOK_UP
         .fetch(tx, &rows, |values, (at, key)| {
             values.push(*at).push(key.scope).push(key.identity).push(key.pipeline);
         })
         .await?;
-    let mut known = vec![None; round.len()];
+    let mut known = vec![None; keys.len()];
     for row in rows {
         let at = usize::try_from(row.try_get::<i64, _>("at")?).unwrap_or(usize::MAX);
         if let Some(slot) = known.get_mut(at) {
@@ -134,7 +149,7 @@ pub(super) async fn look_up(tx: &mut SqliteConnection, round: &[Asked<'_>]) -> R
     Ok(known)
 }
 
-pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
+fn read_known(row: &SqliteRow) -> Result<Known> {
     let word = |name: &str| -> Result<Option<String>> { Ok(row.try_get(name)?) };
     let taken = match row.try_get::<Option<i64>, _>("taken_version")? {
         None => None,
@@ -152,6 +167,8 @@ pub(super) fn read_known(row: &SqliteRow) -> Result<Known> {
                     executions: row.try_get("job_executions")?,
                     deferrals: row.try_get("job_deferrals")?,
                     vanished: row.try_get("job_vanished")?,
+                    duplicate: row.try_get("job_duplicate")?,
+                    moved_from: row.try_get("job_moved_from")?,
                 }),
             },
         }),

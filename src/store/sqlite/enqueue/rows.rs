@@ -9,6 +9,7 @@ use super::super::tally::Tally;
 use super::super::wire;
 use super::Asked;
 use super::known::{Known, Taken};
+use super::rename::Moves;
 use crate::clock::Timestamp;
 use crate::job::{Digest, JobId, Op, SourceKey, StateName};
 
@@ -20,13 +21,14 @@ pub(super) struct Plan<'a> {
     jobs: Vec<JobRow<'a>>,
     superseded: Vec<(i64, i64)>,
     taken: Vec<TakenRow>,
+    pub(super) moves: Moves<'a>,
 }
 
-/// What `taken` holds of a source that was only noted.
-pub(super) const NO_JOB: i64 = 0;
+/// What `taken` holds of a source that was only noted, or that a rename left behind.
+pub(in crate::store::sqlite) const NO_JOB: i64 = 0;
 
 /// A source as it was seen.
-struct SourceRow<'a> {
+pub(super) struct SourceRow<'a> {
     id: i64,
     scope: i64,
     identity: &'a [u8],
@@ -60,7 +62,7 @@ struct TakenRow {
     started: bool,
 }
 
-static INSERT_SOURCES: Bulk = Bulk::new(include_str!("../sql/insert_sources.sql"), 11);
+pub(super) static INSERT_SOURCES: Bulk = Bulk::new(include_str!("../sql/insert_sources.sql"), 11);
 static TOUCH_SOURCES: Bulk = Bulk::new(include_str!("../sql/touch_sources.sql"), 9);
 static SUPERSEDE: Bulk = Bulk::new(include_str!("../sql/supersede.sql"), 2);
 static INSERT_JOBS: Bulk = Bulk::new(include_str!("../sql/insert_jobs.sql"), 11);
@@ -120,23 +122,25 @@ impl<'a> Plan<'a> {
             digest: asked.job.digest,
             metadata: asked.job.metadata.as_deref(),
         });
-        let started =
-            older.is_some_and(|older| older.started || older.row.as_ref().is_some_and(|row| row.executions > 0));
+        let started = older.is_some_and(|older| {
+            older.started || older.row.as_ref().is_some_and(|row| row.executions > 0 && !row.duplicate)
+        });
         self.taken.push(TakenRow { source, pipeline: asked.key.pipeline, version, job: id, started });
     }
 
     pub(super) async fn write(&self, tx: &mut SqliteConnection, now: Timestamp) -> Result<()> {
         let now = now.as_millis();
-        INSERT_SOURCES.execute(tx, &[], &self.sources, SourceRow::bind_new).await?;
-        TOUCH_SOURCES.execute(tx, &[], &self.touched, SourceRow::bind_touched).await?;
         SUPERSEDE
             .execute(tx, &[now], &self.superseded, |values, (older, newer)| {
                 values.push(*older).push(*newer);
             })
             .await?;
+        self.moves.write(tx, now).await?;
+        INSERT_SOURCES.execute(tx, &[], &self.sources, SourceRow::bind_new).await?;
+        TOUCH_SOURCES.execute(tx, &[], &self.touched, SourceRow::bind_touched).await?;
         INSERT_JOBS.execute(tx, &[now], &self.jobs, JobRow::bind).await?;
         NOTE_TAKEN.execute(tx, &[], &self.taken, TakenRow::bind).await?;
-        Ok(())
+        self.moves.write_told(tx).await
     }
 }
 
@@ -150,7 +154,12 @@ impl<'a> SourceRow<'a> {
         Self { id, scope: asked.key.scope, identity: asked.key.identity, path, file, digest, version }
     }
 
-    fn bind_new(values: &mut Values, row: &Self) {
+    /// A name without a file.
+    pub(super) const fn empty(id: i64, scope: i64, identity: &'a [u8], version: i64) -> Self {
+        Self { id, scope, identity, path: None, file: [0; 5], digest: None, version }
+    }
+
+    pub(super) fn bind_new(values: &mut Values, row: &Self) {
         values.push(row.id).push(row.scope).push(row.identity).push(row.path);
         row.bind_facts(values);
     }

@@ -24,7 +24,8 @@ WITH failing AS (
     LIMIT ?2
 )
 SELECT p.name AS pipeline, g.error_kind, g.error_message, g.error_permanent, g.failed, g.retrying, g.first_at,
-       g.last_at, g.example, s.scope, w.name AS watch, w.root, s.identity, s.path AS source_path
+       g.last_at, g.example, s.scope, w.name AS watch, w.root,
+       coalesce(j.identity, s.identity) AS identity, s.path AS source_path
 FROM grouped AS g
     LEFT JOIN jobs AS j ON j.id = g.example
     LEFT JOIN pipelines AS p ON p.id = g.pipeline

@@ -6,8 +6,9 @@ SELECT asked.at AS at,
        s.digest, s.digest_version, s.presence,
        t.version AS taken_version, t.job AS taken_job, t.started AS taken_started,
        j.state AS job_state, j.op AS job_op, j.priority AS job_priority, j.run_at AS job_run_at,
-       j.executions AS job_executions, j.deferrals AS job_deferrals, 
+       j.executions AS job_executions, j.deferrals AS job_deferrals, j.moved_from AS job_moved_from,
        j.reason IS 'vanished' OR (j.state IS 'failed' AND j.error_kind IS 'vanished') AS job_vanished,
+       j.reason IS 'duplicate' AS job_duplicate,
        coalesce((SELECT r.id FROM jobs AS r
         WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
        (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
