@@ -13,7 +13,8 @@ use super::context::Context;
 use super::failure::{Done, Failure};
 use super::screen::{Style, clean, count, plural};
 use super::view::{lossy, path_base64};
-use super::watch::{self, Known};
+use super::watch;
+use super::watch_view::{self, Known};
 use super::{Format, explain_path};
 use crate::account::audit::{Audit as Audited, Daemon, wait};
 use crate::account::count::{Counts, Kind};
@@ -88,7 +89,7 @@ impl Daemon for Asked {
 pub async fn run(args: Audit, context: &mut Context) -> Done {
     let stores = context.read().await?;
     let live = watch::live(context).await?;
-    let mut all = watch::known(context.config()?, Some(&stores), live.as_ref()).await?;
+    let mut all = watch_view::known(context.config()?, Some(&stores), live.as_ref()).await?;
     if let Some(name) = &args.watch {
         let unknown = || Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`"));
         let known = all.remove(name).ok_or_else(unknown)?;

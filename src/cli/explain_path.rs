@@ -12,7 +12,8 @@ use super::failure::{Done, Failure};
 use super::path_words::{Subject, Words};
 use super::screen::clean;
 use super::view::{lossy, path_base64};
-use super::watch::{self, Known};
+use super::watch;
+use super::watch_view::{self, Known};
 use super::{Format, time};
 use crate::account::audit::Daemon as _;
 use crate::account::file::{Circumstances, OnDisk, reason};
@@ -50,7 +51,7 @@ pub async fn run(path: &Path, format: Format, context: &mut Context) -> Done {
     let path = absolute(path)?;
     let stores = context.read_if_there().await?;
     let live = watch::live(context).await?;
-    let all = watch::known(context.config()?, stores.as_ref(), live.as_ref()).await?;
+    let all = watch_view::known(context.config()?, stores.as_ref(), live.as_ref()).await?;
     let mut watches = Vec::new();
     for (name, known) in &all {
         let Some(watch) = &known.watch else { continue };

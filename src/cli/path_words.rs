@@ -6,7 +6,7 @@ use super::explain::Reason;
 use super::explain_path::{next_scan, place_of, place_of_key};
 use super::time;
 use super::view::lossy;
-use super::watch::Known;
+use super::watch_view::Known;
 use crate::account::file::{Circumstances, Lost, OnDisk, Reason as Why, Taking};
 use crate::clock::Timestamp;
 use crate::config::{Loaded, Place, Watch};

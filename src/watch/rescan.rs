@@ -141,6 +141,7 @@ impl WatchTask {
             force: wish.force,
             trusted_root: self.trusted_root,
             local: !self.remote,
+            adopt_before: self.adopt_before(),
             progress: progress.clone(),
         };
         // One that was broken off may still be ending; its end must not be taken for this one's.
@@ -292,7 +293,8 @@ impl WatchTask {
         let gone = compared.names;
         let emptied = compared.walked.empty && compared.gone > 0;
         let counts = if full {
-            self.brake.after_scan(Losses { gone: compared.gone, new: compared.new, known: compared.known, emptied }, now)
+            self.brake
+                .after_scan(Losses { gone: compared.gone, new: compared.new, known: compared.known, emptied }, now)
         } else {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };
