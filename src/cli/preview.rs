@@ -269,7 +269,7 @@ mod tests {
         let fates = previewed(&watch, now(30), 9).await;
         assert!(matches!(fates[1].1, Fate::Waits(Wait::Age(left)) if left.as_secs() == 29), "{fates:?}");
         let writer = std::fs::File::options().append(true).open(root.path().join("open")).unwrap();
-        let fates = previewed(&watch, now(60), 9).await;
+        let fates = previewed(&watch, now(61), 9).await;
         assert_eq!(fates[1], ("b".to_owned(), Fate::New));
         assert_eq!(fates.last().unwrap().1, Fate::Waits(Wait::Writer));
         drop(writer);

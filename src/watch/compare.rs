@@ -25,7 +25,7 @@ use super::progress::Progress;
 use super::scan::{self, Spotted, Visit, Walked};
 use super::settle;
 use super::tree::{FolderId, Tree, prefix_of};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{self, WatchEvents};
 use crate::intake::patiently;
 use crate::job::FileIdentity;
@@ -47,8 +47,17 @@ pub(super) struct Scope {
     pub trusted_root: Option<FolderId>,
     /// Whether the times of files are those of this machine's clock, and leases can be asked for.
     pub local: bool,
+    /// Unknown files that are as they were before this are noted as known, and for that they need not be whole.
+    pub adopt_before: Option<Timestamp>,
     /// Where it is told how far it has come.
     pub progress: Arc<Progress>,
+}
+
+/// Whether a file is as it was before this. The status change tells, because a copy may carry any modification time;
+/// the kernel dates it by a clock that lags a tick behind.
+pub(super) fn was_there(file: &FileIdentity, before: Timestamp) -> bool {
+    const TICK_NS: i64 = 10_000_000;
+    file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS
 }
 
 /// What a scan came to.
@@ -365,14 +374,17 @@ impl Visit for Comparison {
         self.found.known += u64::from(known.is_some());
         let before = known.as_ref().map(|known| KnownFile { identity: known.identity, present: true });
         let wanted = self.scope.force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref());
-        if wanted && !self.leave_young(&file.identity) {
+        let adopted = known.is_none()
+            && !self.scope.force
+            && self.scope.adopt_before.is_some_and(|before| was_there(&file.identity, before));
+        if wanted && (adopted || !self.leave_young(&file.identity)) {
             self.scope.progress.find();
             self.found.new += u64::from(known.is_none());
             self.candidates.add(Candidate {
                 relative: file.relative.to_owned(),
                 identity: file.identity,
                 force: self.scope.force,
-                whole: self.is_whole(file).is_some(),
+                whole: adopted || self.is_whole(file).is_some(),
                 known: known.is_some(),
             });
         }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
 
-use super::compare::is_wanted;
+use super::compare::{is_wanted, was_there};
 use super::filter::Rule;
 use super::settle::{self, Sighting, Sign};
 use super::task::{MAX_SETTLING, WatchTask};
 use super::tree::{FolderId, Look};
+use crate::clock::Timestamp;
 use crate::intake::{Arrival, Digested, patiently};
 use crate::job::{FileIdentity, SourceKey};
 use crate::store::{Gone, NewJob, Renamed, StoreError, Vanished};
@@ -133,17 +134,15 @@ impl WatchTask {
         self.give(arrivals).await
     }
 
-    /// Whether the file was there before the watch, and is only noted. The status change tells, because a copy may
-    /// carry any modification time; the kernel dates it by a clock that lags a tick behind.
-    fn adopts(&self, file: &FileIdentity) -> bool {
-        const TICK_NS: i64 = 10_000_000;
-        let before = self.settings.adopt_before.filter(|_| !self.scanned_once);
-        before.is_some_and(|before| file.ctime_ns < before.as_millis().saturating_mul(1_000_000) - TICK_NS)
+    /// Until the first scan went through: what was there before this, is only noted.
+    pub(super) fn adopt_before(&self) -> Option<Timestamp> {
+        self.settings.adopt_before.filter(|_| !self.scanned_once)
     }
 
     fn arrival(&self, file: Whole, new: bool, renamed: Option<Renamed>) -> Arrival {
         let events = self.settings.watch.events;
-        let note_only = new && !file.force && (!events.add || self.adopts(&file.identity));
+        let adopted = self.adopt_before().is_some_and(|before| was_there(&file.identity, before));
+        let note_only = new && !file.force && (!events.add || adopted);
         let path = self.tree.absolute(&file.relative);
         let watch = &self.settings.watch;
         let job = NewJob {

@@ -139,6 +139,7 @@ impl WatchTask {
             force: wish.force,
             trusted_root: self.trusted_root,
             local: !self.remote,
+            adopt_before: self.adopt_before(),
             progress: progress.clone(),
         };
         // One that was broken off may still be ending; its end must not be taken for this one's.

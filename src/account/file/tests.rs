@@ -111,6 +111,7 @@ fn whether_files_are_taken_is_told_by_the_daemon_and_by_the_persons_pause() {
         warning: None,
         delay_ms: 7_000,
         held_back: true,
+        activity: crate::control::WatchActivity::default(),
     };
     let live = |condition, shut: &[Shut]| LiveStatus {
         watches: vec![told(condition)],

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{Boottime, SystemClock};
+use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config;
 use crate::job::{Digest, DigestAlgorithm, FileIdentity, JobId, SourceKey, StateName};
 use crate::store::{
@@ -55,6 +55,9 @@ impl Memory {
         };
         let row = Row { identity: job.identity, digest: job.digest, version, present: true };
         rows.insert(relative.clone(), row);
+        if job.note_only {
+            return Enqueued::Unchanged;
+        }
         let mut jobs = self.jobs.lock().unwrap();
         jobs.push((relative, version));
         Enqueued::New { id: JobId(i64::try_from(jobs.len()).unwrap()), version }
@@ -158,6 +161,8 @@ pub struct Bench {
     pub config: config::Watch,
     pub handle: Option<WatchHandle>,
     pub gate: watch::Sender<bool>,
+    /// Files that were there before this are skipped.
+    pub adopt_before: Option<Timestamp>,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<()>>>,
 }
@@ -172,7 +177,7 @@ impl Bench {
         config.poll_interval = Duration::from_millis(50);
         change(&mut config);
         let (gate, stop) = (watch::channel(true).0, CancellationToken::new());
-        Self { folder, store: Arc::default(), config, handle: None, gate, stop, task: None }
+        Self { folder, store: Arc::default(), config, handle: None, gate, adopt_before: None, stop, task: None }
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
@@ -191,7 +196,7 @@ impl Bench {
             watch: self.config.clone(),
             state_directory: self.folder.path().join("state"),
             digest: DigestAlgorithm::Blake3,
-            adopt_before: None,
+            adopt_before: self.adopt_before,
         }
     }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use super::fake::Bench;
+use crate::clock::{Clock, SystemClock};
 use crate::config::WatchOrder;
 use crate::watch::Mode;
 
@@ -87,4 +88,24 @@ async fn files_that_are_too_young_are_left_out_of_a_scan_and_taken_by_a_later_on
     bench.idle().await;
     assert_eq!(bench.store.versions().keys().collect::<Vec<_>>(), ["old"]);
     bench.until_versions(&[("old", 1), ("young", 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_to_be_skipped_is_noted_though_it_is_young_and_has_not_been_quiet() {
+    for settle_ms in [0, 300] {
+        let mut bench = Bench::new(|watch| {
+            watch.settle = Duration::from_millis(settle_ms);
+            watch.min_age = Duration::from_millis(300);
+        });
+        bench.write("old", "content");
+        let open = File::create(bench.path("open")).unwrap();
+        bench.adopt_before = Some(SystemClock.now().plus(Duration::from_millis(20)));
+        bench.start();
+        bench.idle().await;
+        bench.write("new", "content");
+        bench.until_versions(&[("new", 1)]).await;
+        drop(open);
+        bench.write("old", "changed");
+        bench.until_versions(&[("new", 1), ("old", 2)]).await;
+    }
 }
