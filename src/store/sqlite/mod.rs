@@ -24,6 +24,8 @@ mod fixture;
 mod held;
 mod kept;
 mod lease;
+#[cfg(test)]
+mod migrations;
 mod open;
 mod overview;
 #[cfg(test)]

@@ -373,17 +373,18 @@ async fn back_up_before_migration(
 }
 
 fn migrator() -> Migrator {
+    Migrator { migrations: migrations().into(), ..Migrator::DEFAULT }
+}
+
+/// Every schema that there was, each by what leads to it from the one before.
+pub(super) fn migrations() -> Vec<Migration> {
     let migration = |version, description: &'static str, sql: &'static str| {
         Migration::new(version, description.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
     };
-    Migrator {
-        migrations: vec![
-            migration(1, "queue", include_str!("../../../migrations/sqlite/0001_queue.sql")),
-            migration(2, "watch", include_str!("../../../migrations/sqlite/0002_watch.sql")),
-        ]
-        .into(),
-        ..Migrator::DEFAULT
-    }
+    vec![
+        migration(1, "queue", include_str!("../../../migrations/sqlite/0001_queue.sql")),
+        migration(2, "watch", include_str!("../../../migrations/sqlite/0002_watch.sql")),
+    ]
 }
 
 async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {

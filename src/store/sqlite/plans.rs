@@ -38,17 +38,19 @@ async fn databases() -> (tempfile::TempDir, Vec<SqliteConnection>) {
     let folder = tempfile::tempdir().unwrap();
     let mut connections = Vec::new();
     for (name, fill) in [("new.db", ""), ("full.db", FILL)] {
+        let contents = if fill.is_empty() { "" } else { CONTENTS };
         let path = folder.path().join(name);
         super::open::create_empty(&path).await.unwrap();
         let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
         sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(contents).execute(&mut connection).await.unwrap();
         sqlx::query(recover::CRASHED).execute(&mut connection).await.unwrap();
         connections.push(connection);
     }
     (folder, connections)
 }
 
-const FILL: &str = "
+pub(super) const FILL: &str = "
     INSERT INTO pipelines (id, name) VALUES (1, 'a'), (2, 'b');
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
     INSERT INTO sources (id, scope, identity, version) SELECT i, 1 - i % 3 / 2, CAST(i AS BLOB), 1 FROM n;
@@ -62,13 +64,16 @@ const FILL: &str = "
            iif(id > 2300 AND id <= 2490, 'exit', NULL), iif(id > 2200 AND id <= 2300, 'vanished', NULL)
     FROM sources;
     INSERT INTO taken SELECT source, pipeline, 1, id, 1 FROM jobs;
-    INSERT INTO contents SELECT pipeline, randomblob(33), source, id FROM jobs WHERE state = 'completed';
     INSERT INTO attempts (job, seq, source, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms)
     SELECT id, 1, source, pipeline, priority, 'completed', 1, 1, 1, id, 1 FROM jobs;
     INSERT INTO outputs SELECT id, 1, x'61' FROM jobs;
     INSERT INTO counters SELECT pipeline, state, priority, count(*) FROM jobs GROUP BY 1, 2, 3;
     INSERT INTO rates (slot, pipeline) SELECT 10000 * id, pipeline FROM jobs WHERE id <= 300;
     INSERT INTO boots SELECT id, randomblob(16), 1, 'v', id, id FROM jobs WHERE id <= 5;
+    ANALYZE";
+
+const CONTENTS: &str = "
+    INSERT INTO contents SELECT pipeline, randomblob(33), source, id FROM jobs WHERE state = 'completed';
     ANALYZE";
 
 /// The plans, a line a step; parameters stay unbound, which the planner does not mind.
