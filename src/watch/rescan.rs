@@ -24,6 +24,8 @@ use crate::store::StoreError;
 
 /// How soon and how late a scan comes that looks for files which were too young.
 const RIPE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+/// With so many known files, a root that holds nothing counts as one that is not mounted.
+const EMPTIED: u64 = 10;
 /// A polled tree rests for at least so many times as long as its scan took.
 pub(super) const REST: u32 = 4;
 
@@ -289,7 +291,10 @@ impl WatchTask {
     /// Files that are gone wait for those that are new, or for the brake.
     fn note_losses(&mut self, full: bool, compared: Compared, now: Instant) {
         let gone = compared.names;
-        let emptied = compared.walked.empty && compared.gone > 0;
+        // A root that was seen all along and is the same folder was emptied by somebody; over a network nobody knows.
+        let unseen = self.remote || !self.losses_judged;
+        let emptied = compared.walked.empty && compared.gone >= EMPTIED && unseen;
+        self.losses_judged |= full;
         let counts = if full {
             self.brake
                 .after_scan(Losses { gone: compared.gone, new: compared.new, known: compared.known, emptied }, now)

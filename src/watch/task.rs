@@ -152,6 +152,8 @@ pub struct WatchTask {
     pub(super) next_ripe: Option<Instant>,
     pub(super) coverage: Coverage,
     pub(super) brake: Brake,
+    /// Whether a full scan since the start has said what is gone.
+    pub(super) losses_judged: bool,
     /// Files that are about to be noted as gone.
     pub(super) leaving: Option<Leaving>,
     /// How many files are known, about: as the newest full scan counted them, and what came and went since.
@@ -215,6 +217,7 @@ impl WatchTask {
             next_ripe: None,
             coverage: Coverage::default(),
             brake: Brake::new(brake),
+            losses_judged: false,
             leaving: None,
             known_files: 0,
             scan: None,

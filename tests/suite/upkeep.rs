@@ -286,7 +286,8 @@ fn a_vanished_file_is_remembered_for_as_long_as_sources_are_kept() {
         let file = place.put("file", "the same again");
         place.wait_count("completed", 1);
         fs::remove_file(&file).unwrap();
-        place.ok(&["watch", "scan", "inbox"]);
+        let present = "SELECT count(*) FROM sources WHERE presence = 'present'";
+        wait_until("it is noted as gone", || place.ok(&["db", "query", present]).stdout.lines().last() == Some("0"));
         place.ok(&["db", "prune"]);
         assert!(place.jobs().is_empty());
         place.put("file", "the same again");

@@ -87,12 +87,12 @@ async fn files_that_come_back_were_never_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_that_a_scan_finds_emptied_counts_as_unmounted() {
-    let mut bench = filled(3, false).await;
+    let mut bench = filled(10, false).await;
     bench.stop().await;
-    for folder in ["d0", "d1", "d2"] {
+    for folder in ["d0", "d1", "d2", "d3"] {
         fs::remove_dir_all(bench.path(folder)).unwrap();
     }
     bench.start();
-    bench.until("held", |bench| bench.status().held_back == 3).await;
+    bench.until("held", |bench| bench.status().held_back == 10).await;
     assert_eq!(deleted(&bench), 0);
 }
