@@ -6,6 +6,7 @@ use crate::watch::WaitsFor;
 
 /// A name under the root of a watch, as the daemon knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them may hold with any other")]
 pub struct LiveFile {
     /// What it waits for, where it is not whole yet.
     pub waits_for: Option<WaitsFor>,

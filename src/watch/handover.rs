@@ -106,7 +106,9 @@ impl WatchTask {
     }
 
     pub(super) async fn hand_over(&mut self, whole: Vec<Whole>) -> Result<(), StoreError> {
-        whole.iter().for_each(|file| self.note_companion(&file.relative, false));
+        for file in &whole {
+            self.note_companion(&file.relative, false);
+        }
         let (found, asked): (Vec<Whole>, Vec<Whole>) = whole.into_iter().partition(|file| file.present.is_some());
         // A scan counts what it finds by itself; here it is what events told of.
         let mut came = 0;

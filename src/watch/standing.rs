@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 
 /// What a watch knows of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them may hold with any other")]
 pub struct Standing {
     /// What it waits for, and since when it has been as it is, and when it is looked at next: where it is not whole.
     pub settling: Option<(WaitsFor, Timestamp, Timestamp)>,

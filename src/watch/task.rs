@@ -109,6 +109,7 @@ pub struct WatchHandle {
 }
 
 /// One watch at work.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them may hold with any other")]
 pub struct WatchTask {
     pub(super) settings: WatchSettings,
     pub(super) queue: Arc<dyn Queue>,

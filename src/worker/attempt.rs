@@ -62,6 +62,7 @@ pub struct Workshop {
 
 /// How an execution ended, for the dispatcher to settle.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are verdicts, each made once and moved a few times")]
 pub enum Ended {
     /// With a verdict.
     Verdict(Unsettled),

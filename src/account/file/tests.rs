@@ -103,7 +103,6 @@ fn what_is_new_or_changed_and_nothing_keeps_is_unexplained() {
 fn whether_files_are_taken_is_told_by_the_daemon_and_by_the_persons_pause() {
     let watch = Watch::of(PathBuf::from("/srv"), "p".to_owned());
     let told = |condition| LiveWatch {
-        activity: crate::control::WatchActivity::default(),
         name: "w".to_owned(),
         condition,
         settling: 0,
