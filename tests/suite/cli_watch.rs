@@ -263,6 +263,82 @@ fn every_key_is_a_flag_of_watch_add_and_shown_as_it_was_given() {
 }
 
 #[test]
+fn what_each_watch_has_seen_taken_and_left_out_is_told() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n\
+         exclude = [\"**/*.log\", \"**/.*\"]\nmax_depth = 1\n",
+    );
+    for name in ["a.log", "b.log", "a"] {
+        place.put(name, name);
+    }
+    fs::create_dir(place.inbox().join("deep")).unwrap();
+    let _daemon = Daemon::start(&place);
+    place.put("b", "b");
+    place.wait_count("completed", 2);
+    place.ok(&["watch", "scan", "inbox"]);
+    let told = wait_for("the counters are told", || {
+        let told = place.status()["watches"]["inbox"].clone();
+        (count(&told, "taken") == 2 && !told["last_event_at"].is_null()).then_some(told)
+    });
+    assert_eq!((count(&told, "seen"), count(&told, "excluded"), count(&told, "errors")), (2, 3, 0), "{told}");
+    let rules = serde_json::json!([
+        {"rule": "exclude `**/*.log`", "count": 2},
+        {"rule": "in a folder below the last level (`max_depth` is 1)", "count": 1},
+    ]);
+    assert_eq!(told["excluded_by"], rules);
+    assert_eq!((count(&told, "events_lost"), count(&told["last_scan"], "files")), (0, 2), "{told}");
+    assert!(!told["last_scan_at"].is_null());
+    assert_eq!(place.ok(&["watch", "show", "inbox", "--json"]).json()["taken"], 2);
+    let (shown, status) = (place.ok(&["watch", "show", "inbox"]).stdout, place.ok(&["status"]).stdout);
+    for part in ["2 seen, 2 taken", "2: exclude `**/*.log`", "1 folder by events", "lost 0 times"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(status.contains("EXCLUDED"), "{status}");
+
+    place.ok(&["watch", "pause", "inbox"]);
+    assert_eq!(text(&place.status()["watches"]["inbox"], "condition"), "paused");
+}
+
+#[test]
+fn a_file_that_waits_shows_what_it_waits_for() {
+    let watch = |name: &str, keys: &str| {
+        format!("[watch.{name}]\npath = \"@PLACE@/{name}\"\npipeline = \"p\"\nsettle = \"0s\"\n{keys}\n")
+    };
+    let quiet = watch("quiet", "").replace("\"0s\"", "\"1h\"");
+    let (ready, aged) = (watch("ready", "ready_suffix = \".ok\""), watch("aged", "min_age = \"1h\""));
+    let place = Place::with(&format!("[pipeline.p]\nkind = \"noop\"\n{quiet}{ready}{aged}"));
+    for folder in ["quiet", "ready", "aged"] {
+        fs::create_dir(place.at(folder)).unwrap();
+    }
+    let _daemon = Daemon::start(&place);
+    wait_until("the first scans are over", || {
+        ["quiet", "ready", "aged"].iter().all(|watch| !place.status()["watches"][*watch]["last_scan_at"].is_null())
+    });
+    for file in ["quiet/new", "ready/alone", "aged/young"] {
+        fs::write(place.at(file), "1").unwrap();
+    }
+    let _open = fs::File::create(place.at("aged/open")).unwrap();
+    let waits = |watch: &str, file: &str| {
+        let told = place.ok(&["watch", "show", watch, "--json"]).json()["waiting_files"].clone();
+        let found = told.as_array().unwrap().iter().find(|waiting| text(waiting, "relative") == file).cloned();
+        found.map_or_else(String::new, |waiting| text(&waiting, "waits_for").to_owned())
+    };
+    for (watch, file, expected, words) in [
+        ("quiet", "new", "quiet", "new: quiet for "),
+        ("ready", "alone", "ready_file", "alone: its ready file is missing"),
+        ("aged", "young", "age", "young: too young"),
+        ("aged", "open", "close", "open: still open for writing"),
+    ] {
+        wait_until(&format!("{file} waits for {expected}"), || waits(watch, file) == expected);
+        let shown = place.ok(&["watch", "show", watch]).stdout;
+        assert!(shown.contains(words), "{shown}");
+    }
+    fs::write(place.at("ready/alone.ok"), "").unwrap();
+    place.wait_count("completed", 1);
+    wait_until("it waits no more", || waits("ready", "alone").is_empty());
+}
+
+#[test]
 fn a_root_that_is_missing_is_a_warning_and_is_picked_up_when_it_appears() {
     let place = Place::with(
         "[pipeline.p]\nkind = \"noop\"\n[watch.late]\npath = \"@PLACE@/late\"\npipeline = \"p\"\nsettle = \"0s\"\n",
