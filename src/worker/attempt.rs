@@ -189,29 +189,6 @@ impl Workshop {
         Findings { report, content, claim, settled: None }
     }
 
-    /// The right to process the content, where one is needed; an outcome where somebody else does or did.
-    async fn claim(
-        &self,
-        lease: &Lease,
-        work: &Work,
-        content: Option<&Content>,
-        handle: &Handle,
-    ) -> Result<Option<ContentClaim>, Outcome> {
-        // That a file was renamed is told whatever is in it.
-        let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else {
-            return Ok(None);
-        };
-        tokio::select! {
-            biased;
-            claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest) => claim.map(Some),
-            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
-        }
-    }
-
-    fn dedupes(&self, work: &Work) -> bool {
-        matches!(&work.source, SourceKey::Watched { watch, .. } if self.settings.borrow().dedupes.contains(watch))
-    }
-
     /// The file's content as it is now; an outcome where there is nothing to process.
     async fn look(&self, at_work: AtWork, work: &Work, patience: Duration) -> Result<Option<Content>, Outcome> {
         if work.op == Op::Delete {

@@ -12,8 +12,12 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::job::{Digest, ErrorKind, JobError, JobId, Outcome, SkipReason};
-use crate::store::{Contents, Lease, Work};
+use super::attempt::Workshop;
+use super::process::told;
+use super::running::Handle;
+use crate::job::{Digest, ErrorKind, JobError, JobId, Outcome, SkipReason, SourceKey};
+use crate::processor::Report;
+use crate::store::{Content, Contents, Lease, Work};
 
 /// How long an attempt waits for another one with the same content, and when it asks again.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,6 +102,31 @@ impl AtWork {
             }
             Err(error) => Err(later(format!("it can't be told whether the content was completed before: {error}"))),
         }
+    }
+}
+
+impl Workshop {
+    /// The right to process the content, where one is needed; an outcome where somebody else does or did.
+    pub(super) async fn claim(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        content: Option<&Content>,
+        handle: &Handle,
+    ) -> Result<Option<ContentClaim>, Outcome> {
+        // That a file was renamed is told whatever is in it.
+        let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else {
+            return Ok(None);
+        };
+        tokio::select! {
+            biased;
+            claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest) => claim.map(Some),
+            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
+        }
+    }
+
+    fn dedupes(&self, work: &Work) -> bool {
+        matches!(&work.source, SourceKey::Watched { watch, .. } if self.settings.borrow().dedupes.contains(watch))
     }
 }
 

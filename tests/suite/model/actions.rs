@@ -44,6 +44,15 @@ pub struct Sighting {
     pub eager: bool,
     pub force: bool,
     pub note_only: bool,
+    /// It may be the file that had this name until now.
+    pub renamed: Option<Renaming>,
+}
+
+/// A watched file's name until now.
+#[derive(Clone, Copy, Debug)]
+pub struct Renaming {
+    pub from: &'static str,
+    pub told: bool,
 }
 
 /// Tells what is out of the ordinary.
@@ -55,7 +64,8 @@ impl fmt::Debug for Sighting {
         }
         write!(f, ", content {}", self.content)?;
         let marks = [(self.eager, "digest given"), (self.force, "forced"), (self.note_only, "only noted")];
-        marks.iter().filter(|(set, _)| *set).try_for_each(|(_, mark)| write!(f, ", {mark}"))
+        marks.iter().filter(|(set, _)| *set).try_for_each(|(_, mark)| write!(f, ", {mark}"))?;
+        self.renamed.map_or(Ok(()), |renamed| write!(f, ", {renamed:?}"))
     }
 }
 
@@ -253,8 +263,12 @@ fn occasionally() -> impl Strategy<Value = Action> {
 fn sighting(mood: Mood) -> impl Strategy<Value = Sighting> {
     let marks = (prop::bool::weighted(0.3), prop::bool::weighted(0.05), prop::bool::weighted(0.05));
     let delay = prop::option::weighted(0.15, select(&[-30, 0, 10, 300][..]));
-    (select(mood.sources), select(mood.pipelines), priority(), delay, look(), 0..3_u8, marks).prop_map(
-        |(source, pipeline, priority, delay_s, look, content, (eager, force, note_only))| Sighting {
+    let renamed = prop::option::weighted(0.3, (select(&SOURCES[..WATCHED]), any::<bool>()));
+    (select(mood.sources), select(mood.pipelines), priority(), delay, look(), 0..3_u8, marks, renamed).prop_map(
+        |(source, pipeline, priority, delay_s, look, content, (eager, force, note_only), renamed)| Sighting {
+            renamed: renamed
+                .filter(|(from, _)| *from != source && SOURCES[..WATCHED].contains(&source))
+                .map(|(from, told)| Renaming { from, told }),
             source,
             pipeline,
             priority,

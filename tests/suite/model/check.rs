@@ -20,7 +20,7 @@ const JOBS: &str = "
     SELECT j.id, cast(s.identity AS TEXT), p.name, j.version, j.op, j.priority, j.state, j.run_at, j.created_at,
            j.first_started_at, j.started_at, j.finished_at, j.attempt, j.deferrals, j.executions, j.crashes,
            j.crashes_alone, j.fence, j.lease_deadline, j.blocked_by, j.reason, j.superseded_by, j.digest, j.baseline,
-           j.error_kind, d.mtime_ns, d.ctime_ns
+           j.error_kind, d.mtime_ns, d.ctime_ns, cast(j.identity AS TEXT), cast(j.moved_from AS TEXT)
     FROM jobs AS j LEFT JOIN sources AS s ON s.id = j.source LEFT JOIN pipelines AS p ON p.id = j.pipeline
         LEFT JOIN dispositions AS d ON d.job = j.id";
 const SOURCES_NOW: &str = "
@@ -101,6 +101,8 @@ fn read_job(row: &rusqlite::Row<'_>) -> rusqlite::Result<Job> {
             Some(mtime) => Some(Look { mtime, ctime: row.get(26)? }),
             None => None,
         },
+        name: row.get::<_, Option<String>>(27)?.map(|found| name(&found, &SOURCES)),
+        moved_from: row.get::<_, Option<String>>(28)?.map(|found| name(&found, &SOURCES)),
     })
 }
 
@@ -159,13 +161,17 @@ pub fn breaches(before: &Facts, after: &Facts, counters: &Counters, reopened: &B
 fn changed_against_the_law(id: i64, was: &Job, is: &Job, reopened: &BTreeSet<i64>) -> Vec<String> {
     let mut broken = Vec::new();
     let leased = is.executions - was.executions;
+    if was.state.is_final() && is.state.is_final() && was.name.is_some() && was.name != is.name {
+        broken.push(format!("job {id} was about {:?} and is about {:?}", was.name, is.name));
+    }
     if is.fence - was.fence != leased || leased < 0 {
         broken.push(format!("job {id} went from fence {} to {} in {leased} leases", was.fence, is.fence));
     }
     if was.state.is_final() && is.state != was.state && !reopened.contains(&id) {
         broken.push(format!("job {id} was {} and is {}", was.state, is.state));
     }
-    if (was.source, was.pipeline, was.version, was.op) != (is.source, is.pipeline, is.version, is.op) {
+    // Its source may get another name.
+    if (was.pipeline, was.version, was.op) != (is.pipeline, is.version, is.op) {
         broken.push(format!("job {id} is about something else now: {was:?} became {is:?}"));
     }
     broken

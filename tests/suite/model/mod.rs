@@ -2,7 +2,7 @@
 //! that moves when told, on a real database, shrunken to the shortest one that fails.
 //!
 //! 1. `actions` draws a sequence.
-//! 2. `world` and `workers` carry each action out on the store and on the model (`semantics`, `executions`), and compare
+//! 2. `world` and `workers` carry each action out on the store and on the model (`semantics`, `renames`, `executions`), and compare
 //!    the answers, in the terms of both (`terms`).
 //! 3. `check` reads the tables after every step, past the code under test: the promises hold by themselves, and every
 //!    row is as the model has it.
@@ -14,6 +14,7 @@
 mod actions;
 mod check;
 mod executions;
+mod renames;
 mod semantics;
 mod terms;
 mod workers;

@@ -54,11 +54,14 @@ pub struct Job {
     pub error: Option<String>,
     /// The file as it was processed, while it is on its way.
     pub moving: Option<Look>,
+    /// The name that its source had when it ended, where that has another one by now.
+    pub name: Option<&'static str>,
+    pub moved_from: Option<&'static str>,
 }
 
 impl Job {
     /// Whether it ended because there was no file.
-    fn missed_its_file(&self) -> bool {
+    pub fn missed_its_file(&self) -> bool {
         let failed = self.state == StateName::Failed && self.error.as_deref() == Some("vanished");
         failed || self.reason.as_deref() == Some("vanished")
     }
@@ -126,6 +129,9 @@ pub struct Model {
 
 impl Model {
     pub fn enqueue(&mut self, seen: &Sighting, digest: Option<u8>) -> Answer {
+        if let Some(answer) = self.rename(seen, digest) {
+            return answer;
+        }
         let Some(source) = self.facts.sources.get(seen.source).cloned() else { return self.first(seen, digest) };
         let key = (seen.source, seen.pipeline);
         let taken = self.facts.taken.get(&key).cloned();
@@ -189,7 +195,7 @@ impl Model {
         answer
     }
 
-    fn as_known(&self, key: (&'static str, &'static str)) -> Answer {
+    pub fn as_known(&self, key: (&'static str, &'static str)) -> Answer {
         let taken = self.facts.taken.get(&key);
         match taken.and_then(|taken| Some((taken.job, self.facts.jobs.get(&taken.job)?))) {
             Some((id, job)) => Answer::Known { id, state: job.state },
@@ -211,7 +217,7 @@ impl Model {
         answer
     }
 
-    fn insert(&mut self, seen: &Sighting, version: i64, digest: Option<u8>, op: Op) -> Answer {
+    pub fn insert(&mut self, seen: &Sighting, version: i64, digest: Option<u8>, op: Op) -> Answer {
         let key = (seen.source, seen.pipeline);
         if self.is_full_for(key) {
             return Answer::Full;
@@ -237,7 +243,7 @@ impl Model {
     }
 
     /// Whether there is no room for another waiting job. What takes the place of one needs none.
-    fn is_full_for(&self, key: (&'static str, &'static str)) -> bool {
+    pub fn is_full_for(&self, key: (&'static str, &'static str)) -> bool {
         let waiting = self.facts.jobs.values().filter(|job| job.state.is_waiting()).count();
         self.room.is_some_and(|room| waiting >= room) && !self.newest(key).is_some_and(|job| gives_way(&job))
     }
@@ -335,6 +341,8 @@ impl Model {
             baseline: None,
             error: None,
             moving: None,
+            name: None,
+            moved_from: None,
         }
     }
 

@@ -8,7 +8,7 @@ use ingestd::job::{
     Digest, DigestAlgorithm, ErrorKind, FileIdentity, JobError, JobId, Outcome, RetryPolicy, SkipReason, SourceKey,
     Verdict,
 };
-use ingestd::store::{Content, Enqueued, Gone, NewJob, Settlement, StoreError, Want};
+use ingestd::store::{Content, Enqueued, Gone, NewJob, Renamed, Settlement, StoreError, Want};
 
 use super::actions::{Ask, Ending, Look, Loss, SOURCES, Sighting, WATCHED};
 use super::check::MAX_ATTEMPTS;
@@ -72,7 +72,7 @@ pub fn new_job(seen: &Sighting, with_digest: bool, now: i64) -> NewJob {
         metadata: None,
         force: seen.force,
         note_only: seen.note_only,
-        renamed: None,
+        renamed: seen.renamed.map(|renamed| Renamed { from: renamed.from.into(), told: renamed.told }),
     }
 }
 

@@ -160,19 +160,26 @@ impl World {
         answers.map_err(failed)
     }
 
-    /// A source that is named again in one call is decided after the others, so that it sees what came of the first.
+    /// A source that is named again in one call, by either name, is decided after the others, so that it sees what came of
+    /// the first.
     pub(super) fn judge_enqueue(
         &mut self,
         seen: &[Sighting],
         answers: &[Enqueued],
         eager: impl Fn(&Sighting) -> bool,
     ) -> Step {
-        let before = |at: usize| seen[..at].iter().filter(|other| other.source == seen[at].source).count();
-        let mut order: Vec<usize> = (0..seen.len()).collect();
-        order.sort_by_key(|at| before(*at));
         let mut expected = vec![Answer::NeedsDigest; seen.len()];
-        for at in order {
-            expected[at] = self.model.enqueue(&seen[at], eager(&seen[at]).then_some(seen[at].content));
+        let mut left: Vec<usize> = (0..seen.len()).collect();
+        while !left.is_empty() {
+            let mut names = BTreeSet::new();
+            let (round, later) = left.into_iter().partition(|at| {
+                let alone = names.insert(seen[*at].source);
+                seen[*at].renamed.is_none_or(|renamed| names.insert(renamed.from)) && alone
+            });
+            left = later;
+            for at in Vec::<usize>::into_iter(round) {
+                expected[at] = self.model.enqueue(&seen[at], eager(&seen[at]).then_some(seen[at].content));
+            }
         }
         let found: Vec<Answer> = answers.iter().map(|answer| enqueued(*answer)).collect();
         same("enqueue", &expected, &found)
