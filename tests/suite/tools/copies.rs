@@ -146,7 +146,9 @@ fn git_checkout_is_taken_once_for_each_version_and_its_own_files_never() {
         first.iter().step_by(4).map(|(name, content)| (name.clone(), content.repeat(2))).collect();
     // The first file is empty, and so is twice that.
     let changed: Vec<_> = changed.into_iter().filter(|(_, content)| !content.is_empty()).collect();
-    changed.iter().for_each(|(name, content)| fs::write(source.join(name), content).unwrap());
+    for (name, content) in &changed {
+        fs::write(source.join(name), content).unwrap();
+    }
     git(&source, &["commit", "-q", "-a", "-m", "second"]);
 
     git(

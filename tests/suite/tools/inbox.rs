@@ -33,11 +33,9 @@ impl Inbox {
     /// Both, one after the other.
     pub fn both(settle: &str) -> impl Iterator<Item = Self> {
         let settle = settle.to_owned();
-        let made = [false, true].into_iter().filter_map(move |strange| match strange {
-            false => Some(Self::new(&settle)),
-            true => Self::of_a_stranger(&settle),
-        });
-        made
+        [false, true]
+            .into_iter()
+            .filter_map(move |strange| if strange { Self::of_a_stranger(&settle) } else { Some(Self::new(&settle)) })
     }
 
     /// A path in the watched folder.
@@ -63,7 +61,9 @@ impl Inbox {
     /// be one record for each and no other.
     #[track_caller]
     pub fn holds(&self, expected: &[(&str, &[u8])]) {
-        expected.iter().for_each(|(name, content)| self.recorded(name, content));
+        for (name, content) in expected {
+            self.recorded(name, content);
+        }
         self.quiet();
         let whole = expected.iter().map(|(name, content)| {
             let (path, size) = (self.at(name).to_str().unwrap().to_owned(), content.len() as u64);

@@ -29,8 +29,8 @@ pub fn files_below(root: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
             let (path, kind) = (entry.path(), entry.file_type().unwrap());
-            let hidden =
-                entry.file_name().to_str().is_some_and(|name| name.starts_with('.') || name.ends_with(".part"));
+            let name = entry.file_name().into_encoded_bytes();
+            let hidden = name.starts_with(b".") || name.ends_with(b".part");
             match (hidden, kind.is_dir()) {
                 (true, _) => {}
                 (false, true) => folders.push(path),

@@ -22,7 +22,9 @@ pub fn reach(place: &Place, ledger: &Ledger, daemon: &Daemon, written: &[Written
     let (jobs, history) = (place.jobs(), place.history());
     let executions = by_job(&history, "job");
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
-    history.iter().for_each(|row| *outcomes.entry(text(row, "outcome")).or_default() += 1);
+    for row in &history {
+        *outcomes.entry(text(row, "outcome")).or_default() += 1;
+    }
     let (files, records) = (files.len(), ledger.entries().len());
     eprintln!("{files} files, {} jobs, {records} records, executions by outcome: {outcomes:?}", jobs.len());
     nothing_half_written(place, ledger, &executions, written);

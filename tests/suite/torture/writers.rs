@@ -166,7 +166,7 @@ impl Writer {
 
     /// Atomically, as editors and downloads do.
     fn replace(&mut self, name: &Path) {
-        let aside = self.aside(name);
+        let aside = aside(name);
         let content = self.content();
         fs::write(self.root.at(&aside), content).unwrap();
         fs::rename(self.root.at(&aside), self.root.at(name)).unwrap();
@@ -188,7 +188,7 @@ impl Writer {
         });
         let Some(content) = fits else { return };
         self.serial += 1;
-        let aside = self.aside(name);
+        let aside = aside(name);
         fs::write(self.root.at(&aside), content).unwrap();
         let file = File::options().append(true).open(self.root.at(&aside)).unwrap();
         file.set_modified(before.modified().unwrap()).unwrap();
@@ -332,13 +332,6 @@ impl Writer {
         format!("{kind}-{}-{}", self.id, self.serial)
     }
 
-    /// Beside it, under a name that is excluded.
-    fn aside(&self, name: &Path) -> PathBuf {
-        let mut part = name.file_name().unwrap().to_owned();
-        part.push(".part");
-        name.with_file_name(part)
-    }
-
     fn content(&mut self) -> Vec<u8> {
         self.serial += 1;
         let length = match self.random.u32(..10) {
@@ -361,4 +354,11 @@ impl Writer {
 /// Without the slash that joining nothing leaves.
 fn join(folder: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { folder.to_owned() } else { folder.join(below) }
+}
+
+/// Beside it, under a name that is excluded.
+fn aside(name: &Path) -> PathBuf {
+    let mut part = name.file_name().unwrap().to_owned();
+    part.push(".part");
+    name.with_file_name(part)
 }

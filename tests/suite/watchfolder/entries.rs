@@ -38,7 +38,9 @@ fn fifos_sockets_and_devices_are_never_opened() {
         let moved = special(&place.at("outside"));
         opens.extend(moved.iter().map(|path| Opens::of(path)));
         fs::rename(place.at("outside"), place.inbox().join("inside")).unwrap();
-        there.iter().for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap());
+        for path in &there {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         place.put("plain", "plain");
         place.wait_count("completed", 1);
         quiet(&place);
@@ -141,6 +143,22 @@ fn files_that_vanish_between_event_and_look_leave_no_failure() {
     assert_eq!(text(&moved, "digest"), blake3_of(&place.inbox().join("moved")), "{moved}");
     let noise = daemon.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
     assert_eq!(noise, 0, "{}", daemon.log());
+}
+
+#[test]
+fn a_name_that_is_written_and_removed_again_and_again_leaves_no_failure() {
+    let place = told_only("delete_brake = { above = 100, share = 0.5, wait = \"0s\" }");
+    let daemon = Daemon::start(&place);
+    for turn in 0..1_000 {
+        let path = place.inbox().join(format!("file-{}", turn % 10));
+        fs::write(&path, format!("{turn}")).unwrap();
+        fs::remove_file(path).unwrap();
+    }
+    place.put("last", "last");
+    wait_until("the last one is done", || place.newest_of("last").is_some());
+    quiet(&place);
+    // Put off because it was written again, then gone: nothing was ever started on it.
+    assert_eq!(place.in_state("failed"), 0, "{}", daemon.log());
 }
 
 #[test]
