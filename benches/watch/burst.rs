@@ -37,7 +37,8 @@ pub fn four_writers(bench: &Bench) {
 
 fn burst(files: u64, settle: &str, alone: Duration) {
     let config = format!(
-        "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"ROOT/inbox\"\npipeline = \"p\"\nsettle = \"{settle}\"\n"
+        "[pipeline.p]\nkind = \"noop\"\nconcurrency = 1000
+[watch.inbox]\npath = \"ROOT/inbox\"\npipeline = \"p\"\nsettle = \"{settle}\"\n"
     );
     let daemon = Daemon::start(tempfile::tempdir().unwrap(), &config);
     let begun = Instant::now();
@@ -92,7 +93,8 @@ fn audit(daemon: &Daemon) -> (String, Aim) {
         Some(0) => (format!("clean, in {took}"), Aim::that("clean", true)),
         Some(1) => (format!("not clean, in {took}"), Aim::that("clean", false)),
         _ => {
-            eprintln!("  the audit could not be made: {}", String::from_utf8_lossy(&stderr).trim());
+            let said = String::from_utf8_lossy(&stderr);
+            eprintln!("  the audit could not be made: {}", said.lines().next().unwrap_or_default());
             ("could not be made".to_owned(), Aim::none())
         }
     }

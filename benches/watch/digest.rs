@@ -66,7 +66,7 @@ fn gib_per_second(wall: Duration) -> String {
 }
 
 /// `ingestd status`, over and over, from the moment in which a large file that is known changes until its new version is
-/// processed: the daemon reads it for the queue and again before it is processed.
+/// processed. Only its content tells whether it is one, so the daemon reads all of it before it takes it.
 fn answers_meanwhile(path: &Path) {
     let config =
         "[pipeline.p]\nkind = \"noop\"\n[watch.inbox]\npath = \"ROOT/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n";
@@ -82,7 +82,7 @@ fn answers_meanwhile(path: &Path) {
         busy.push(status(&daemon));
     }
     let (took, cpu) = (begun.elapsed(), daemon.cpu().saturating_sub(cpu));
-    eprintln!("  its new version was processed after {took:.2?}, processors {cpu:.2?}; {} answers", busy.len());
+    eprintln!("  its new version was processed after {took:.2?}, processors {cpu:.2?}; answers after {busy:.1?}");
     let what = "`ingestd status` while the daemon digests 1 GiB";
     let row = |which: &str, busy: Duration, idle: Duration| {
         report::row(&format!("{what}, {which}"), &ms(busy), &format!("idle: {}", ms(idle)), None, &Aim::none());

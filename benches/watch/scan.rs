@@ -15,7 +15,8 @@ const AGAIN: usize = 7;
 /// What a scan may hold in memory.
 const MEMORY_MB: f64 = 100.0;
 
-const NOOP: &str = "[pipeline.p]\nkind = \"noop\"\n";
+/// As many at once as the drain of the other benchmark has; by default there are as many as processors.
+const NOOP: &str = "[pipeline.p]\nkind = \"noop\"\nconcurrency = 1000\n";
 
 /// From `watch add` until every file of the tree waits in a paused queue.
 pub fn first(bench: &Bench) {
