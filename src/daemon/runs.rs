@@ -91,13 +91,7 @@ impl Recorder {
     }
 
     /// Notes where a run stands; `false`: it is not to be followed any more.
-    async fn note(
-        &self,
-        id: RunId,
-        told: &RunTold,
-        run: &ScanRun,
-        noted: &mut Noted,
-    ) -> Result<bool, StoreError> {
+    async fn note(&self, id: RunId, told: &RunTold, run: &ScanRun, noted: &mut Noted) -> Result<bool, StoreError> {
         let (enqueued, newest_job) = run.made.read();
         let scanned = told.scanned();
         let took = told.took.unwrap_or_else(|| self.clock.now().since(scanned.started_at));

@@ -104,7 +104,8 @@ impl Runs for SqliteStore {
         )
         .fetch_all(self.readers())
         .await?;
-        let orphans: Vec<i64> = active.into_iter().filter(|(_, name)| !watches.contains(name)).map(|(id, _)| id).collect();
+        let orphans: Vec<i64> =
+            active.into_iter().filter(|(_, name)| !watches.contains(name)).map(|(id, _)| id).collect();
         if orphans.is_empty() {
             return Ok(0);
         }

@@ -18,7 +18,9 @@ use crate::store::{
     Appetite, Claim, Enqueued, Gone, KnownFile, Leased, NewJob, PresentFile, Queue, Result, Settled, Settlement,
     Sources, StoreError, Vanished, Want,
 };
-use crate::watch::{LastScan, ScanRun, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+use crate::watch::{
+    LastScan, ScanRun, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask,
+};
 
 #[derive(Clone, Debug)]
 pub struct Row {
