@@ -6,7 +6,7 @@
 //! Every verb of that sentence is a module, in that order, between the nouns that they speak of and the edges at
 //! which people and the machine meet them:
 //!
-//! - nouns, pure: [`job`], [`clock`]
+//! - nouns, pure: [`job`], [`run`], [`clock`]
 //! - stations, one loop each: [`watch`], [`intake`], [`store`], [`worker`], [`processor`], [`maintenance`]
 //! - edges: [`account`], [`cli`], [`config`], [`control`], [`daemon`], [`lifecycle`], [`telemetry`], and [`warnings`] and
 //!   [`gate`], by which stations tell people, and intake, how things stand
@@ -18,6 +18,7 @@
 // ── nouns ──
 pub mod clock;
 pub mod job;
+pub mod run;
 
 // ── stations, in the order a file travels ──
 pub mod watch;

@@ -53,6 +53,7 @@ pub async fn open(
         steering: store.clone(),
         queue: store.clone(),
         accounts: store.clone(),
+        runs: store.clone(),
         upkeep: store.clone(),
     };
     Ok((stores, store, writer))

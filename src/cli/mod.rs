@@ -38,6 +38,7 @@ mod progress;
 mod resume;
 mod retry;
 mod run;
+mod runs;
 mod screen;
 mod selection;
 mod show;
@@ -79,7 +80,7 @@ Examples:
                                    enqueue files by name
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such job,
-watch or pipeline, 4 another daemon runs on this database.";
+watch, pipeline or run, 4 another daemon runs on this database.";
 
 /// Processes every file that arrives in a folder: none lost, none half-written, none done again without need.
 #[derive(Debug, Parser)]
@@ -167,6 +168,8 @@ pub enum Command {
     Stats(stats::Stats),
     /// Every attempt of every job, in order.
     History(history::History),
+    /// Scans as runs, with their progress.
+    Runs(runs::Runs),
     /// Look after the database.
     Db(db::Db),
     /// The key-value store for system state.
@@ -241,6 +244,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
         Command::Priority(args) => priority::run(args, context).await,
         Command::Stats(args) => stats::run(args, context).await,
         Command::History(args) => history::run(args, context).await,
+        Command::Runs(args) => runs::run(args, context).await,
         Command::Db(args) => db::run(args, context).await,
         Command::Kv(args) => kv::run(args, context).await,
         Command::Config(args) => config::run(args, context),
@@ -321,6 +325,8 @@ mod tests {
             "ingestd cancel --state pending --watch inbox",
             "ingestd priority urgent 1 2",
             "ingestd logs 1 -f",
+            "ingestd runs list --json --limit 5",
+            "ingestd runs show 3 --json",
             "ingestd db query select",
             "ingestd db prune --dry-run --json",
             "ingestd kv set a b",
@@ -339,6 +345,9 @@ mod tests {
     fn what_comes_later_or_makes_no_sense_is_refused() {
         for line in [
             "ingestd sync",
+            "ingestd runs",
+            "ingestd runs pause 1",
+            "ingestd runs show latest",
             "ingestd list --run 1",
             "ingestd list --repo r",
             "ingestd list --state busy",

@@ -13,9 +13,11 @@ use super::screen::{Screen, Style, clean, count, size};
 use super::stats::percent;
 use super::status_report::{Report, gather};
 use super::table::cut;
+use super::watch_show::how_far;
 use super::{Format, pipeline, time, watch_view};
 use crate::clock::Timestamp;
 use crate::job::StateName;
+use crate::watch::ScanKind;
 
 /// The screen is drawn this far apart at least.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -187,6 +189,7 @@ fn tables(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
             watches.write(screen)?;
         }
     }
+    scans(report, screen)?;
     if !report.running.is_empty() {
         writeln!(screen)?;
     }
@@ -197,6 +200,21 @@ fn tables(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
     }
     if report.running.len() > NAMED {
         writeln!(screen, "and {} more", report.running.len() - NAMED)?;
+    }
+    Ok(())
+}
+
+/// The scans of whole folders that are under way.
+fn scans(report: &Report, screen: &mut Screen) -> Result<(), Failure> {
+    let under_way = report.watches.values().filter_map(|watch| {
+        let scan = watch.activity.as_ref()?.scanning.as_ref().filter(|scan| scan.kind != ScanKind::Folders)?;
+        Some(format!("scanning {}: {}", clean(&watch.name), how_far(scan)))
+    });
+    for (number, scan) in under_way.enumerate() {
+        if number == 0 {
+            writeln!(screen)?;
+        }
+        writeln!(screen, "{}", super::table::middle(&scan, screen.width))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::watch::one;
 use super::watch_view::{ActivityView, WatchView, table};
 use super::{Format, time, view};
 use crate::clock::Timestamp;
-use crate::control::ScanSummary;
+use crate::control::{ScanSummary, ScanUnderWay};
 
 pub async fn run(name: &str, format: Format, context: &mut Context) -> Done {
     let known = one(name, context).await?;
@@ -71,11 +71,16 @@ fn done(activity: &ActivityView, screen: &mut Screen) -> Result<(), Failure> {
     line("events", &format!("{last}; lost {}", plural(activity.events_lost, "time", "times")), screen)?;
     if let Some(scan) = &activity.scanning {
         let since = time::short(screen.now.since(Timestamp::from_millis(scan.started_at_ms)));
-        let (files, found) = (plural(scan.files, "file", "files"), count(scan.found));
-        let current = clean(&scan.current);
-        line("scanning", &format!("for {since}: {files} so far, {found} new or changed; at ./{current}"), screen)?;
+        let (far, found) = (how_far(scan), count(scan.found));
+        line("scanning", &format!("for {since}: {far}; {found} new or changed"), screen)?;
     }
     Ok(())
+}
+
+/// How far a scan under way has come.
+pub fn how_far(scan: &ScanUnderWay) -> String {
+    let files = plural(scan.files, "file", "files");
+    format!("{files}, {:.0} per second, at ./{}", scan.rate_per_s, clean(&scan.current))
 }
 
 fn scanned(at: Timestamp, scan: &ScanSummary, now: Timestamp) -> String {

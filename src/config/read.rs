@@ -234,6 +234,7 @@ fn retention(mut section: Section<'_, '_, '_>, default: Retention) -> Retention 
         cancelled: section.get("cancelled", default.cancelled, &age),
         failed: section.get("failed", default.failed, &age),
         attempts: section.get("attempts", default.attempts, &age),
+        runs: section.get("runs", default.runs, &age),
         sources: section.get("sources", default.sources, &age),
     };
     section.finish();

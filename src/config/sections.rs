@@ -135,6 +135,8 @@ pub struct Retention {
     pub failed: Duration,
     /// The history.
     pub attempts: Duration,
+    /// Runs that are over.
+    pub runs: Duration,
     /// Sources that vanished.
     pub sources: Duration,
 }
@@ -281,6 +283,7 @@ impl Default for Maintenance {
                 cancelled: DAY * 7,
                 failed: DAY * 90,
                 attempts: DAY * 30,
+                runs: DAY * 7,
                 sources: DAY * 30,
             },
             backup: Backup { interval: DAY, directory: None, keep: 7 },

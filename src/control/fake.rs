@@ -15,6 +15,7 @@ use super::request::{Confirmed, Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config::{Config, Database, Log, Maintenance, Pipeline, ProcessorKind, Queue as QueueSection, Shutdown};
 use crate::job::{IdempotencyKey, Job, JobError, JobId, Op, Priority, State, StateName};
+use crate::run::{Run, RunId, RunState};
 use crate::store::*;
 
 /// Jobs by number, settings, and what was asked of the daemon.
@@ -99,6 +100,7 @@ pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
             steering: fake.clone(),
             queue: fake.clone(),
             accounts: fake.clone(),
+            runs: fake.clone(),
             upkeep: fake.clone(),
         },
         live: live.then_some(fake as Arc<dyn Live>),
@@ -446,5 +448,32 @@ impl Upkeep for Fake {
 
     fn path(&self) -> PathBuf {
         PathBuf::from("/nowhere/ingestd.db")
+    }
+}
+
+#[async_trait]
+impl Runs for Fake {
+    async fn begin_scan(&self, _scan: ScanToRun) -> Result<BegunRun> {
+        Err(StoreError::Closed)
+    }
+
+    async fn note_progress(&self, _id: RunId, _progress: RunProgress) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn end_run(&self, _id: RunId, _end: RunState, _progress: RunProgress) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn cancel_scans_but(&self, _watches: Vec<String>) -> Result<u64> {
+        Ok(0)
+    }
+
+    async fn runs(&self, _limit: usize) -> Result<Vec<Run>> {
+        Ok(Vec::new())
+    }
+
+    async fn run(&self, _id: RunId) -> Result<Option<Run>> {
+        Ok(None)
     }
 }

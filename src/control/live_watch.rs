@@ -100,7 +100,7 @@ pub struct ScanSummary {
 }
 
 /// A scan under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScanUnderWay {
     /// What it is for.
     pub kind: ScanKind,
@@ -110,6 +110,9 @@ pub struct ScanUnderWay {
     pub files: u64,
     /// Of them new or changed.
     pub found: u64,
+    /// Files met per second.
+    #[serde(default)]
+    pub rate_per_s: f64,
     /// The folder that it reads, relative to the root.
     pub current: String,
 }

@@ -14,6 +14,7 @@ mod backpressure;
 mod live;
 mod once;
 mod reload;
+mod runs;
 mod shown;
 mod watches;
 mod wiring;
@@ -52,6 +53,9 @@ pub const EXIT_HELD: u8 = 4;
 
 /// Parts that are given this long to end after they were told to, once nothing of theirs may be lost any more.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the watches may take to note where they stand.
+const NOTE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Attempts that are interrupted have this long to end.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(25);
@@ -145,7 +149,7 @@ async fn ends_with(end: CancellationToken, work: impl Future<Output = ()>) -> an
 impl House {
     /// From recovery to the end of the last attempt.
     async fn work(&self, parts: &mut Parts, options: RunOptions) -> anyhow::Result<u8> {
-        self.recover().await?;
+        let crashed = self.recover().await?;
         let config = self.config.borrow().clone();
         let stops = Stops { draining: CancellationToken::new(), interrupt: CancellationToken::new() };
         // A run that is to end does not wait for a destination that is away longer than its jobs' retries say.
@@ -154,7 +158,7 @@ impl House {
         let workers = wiring::worker_settings(config_of_workers, &self.clock, &self.warnings)?;
         let settings = watch::Sender::new(Arc::new(workers));
 
-        let (watches, watching) = watches::Watches::new(self, settings.clone());
+        let (watches, watching) = watches::Watches::new(self, settings.clone(), crashed);
         watches.instruct_workers().await?;
         let workshop = Workshop {
             queue: self.store.clone(),
@@ -211,13 +215,16 @@ impl House {
         // Where a part died there is nothing to wait for: what runs is stopped, and released if that can be written.
         let grace = if ended.is_ok() { config.shutdown.grace } else { Duration::ZERO };
         let drained = self.drain(parts, &stops, grace).await;
+        // What the watches note last finds the store open.
+        let noted = tokio::time::timeout(NOTE_PATIENCE, end_of("watches", parts)).await;
         let status = ended?;
         drained?;
+        noted.unwrap_or(Ok(()))?;
         Ok(status)
     }
 
-    /// Puts right what daemons before this one left.
-    async fn recover(&self) -> anyhow::Result<()> {
+    /// Puts right what daemons before this one left; answers whether the last one did not stop in order.
+    async fn recover(&self) -> anyhow::Result<bool> {
         let config = self.config.borrow().clone();
         wiring::make_state_folders(&config)?;
         let begun = self.store.begin_boot(std::process::id(), env!("CARGO_PKG_VERSION"));
@@ -239,7 +246,7 @@ impl House {
             tracing::warn!(groups = strays, "ended processes that the last daemon had left");
         }
         self.store.register_pipelines(config.pipelines.keys().cloned().collect()).await?;
-        Ok(())
+        Ok(recovery.dead_boots > 0)
     }
 
     /// Until a signal, the end of a part, or, with `once`, the end of all work.
@@ -268,13 +275,13 @@ impl House {
         let now = self.lifecycle.stopping_now();
         let waiting = self.notifier.extending(async {
             tokio::select! {
-                ended = dispatcher_end(parts) => return ended,
+                ended = end_of("dispatcher", parts) => return ended,
                 () = tokio::time::sleep(grace) => {}
                 () = now.cancelled() => {}
             }
             stops.interrupt.cancel();
             // Processors get some seconds to end, and are ended then; whoever takes longer hangs.
-            tokio::time::timeout(INTERRUPT_PATIENCE, dispatcher_end(parts)).await.unwrap_or_else(|_| {
+            tokio::time::timeout(INTERRUPT_PATIENCE, end_of("dispatcher", parts)).await.unwrap_or_else(|_| {
                 tracing::error!("attempts did not end; their leases are taken back by the next start");
                 Ok(())
             })
@@ -314,6 +321,7 @@ impl House {
                 steering: store.clone(),
                 queue: store.clone(),
                 accounts: store.clone(),
+                runs: store.clone(),
                 upkeep: store,
             },
             live: Some(live),
@@ -375,13 +383,14 @@ fn died(end: Option<End>) -> anyhow::Error {
     }
 }
 
-async fn dispatcher_end(parts: &mut Parts) -> anyhow::Result<()> {
-    if !parts.running().contains(&"dispatcher") {
+/// Waits for the end of this part, unless it ended before.
+async fn end_of(part: &str, parts: &mut Parts) -> anyhow::Result<()> {
+    if !parts.running().contains(&part) {
         return Ok(());
     }
     while let Some(end) = parts.first_end().await {
         match end {
-            End { name: "dispatcher", result } => return result,
+            End { name, result } if name == part => return result,
             End { name, result: Err(error) } => return Err(error.context(format!("the {name} died"))),
             _ => {}
         }

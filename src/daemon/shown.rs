@@ -41,7 +41,7 @@ fn activity(status: WatchStatus, now: Timestamp) -> WatchActivity {
         events_lost: status.events_lost,
         last_scan: status.last_scan.map(summary),
         excluded_by: status.excluded_by,
-        scanning: status.scanning.map(under_way),
+        scanning: status.scanning.map(|scan| under_way(scan, now)),
         waiting: status.settling_files.into_iter().map(|file| waiting(file, instant, now)).collect(),
         not_ready: status.not_ready_files,
         coverage: status.coverage,
@@ -62,12 +62,13 @@ const fn summary(scan: LastScan) -> ScanSummary {
     }
 }
 
-fn under_way(scan: ScanProgress) -> ScanUnderWay {
+fn under_way(scan: ScanProgress, now: Timestamp) -> ScanUnderWay {
     ScanUnderWay {
         kind: scan.kind,
         started_at_ms: scan.started_at.as_millis(),
         files: scan.files,
         found: scan.found,
+        rate_per_s: scan.rate_per_s(now.since(scan.started_at)),
         current: scan.current,
     }
 }

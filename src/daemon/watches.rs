@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::House;
+use super::runs::Recorder;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::control::adopt_key;
@@ -19,7 +20,7 @@ use crate::gate::Gate;
 use crate::intake::patiently;
 use crate::lifecycle::{Pulse, Pulses};
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Settings as _, StoreError, WatchRow};
+use crate::store::{Runs as _, Settings as _, StoreError, WatchRow};
 use crate::warnings::{Severity, Warnings};
 use crate::watch::mounts::{self, Mounts};
 use crate::watch::{
@@ -27,6 +28,8 @@ use crate::watch::{
 };
 use crate::worker::WorkerSettings;
 
+/// Runs of a watch that may wait to be written down.
+const WAITING_RUNS: usize = 4;
 /// Digests that may be taken at a time, over all watches.
 const DIGESTS: usize = 2;
 
@@ -133,10 +136,12 @@ pub struct Watches {
     moved: Arc<Notify>,
     workers: watch::Sender<Arc<WorkerSettings>>,
     mounts: watch::Sender<mounts::Table>,
+    /// The last daemon did not stop in order, and no watch was started since.
+    crashed: bool,
 }
 
 impl Watches {
-    pub fn new(house: &House, workers: watch::Sender<Arc<WorkerSettings>>) -> (Self, Handle) {
+    pub fn new(house: &House, workers: watch::Sender<Arc<WorkerSettings>>, crashed: bool) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(16);
         let moved = Arc::new(Notify::new());
         let keeper = Self {
@@ -155,6 +160,7 @@ impl Watches {
             moved: moved.clone(),
             workers,
             mounts: watch::channel(Mounts::read()).0,
+            crashed,
         };
         (keeper, Handle { requests: sender, moved })
     }
@@ -254,6 +260,11 @@ impl Watches {
         };
         let wanted = self.wanted(&config, &rows);
         self.instruct(&wanted);
+        let existing = || config.watches.keys().chain(defined(&rows)).cloned().collect();
+        let cancel = || self.store.cancel_scans_but(existing());
+        if self.pulse.attend(patiently(&self.stop, "looking for runs without a watch", cancel)).await?.is_none() {
+            return Ok(());
+        }
         let paused: BTreeMap<&str, bool> = rows.iter().map(|row| (row.name.as_str(), row.paused)).collect();
         let gone: Vec<String> = self
             .entries
@@ -282,6 +293,7 @@ impl Watches {
                 self.start(name, watch, paused, adopt, &config);
             }
         }
+        self.crashed = false;
         self.move_gates();
         self.moved.notify_waiters();
         Ok(())
@@ -329,6 +341,7 @@ impl Watches {
             adopt_before,
         };
         let (gate, intake_open) = watch::channel(!paused && self.gate.reasons().is_empty());
+        let (runs, begun) = mpsc::channel(WAITING_RUNS);
         let stations = WatchStations {
             queue: self.store.clone(),
             sources: self.store.clone(),
@@ -336,12 +349,24 @@ impl Watches {
             digests: self.digests.clone(),
             intake_open,
             mounts: self.mounts.subscribe(),
+            runs,
             pulse: self.pulses.register("watch"),
         };
         let stop = self.stop.child_token();
+        let recorder = Recorder {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            stop: stop.clone(),
+            watch: name.clone(),
+            root: settings.watch.path.clone(),
+            pipeline: settings.watch.pipeline.clone(),
+            crashed: self.crashed,
+            runs: begun,
+        };
         match WatchTask::new(settings.clone(), stations, stop.clone()) {
             Ok((task, handle)) => {
                 self.tasks.spawn(task.run());
+                self.tasks.spawn(recorder.record());
                 let herald = Herald {
                     status: handle.status.clone(),
                     moved: self.moved.clone(),
@@ -385,6 +410,11 @@ async fn tell_mounts(told: watch::Sender<mounts::Table>, stop: CancellationToken
         }
         told.send_replace(Mounts::read());
     }
+}
+
+/// The names of the watches that were made by command, whether they can run or not.
+fn defined(rows: &[WatchRow]) -> impl Iterator<Item = &String> {
+    rows.iter().filter(|row| row.definition.is_some()).map(|row| &row.name)
 }
 
 /// A watch of the database, where it fits beside the others.

@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::DigestAlgorithm;
+use crate::job::{DigestAlgorithm, JobId};
 use crate::store::{Content, Enqueued, NewJob, Queue, StoreError};
 
 /// How many threads one intake reads with at a time; all of them share the permits that they are given.
@@ -54,6 +54,8 @@ pub struct Arrival {
 pub struct Tally {
     /// Jobs that were made.
     pub new: u64,
+    /// The newest of them.
+    pub newest: Option<JobId>,
     /// Versions that were jobs before, or unchanged.
     pub known: u64,
     /// Files whose digest is taken now.
@@ -125,6 +127,7 @@ impl Intake {
             Enqueued::New { id, version } => {
                 tracing::debug!(job.id = %id, job.version = version, path = %arrival.path.display(), "enqueued");
                 tally.new += 1;
+                tally.newest = tally.newest.max(Some(id));
             }
             Enqueued::Known { .. } | Enqueued::Unchanged => tally.known += 1,
             Enqueued::Full => tally.refused += 1,

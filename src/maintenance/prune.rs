@@ -1,5 +1,5 @@
-//! Removes rows by age: only final jobs, history, sources that vanished long ago, old rates and starts. A batch
-//! is one short write, so that the queue's own writes get in between.
+//! Removes rows by age: only final jobs, history, runs that are over, sources that vanished long ago, old rates and
+//! starts. A batch is one short write, so that the queue's own writes get in between.
 
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct PruneFigures {
     pub attempts: u64,
     /// Sources that vanished.
     pub sources: u64,
+    /// Runs.
+    pub runs: u64,
     /// Slots of the rates.
     pub rates: u64,
     /// Starts of daemons.
@@ -70,7 +72,7 @@ impl PruneFigures {
     /// All of them.
     pub const fn total(&self) -> u64 {
         let jobs = self.completed + self.skipped + self.cancelled + self.failed;
-        jobs + self.attempts + self.sources + self.rates + self.boots
+        jobs + self.attempts + self.sources + self.runs + self.rates + self.boots
     }
 }
 
@@ -96,6 +98,7 @@ pub async fn prune_now(
         (Prunable::Jobs(StateName::Failed), retention.failed, &mut figures.failed),
         (Prunable::Attempts, retention.attempts, &mut figures.attempts),
         (Prunable::Sources, retention.sources, &mut figures.sources),
+        (Prunable::Runs, retention.runs, &mut figures.runs),
         (Prunable::Rates, RATES, &mut figures.rates),
         (Prunable::Boots, BOOTS, &mut figures.boots),
     ];

@@ -18,6 +18,7 @@ mod disposition;
 mod error;
 mod lease;
 mod queue;
+mod runs;
 mod settings;
 mod sources;
 pub mod sqlite;
@@ -34,6 +35,7 @@ pub use queue::{
     Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Renamed, Settled, Settlement,
     Vanished, Want, Work,
 };
+pub use runs::{BegunRun, RunProgress, Runs, ScanToRun};
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, PresentFile, Sources};
 pub use steer::{Steered, Steering};

@@ -17,6 +17,8 @@ pub enum Prunable {
     Attempts,
     /// Sources that were gone before the cutoff and have no job left.
     Sources,
+    /// Runs that ended before the cutoff.
+    Runs,
     /// Slots of the rates that lie before the cutoff.
     Rates,
     /// Rows of dead daemons' starts that ended before the cutoff.

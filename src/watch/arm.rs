@@ -39,6 +39,7 @@ impl WatchTask {
         self.armed = Some(id);
         self.next_full = None;
         self.forget_tree();
+        self.runs.missed();
         // The events are on from here, so whatever comes after this scan has one.
         self.dirty.everything(Instant::now());
         self.refresh_warnings();

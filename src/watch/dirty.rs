@@ -58,6 +58,11 @@ impl Dirty {
         self.everything.is_some() || self.folders.iter().any(|(_, folder)| relative.starts_with(folder))
     }
 
+    /// Whether everything has to be scanned, now or later.
+    pub const fn wants_everything(&self) -> bool {
+        self.everything.is_some()
+    }
+
     /// When the next scan is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.everything.into_iter().chain(self.folders.first().map(|(due, _)| *due)).min()

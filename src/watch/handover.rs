@@ -166,6 +166,7 @@ impl WatchTask {
         if !arrivals.is_empty() {
             let tally = self.pulse.attend(self.intake.take(arrivals)).await?;
             self.status.taken += tally.new;
+            self.runs.made(tally);
             if tally.refused > 0 {
                 self.turned_away();
             }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -37,6 +38,14 @@ pub struct ScanProgress {
     pub current: String,
 }
 
+impl ScanProgress {
+    /// Files met per second, over this time.
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people shows few digits")]
+    pub fn rate_per_s(&self, over: Duration) -> f64 {
+        self.files as f64 / over.as_secs_f64().max(0.001)
+    }
+}
+
 impl Progress {
     pub fn begin(kind: ScanKind, started_at: Timestamp) -> Self {
         let zero = AtomicU64::default;
@@ -58,6 +67,11 @@ impl Progress {
         self.found.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The folder that it reads, relative to the root.
+    pub fn folder(&self) -> PathBuf {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub fn read(&self) -> ScanProgress {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ScanProgress {
@@ -66,7 +80,7 @@ impl Progress {
             files: count(&self.files),
             folders: count(&self.folders),
             found: count(&self.found),
-            current: self.current.lock().unwrap_or_else(PoisonError::into_inner).display().to_string(),
+            current: self.folder().display().to_string(),
         }
     }
 }

@@ -44,6 +44,11 @@ impl Wish {
         self.replies.push(reply);
     }
 
+    /// Whether a person waits for the next full scan.
+    pub const fn is_asked(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
     pub fn refuse(&mut self, why: &str) {
         let replies = std::mem::take(self).replies;
         for reply in replies {
@@ -136,6 +141,9 @@ impl WatchTask {
         }
         let wish = if full { std::mem::take(&mut self.wish) } else { Wish::default() };
         let progress = Arc::new(Progress::begin(kind, self.clock.now()));
+        if full {
+            self.join_run(kind, !wish.replies.is_empty(), &progress);
+        }
         let scope = Scope {
             starts: starts.clone(),
             force: wish.force,
@@ -177,6 +185,7 @@ impl WatchTask {
         let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
         let age_ms = if self.remote { 0 } else { u64::try_from(wall.saturating_sub(changed_ms)).unwrap_or(0) };
         if !self.settling.found(relative, identity, Duration::from_millis(age_ms), force, now) {
+            self.runs.missed();
             self.dirty.everything(now);
         }
     }
@@ -191,11 +200,19 @@ impl WatchTask {
         match ended {
             Ended::Done(compared) => self.note_scan(scan, *compared, now),
             Ended::NoRoot(error) => {
+                if scan.full {
+                    self.runs.break_off(&error.to_string());
+                }
                 scan.replies.into_iter().for_each(|reply| drop(reply.send(Err(error.to_string()))));
                 self.check_root_at = Some(now);
                 self.dirty.everything(now + self.settings.watch.poll_interval);
             }
-            Ended::Stopped => self.dirty.everything(now + self.settings.watch.poll_interval),
+            Ended::Stopped => {
+                if scan.full {
+                    self.runs.break_off("the scan was broken off, and another one follows");
+                }
+                self.dirty.everything(now + self.settings.watch.poll_interval);
+            }
         }
         Ok(())
     }
@@ -254,6 +271,7 @@ impl WatchTask {
         }
         self.note_replaced(compared);
         let took = now.duration_since(scan.started);
+        self.note_run_through(compared, took, now);
         let summary = LastScan {
             at: self.clock.now(),
             duration_ms: millis(took),

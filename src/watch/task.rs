@@ -19,6 +19,7 @@ use super::mounts;
 use super::native::{Hint, Native};
 use super::renames::Held;
 use super::rescan::{Coverage, Leaving, RunningScan, Wish};
+use super::run::{Runs, ScanRun};
 use super::settle::{Settling, Sign};
 use super::standing::Standing;
 use super::status::{LastScan, WatchStatus};
@@ -70,6 +71,8 @@ pub struct WatchStations {
     pub intake_open: watch::Receiver<bool>,
     /// What is mounted where.
     pub mounts: watch::Receiver<mounts::Table>,
+    /// Whoever writes down the scans that are runs.
+    pub runs: mpsc::Sender<ScanRun>,
     /// Shows the watchdog that the loop turns.
     pub pulse: Pulse,
 }
@@ -164,6 +167,7 @@ pub struct WatchTask {
     pub(super) scanned_once: bool,
     /// Some of the files that lack nothing but their companion.
     pub(super) not_ready: BTreeSet<PathBuf>,
+    pub(super) runs: Runs,
     pub(super) status: WatchStatus,
 }
 
@@ -177,7 +181,7 @@ impl WatchTask {
         let tree = Arc::new(Tree::new(&settings.watch, settings.state_directory.clone())?);
         let (sender, commands) = mpsc::channel(16);
         let (told, status) = watch::channel(WatchStatus::default());
-        let WatchStations { queue, sources, clock, digests, intake_open: gate, mounts, pulse } = stations;
+        let WatchStations { queue, sources, clock, digests, intake_open: gate, mounts, runs, pulse } = stations;
         let scanner = Scanner {
             watch: settings.name.clone(),
             tree: tree.clone(),
@@ -225,6 +229,7 @@ impl WatchTask {
             scans: JoinSet::new(),
             scanned_once: false,
             not_ready: BTreeSet::new(),
+            runs: Runs::new(runs),
             status: WatchStatus::default(),
         };
         Ok((task, WatchHandle { commands: sender, status }))
@@ -278,6 +283,7 @@ impl WatchTask {
         if self.scan.is_none() && self.armed.is_some() {
             self.start_due_scan(now).await;
         }
+        self.end_run_if_over(now);
         Ok(())
     }
 
@@ -287,7 +293,7 @@ impl WatchTask {
         let look = self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.next_leaving()).min();
         let look = look.filter(|_| self.status.open);
         let tell = self.scan.is_some().then_some(self.next_telling);
-        self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).min()
+        self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).chain(self.run_ends_at()).min()
     }
 
     fn heed(&mut self, hints: &mut Vec<Hint>) {
@@ -340,12 +346,14 @@ impl WatchTask {
 
     pub(super) fn settle_from(&mut self, relative: PathBuf, sign: Sign, now: Instant) {
         if !self.settling.noticed(relative, sign, now) {
+            self.runs.missed();
             self.dirty.everything(now + LOST_PAUSE);
         }
     }
 
     pub(super) fn lost(&mut self) {
         self.status.events_lost += 1;
+        self.runs.missed();
         self.dirty.everything(Instant::now() + LOST_PAUSE);
     }
 
@@ -400,6 +408,7 @@ impl WatchTask {
             self.held.clear();
             self.intake.clear();
             self.leaving = None;
+            self.runs.break_off("nothing is taken in right now: the watch or the intake is paused");
             self.scan = None;
             self.scans.abort_all();
             self.dirty.everything(Instant::now());

@@ -71,8 +71,6 @@ impl WatchTask {
         if self.armed.is_none() {
             return matches!(self.status.root, Root::Missing(_));
         }
-        let handed_over =
-            self.intake.is_empty() && self.settling.len() == self.settling.still_open() + self.settling.too_young();
         // Polls of folders without events never end, and what they find settles first.
         let asked = |scan: &RunningScan| scan.kind != ScanKind::Periodic && !self.is_poll(scan);
         let scanning = self.scan.as_ref().is_some_and(asked);
@@ -81,7 +79,7 @@ impl WatchTask {
             && self.leaving.is_none()
             && self.held.is_empty()
             && self.dirty.is_clean()
-            && handed_over
+            && self.has_handed_over()
     }
 
     /// Notes what could not be read, and answers whether that is news: every scan meets the same errors again.

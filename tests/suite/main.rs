@@ -31,6 +31,7 @@ mod model;
 mod order;
 mod pressure;
 mod renames;
+mod runs;
 mod shutdown;
 mod store;
 mod throttle;

@@ -36,6 +36,7 @@ mod queue;
 mod recover;
 mod restore;
 mod row;
+mod runs;
 mod salvage;
 mod settings;
 mod settle;

@@ -5,12 +5,12 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, contents, disposition, enqueue, lease, overview, prune, recover, settle, sources,
-    stats, steer, tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, contents, disposition, enqueue, lease, overview, prune, recover, runs, settle,
+    sources, stats, steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
-const LARGE: [&str; 20] = [
+const LARGE: [&str; 21] = [
     "jobs",
     "j",
     "b",
@@ -29,6 +29,7 @@ const LARGE: [&str; 20] = [
     "outputs",
     "o",
     "dispositions",
+    "runs",
     "rates",
     "r",
 ];
@@ -69,6 +70,8 @@ pub(super) const FILL: &str = "
     INSERT INTO outputs SELECT id, 1, x'61' FROM jobs;
     INSERT INTO counters SELECT pipeline, state, priority, count(*) FROM jobs GROUP BY 1, 2, 3;
     INSERT INTO rates (slot, pipeline) SELECT 10000 * id, pipeline FROM jobs WHERE id <= 300;
+    INSERT INTO runs (name, type, state, input_kind, input_path, pipeline, newest_job, started_at, updated_at, finished_at)
+    SELECT 'w' || id % 9, 'recovery', 'completed', 'watch', x'2f', 'a', 0, id, id, id FROM jobs;
     INSERT INTO boots SELECT id, randomblob(16), 1, 'v', id, id FROM jobs WHERE id <= 5;
     ANALYZE";
 
@@ -231,6 +234,17 @@ async fn what_is_left_is_asked_of_indexes_and_of_the_newest_executions() {
 }
 
 #[tokio::test]
+async fn a_run_is_found_by_its_name_and_what_it_made_by_numbers() {
+    assert_in_order(&[
+        (runs::ACTIVE, "INDEX runs_active (name=?)"),
+        (runs::MADE_SINCE, "SEARCH j USING INTEGER PRIMARY KEY (rowid>?)"),
+        (runs::MADE_SINCE, "SEARCH s USING INTEGER PRIMARY KEY (rowid=?)"),
+        (runs::NEWEST, "SEARCH runs USING INTEGER PRIMARY KEY (rowid<?)"),
+    ])
+    .await;
+}
+
+#[tokio::test]
 async fn pages_of_lists_are_read_by_key() {
     assert_in_order(&[
         (ways::ALL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid<?)"),
@@ -260,6 +274,7 @@ async fn pruning_finds_what_is_old_by_index() {
         (prune::OLD_SOURCES, "INDEX sources_gone (gone_at>? AND gone_at<?)"),
         (prune::OLD_SOURCES, "INDEX jobs_source (source=?)"),
         (prune::RAISE_FLOOR, "SEARCH sources USING INTEGER PRIMARY KEY"),
+        (prune::OLD_RUNS, "INDEX runs_final (finished_at>? AND finished_at<?)"),
         (prune::OLD_RATES, "SEARCH rates USING PRIMARY KEY"),
         (prune::OLD_BOOTS, "INDEX jobs_leased (boot=?)"),
     ])

@@ -67,6 +67,12 @@ pub(super) const OLD_SOURCES: &str = "
         AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_source WHERE jobs.source = sources.id)
     ORDER BY gone_at LIMIT ?2";
 
+/// ?1: the cutoff, ?2: at most so many. Active ones have no end.
+pub(super) const OLD_RUNS: &str = "
+    DELETE FROM runs
+    WHERE id IN (SELECT id FROM runs INDEXED BY runs_final
+                 WHERE finished_at < ?1 AND finished_at IS NOT NULL ORDER BY finished_at LIMIT ?2)";
+
 /// ?1: the cutoff, ?2: at most so many.
 pub(super) const OLD_RATES: &str = "
     DELETE FROM rates
@@ -87,6 +93,7 @@ pub(super) async fn batch(tx: &mut SqliteConnection, what: Prunable, cutoff: i64
         Prunable::Jobs(state) => jobs(tx, final_state(state)?, cutoff, limit).await,
         Prunable::Attempts => attempts(tx, cutoff, limit).await,
         Prunable::Sources => sources(tx, cutoff, limit).await,
+        Prunable::Runs => delete(tx, OLD_RUNS, cutoff, limit).await,
         Prunable::Rates => delete(tx, OLD_RATES, cutoff, limit).await,
         Prunable::Boots => delete(tx, OLD_BOOTS, cutoff, limit).await,
     }
@@ -108,6 +115,7 @@ pub(super) async fn count(reader: &mut SqliteConnection, what: Prunable, cutoff:
                  AND NOT EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_source WHERE jobs.source = sources.id)",
         )
         .bind(cutoff),
+        Prunable::Runs => sqlx::query_scalar("SELECT count(*) FROM runs WHERE finished_at < ?1").bind(cutoff),
         Prunable::Rates => sqlx::query_scalar("SELECT count(*) FROM rates WHERE slot < ?1").bind(cutoff),
         Prunable::Boots => sqlx::query_scalar(
             "SELECT count(*) FROM boots

@@ -13,7 +13,7 @@ use super::super::error::{Result, StoreError};
 use super::restore::recount;
 
 /// Tables with a rowid, what others refer to first.
-const BY_ROWID: [&str; 7] = ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions"];
+const BY_ROWID: [&str; 8] = ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions", "runs"];
 /// Tables without.
 const WHOLE: [&str; 5] = ["kv", "taken", "outputs", "rates", "contents"];
 /// Rows that are copied in one statement while nothing fails.

@@ -69,7 +69,8 @@ impl Settings for SqliteStore {
                 sqlx::query(
                     "INSERT INTO watches (name, root, definition, created_at) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (name) DO UPDATE SET
-                         root = excluded.root, definition = coalesce(excluded.definition, definition)",
+                         root = excluded.root, definition = coalesce(excluded.definition, definition),
+                         first_scanned_at = iif(root = excluded.root, first_scanned_at, NULL)",
                 )
                 .bind(name)
                 .bind(root.as_os_str().as_bytes())

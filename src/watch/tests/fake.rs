@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,9 @@ use crate::store::{
     Appetite, Claim, Enqueued, Gone, KnownFile, Leased, NewJob, PresentFile, Queue, Result, Settled, Settlement,
     Sources, StoreError, Vanished, Want,
 };
-use crate::watch::{LastScan, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask};
+use crate::watch::{
+    LastScan, ScanRun, WatchCommand, WatchHandle, WatchSettings, WatchStations, WatchStatus, WatchTask,
+};
 
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -163,6 +165,8 @@ pub struct Bench {
     pub gate: watch::Sender<bool>,
     /// Files that were there before this are skipped.
     pub adopt_before: Option<Timestamp>,
+    pub runs: mpsc::Sender<ScanRun>,
+    pub begun: mpsc::Receiver<ScanRun>,
     stop: CancellationToken,
     task: Option<JoinHandle<Result<()>>>,
 }
@@ -177,7 +181,9 @@ impl Bench {
         config.poll_interval = Duration::from_millis(50);
         change(&mut config);
         let (gate, stop) = (watch::channel(true).0, CancellationToken::new());
-        Self { folder, store: Arc::default(), config, handle: None, gate, adopt_before: None, stop, task: None }
+        let (runs, begun) = mpsc::channel(100);
+        let adopt_before = None;
+        Self { folder, store: Arc::default(), config, handle: None, gate, adopt_before, runs, begun, stop, task: None }
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
@@ -208,6 +214,7 @@ impl Bench {
             digests: Arc::new(Semaphore::new(2)),
             intake_open: self.gate.subscribe(),
             mounts: watch::channel(crate::watch::mounts::Mounts::read()).1,
+            runs: self.runs.clone(),
             pulse: crate::lifecycle::Pulses::default().register("watch"),
         };
         self.stop = CancellationToken::new();

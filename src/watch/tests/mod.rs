@@ -4,5 +4,6 @@ mod fake;
 mod journey;
 mod losses;
 mod roots;
+mod runs;
 mod scans;
 mod walks;
