@@ -74,6 +74,9 @@ Examples:
   ingestd list --state failed      jobs that were given up
   ingestd failures                 the same, grouped by error
   ingestd show 42; ingestd logs 42 one job, and what it printed
+  ingestd explain 42               why it does not run, or why it failed
+  ingestd explain ~/inbox/a.pdf    why this file is not a job
+  ingestd audit                    the proof that nothing is missing
   ingestd retry --failed --since 1d
                                    try again what failed since yesterday
   find . -name '*.pdf' -print0 | ingestd add -0 -

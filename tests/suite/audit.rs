@@ -331,6 +331,24 @@ fn what_can_not_be_read_is_told_and_stays_accounted_for() {
 }
 
 #[test]
+fn duplicates_and_renamed_files_have_their_reasons() {
+    let place = noop("settle = \"0s\"\ndedupe = \"content\"");
+    let _daemon = Daemon::start(&place);
+    let first = place.put("first", "the same");
+    place.wait_count("completed", 1);
+    place.put("second", "the same");
+    place.wait_count("skipped", 1);
+    let watch = audit(&place, 0);
+    assert_eq!(counts(&watch), [("completed", 1), ("skipped", 1)].map(|(kind, n)| (kind.to_owned(), n)));
+    assert_eq!(watch["skipped"]["duplicate"], 1);
+    fs::rename(&first, place.inbox().join("renamed")).unwrap();
+    wait_until("the new name is accounted for", || {
+        let watch = audit(&place, 0);
+        of(&watch, "gone") + of(&watch, "settling") == 0 && count(&watch, "files") == 2
+    });
+}
+
+#[test]
 fn changes_that_nobody_asked_for_are_told_as_that() {
     let place = noop("settle = \"0s\"\nevents = [\"add\"]");
     let _daemon = Daemon::start(&place);

@@ -39,18 +39,19 @@ async fn databases() -> (tempfile::TempDir, Vec<SqliteConnection>) {
     let folder = tempfile::tempdir().unwrap();
     let mut connections = Vec::new();
     for (name, fill) in [("new.db", ""), ("full.db", FILL)] {
-        let contents = if fill.is_empty() { "" } else { CONTENTS };
+        let later = if fill.is_empty() { "" } else { LATER };
         let path = folder.path().join(name);
         super::open::create_empty(&path).await.unwrap();
         let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
         sqlx::raw_sql(fill).execute(&mut connection).await.unwrap();
-        sqlx::raw_sql(contents).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(later).execute(&mut connection).await.unwrap();
         sqlx::query(recover::CRASHED).execute(&mut connection).await.unwrap();
         connections.push(connection);
     }
     (folder, connections)
 }
 
+/// Rows of the first schema, in every state.
 pub(super) const FILL: &str = "
     INSERT INTO pipelines (id, name) VALUES (1, 'a'), (2, 'b');
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
@@ -70,12 +71,13 @@ pub(super) const FILL: &str = "
     INSERT INTO outputs SELECT id, 1, x'61' FROM jobs;
     INSERT INTO counters SELECT pipeline, state, priority, count(*) FROM jobs GROUP BY 1, 2, 3;
     INSERT INTO rates (slot, pipeline) SELECT 10000 * id, pipeline FROM jobs WHERE id <= 300;
-    INSERT INTO runs (name, type, state, input_kind, input_path, pipeline, newest_job, started_at, updated_at, finished_at)
-    SELECT 'w' || id % 9, 'recovery', 'completed', 'watch', x'2f', 'a', 0, id, id, id FROM jobs;
     INSERT INTO boots SELECT id, randomblob(16), 1, 'v', id, id FROM jobs WHERE id <= 5;
     ANALYZE";
 
-const CONTENTS: &str = "
+/// What later schemas added.
+const LATER: &str = "
+    INSERT INTO runs (name, type, state, input_kind, input_path, pipeline, newest_job, started_at, updated_at, finished_at)
+    SELECT 'w' || id % 9, 'recovery', 'completed', 'watch', x'2f', 'a', 0, id, id, id FROM jobs;
     INSERT INTO contents SELECT pipeline, randomblob(33), source, id FROM jobs WHERE state = 'completed';
     ANALYZE";
 
