@@ -1,5 +1,7 @@
 //! A store and a daemon in memory, as far as the tests of the socket and the commands need them.
 
+mod runs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -15,7 +17,6 @@ use super::request::{Confirmed, Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config::{Config, Database, Log, Maintenance, Pipeline, ProcessorKind, Queue as QueueSection, Shutdown};
 use crate::job::{IdempotencyKey, Job, JobError, JobId, Op, Priority, State, StateName};
-use crate::run::{Run, RunId, RunState};
 use crate::store::*;
 
 /// Jobs by number, settings, and what was asked of the daemon.
@@ -448,32 +449,5 @@ impl Upkeep for Fake {
 
     fn path(&self) -> PathBuf {
         PathBuf::from("/nowhere/ingestd.db")
-    }
-}
-
-#[async_trait]
-impl Runs for Fake {
-    async fn begin_scan(&self, _scan: ScanToRun) -> Result<BegunRun> {
-        Err(StoreError::Closed)
-    }
-
-    async fn note_progress(&self, _id: RunId, _progress: RunProgress) -> Result<bool> {
-        Ok(false)
-    }
-
-    async fn end_run(&self, _id: RunId, _end: RunState, _progress: RunProgress) -> Result<bool> {
-        Ok(false)
-    }
-
-    async fn cancel_scans_but(&self, _watches: Vec<String>) -> Result<u64> {
-        Ok(0)
-    }
-
-    async fn runs(&self, _limit: usize) -> Result<Vec<Run>> {
-        Ok(Vec::new())
-    }
-
-    async fn run(&self, _id: RunId) -> Result<Option<Run>> {
-        Ok(None)
     }
 }

@@ -11,6 +11,7 @@
 //! A part that ends before it was told to takes the daemon down: nothing goes on half dead.
 
 mod backpressure;
+mod herald;
 mod live;
 mod once;
 mod reload;

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::House;
+use super::herald::Herald;
 use super::runs::Recorder;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
@@ -431,44 +432,5 @@ fn accept(
     match config::check_watches(&all, &config.pipelines, &config.state_directory()).first() {
         None => Ok(watch),
         Some(problem) => Err(problem.to_string()),
-    }
-}
-
-/// Passes on what a watch tells: that it changed, what a person should know, that its first scan is over.
-struct Herald {
-    status: watch::Receiver<WatchStatus>,
-    moved: Arc<Notify>,
-    stop: CancellationToken,
-    warnings: Warnings,
-    name: String,
-    adopting: Option<Arc<SqliteStore>>,
-}
-
-impl Herald {
-    async fn tell(mut self) -> Result<(), StoreError> {
-        let key = format!("watch.{}", self.name);
-        loop {
-            let status = self.status.borrow_and_update().clone();
-            let words = status.warnings.join("; ");
-            if words.is_empty() {
-                self.warnings.clear(&key);
-            } else {
-                self.warnings.set(&key, Severity::Warning, format!("watch `{}`: {words}", self.name));
-            }
-            if status.last_scan.is_some()
-                && status.idle
-                && let Some(store) = self.adopting.take()
-            {
-                let key = adopt_key(&self.name);
-                patiently(&self.stop, "noting the end of a first scan", || store.kv_delete(&key)).await?;
-            }
-            self.moved.notify_waiters();
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                changed = self.status.changed() => if changed.is_err() { break },
-            }
-        }
-        self.warnings.clear(&key);
-        Ok(())
     }
 }

@@ -186,11 +186,11 @@ fn a_scan_under_way_is_told_with_its_files_rate_and_folder() {
         let scan = place.status()["watches"]["inbox"]["scanning"].clone();
         scan["files"].as_u64().is_some_and(|files| files > 10_000).then_some(scan)
     });
-    assert!(text(&seen, "folder").starts_with('d') && seen["rate_per_s"].as_f64().unwrap() > 0.0, "{seen}");
+    assert!(text(&seen, "current").starts_with('d') && seen["rate_per_s"].as_f64().unwrap() > 0.0, "{seen}");
     for command in [&["watch", "show", "inbox"][..], &["status"]] {
         let told = place.ok(command).stdout;
-        let line = told.lines().find(|line| line.starts_with("scanning inbox: ")).unwrap_or_else(|| panic!("{told}"));
-        assert!(line.contains("per second, now in d"), "{line}");
+        let line = told.lines().find(|line| line.starts_with("scanning")).unwrap_or_else(|| panic!("{told}"));
+        assert!(line.contains("per second, at ./d"), "{line}");
     }
     wait_until("the run's progress is written", || {
         let run = runs(&place)[0].clone();
