@@ -205,7 +205,8 @@ fn database_durability_decides_about_syncs() {
         let mut command = place.program();
         let program = command.get_program().to_owned();
         command = std::process::Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace).arg(program);
+        // As a grandchild (`-D`), so that whoever ends the child ends the daemon.
+        command.args(["-D", "-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"]).arg(&trace).arg(program);
         command.args(["run", "--config"]).arg(place.at("ingestd.toml"));
         let mut daemon = Daemon::spawn(&place, command);
         wait_until("it is ready", || daemon.said("READY=1") > 0 || daemon.exited());
