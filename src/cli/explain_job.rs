@@ -59,7 +59,7 @@ impl Known {
         let config = context.config()?;
         let (now, aging) = (context.screen.now, config.queue.priority_aging);
         let waits = job.state.name().is_waiting();
-        let spool = config.state_directory().join("spool");
+        let spool = config.spool();
         Ok(Self {
             last: stores.browse.attempts(job.id).await?.pop(),
             overview: stores.browse.overview().await?,

@@ -1,7 +1,7 @@
 //! `ingestd logs`
 //!
 //! What ended attempts printed stands in the history. What a running one prints goes to a file in the state
-//! directory's `spool/`, named after the job and its lease; `-f` reads it as it grows.
+//! directory's `spool/DATABASE/`, named after the job and its lease; `-f` reads it as it grows.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -41,7 +41,7 @@ pub struct Logs {
 pub async fn run(args: Logs, context: &mut Context) -> Done {
     let stores = context.read().await?;
     let job = stores.browse.job(args.id).await?.ok_or_else(|| super::show::no_job(args.id))?;
-    let spool = context.config()?.state_directory().join("spool");
+    let spool = context.config()?.spool();
     let attempts = stores.browse.attempts(args.id).await?;
     if args.format.json {
         for attempt in &attempts {

@@ -227,6 +227,12 @@ impl Config {
     pub fn state_directory(&self) -> PathBuf {
         self.database.path.parent().map_or_else(|| PathBuf::from("."), PathBuf::from)
     }
+
+    /// The folder of live output and of the records of process groups: of this database alone, because another one in
+    /// the same folder has jobs of the same numbers, and a daemon of its own whose processes are not ours to end.
+    pub fn spool(&self) -> PathBuf {
+        self.state_directory().join("spool").join(self.database.path.file_name().unwrap_or_default())
+    }
 }
 
 impl Default for Database {

@@ -240,7 +240,7 @@ impl House {
                 "the last daemon did not stop in order; its jobs were taken back"
             );
         }
-        let spool = wiring::spool(&config);
+        let spool = config.spool();
         let ending = tokio::task::spawn_blocking(move || processor::children::end_strays(&spool));
         let strays = self.notifier.extending(ending).await?;
         if strays > 0 {
@@ -339,7 +339,7 @@ impl House {
             warnings: self.warnings.clone(),
             gate: self.gate.clone(),
             lease,
-            spool: wiring::spool(config),
+            spool: config.spool(),
             verify: wiring::verify_copy,
         }
     }

@@ -15,11 +15,6 @@ use crate::store::sqlite::{SqliteStore, make_folder, verify};
 use crate::warnings::Warnings;
 use crate::worker::{PipelineSettings, Throttle, WorkerSettings};
 
-/// The folder of live output and of the children's records.
-pub fn spool(config: &Config) -> PathBuf {
-    config.state_directory().join("spool")
-}
-
 /// Makes the state directory for those who may read the database; whether it worked shows when it is used.
 pub fn make_state_directory(config: &Config) {
     let folder = config.state_directory();
@@ -31,7 +26,8 @@ pub fn make_state_directory(config: &Config) {
 /// Makes the folders in the state directory that processors need.
 pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
     // Whoever may read the database may also follow the live output.
-    for (folder, files) in [(spool(config), config.database.mode), (config.state_directory().join("work"), 0o600)] {
+    let (state, mode) = (config.state_directory(), config.database.mode);
+    for (folder, files) in [(state.join("spool"), mode), (config.spool(), mode), (state.join("work"), 0o600)] {
         make_folder(&folder, files).with_context(|| format!("{} can't be made", folder.display()))?;
     }
     Ok(())
@@ -67,7 +63,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         concurrency: config.queue.concurrency,
         lease: config.queue.lease,
         digest: config.queue.digest,
-        spool: spool(config),
+        spool: config.spool(),
         pipelines,
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),

@@ -76,7 +76,7 @@ pub struct Context {
     pub gate: Gate,
     /// `queue.lease`, as it is now.
     pub lease: watch::Receiver<Duration>,
-    /// The folder of spool files, `spool/` in the state directory. A file's name begins with its job's number.
+    /// The folder of spool files, of this database. A file's name begins with its job's number.
     pub spool: PathBuf,
     /// Opens a copy of the database and checks it.
     pub verify: Verify,

@@ -1,4 +1,4 @@
-//! Files of the output of attempts whose daemon died: `spool/NUMBER…`, where the number is the job's. A file goes
+//! Files of the output of attempts whose daemon died: `spool/DATABASE/NUMBER…`, where the number is the job's. A file goes
 //! when it has been left alone for a day and its job does not run.
 
 use std::ffi::OsStr;
