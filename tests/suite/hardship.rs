@@ -234,3 +234,28 @@ fn the_longest_names_and_deepest_folders_are_taken() {
     place.ok(&["run", "--once"]);
     assert_eq!(place.in_state("completed"), 1);
 }
+
+#[test]
+fn a_daemon_of_another_database_in_the_same_folder_ends_nobody_elses_processes() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"until [ -e $0 ]; do sleep 0.02; done\", \"@PLACE@/go\"]\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("a", "a");
+    wait_until("it runs", || place.in_state("running") == 1);
+    fs::create_dir(place.at("other")).unwrap();
+    fs::write(place.at("other/b"), "b").unwrap();
+    // The second time there was a daemon before, whose processes a start would end.
+    for _ in 0..2 {
+        let mut other = place.program();
+        other.args(["run", "--once", "--exec", "/bin/true", "--watch"]).arg(place.at("other"));
+        other.arg("--database").arg(format!("sqlite://{}", place.database().with_file_name("other.db").display()));
+        assert_eq!(finish(&mut other).code, 0);
+    }
+    assert_eq!(place.in_state("running"), 1);
+    fs::write(place.at("go"), "").unwrap();
+    place.wait_count("completed", 1);
+    assert_eq!(count(&place.jobs()[0], "attempt"), 1);
+    assert_eq!(place.history().len(), 1);
+}
