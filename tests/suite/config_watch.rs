@@ -71,7 +71,7 @@ fn max_depth_counts_the_levels_of_folders() {
 
 #[test]
 fn min_size_and_max_size_choose_by_the_size_of_the_file() {
-    let sized = |place: &Place| [1_usize, 10, 1_000].map(|size| place.put(&size.to_string(), &"x".repeat(size)));
+    let sized = |place: &Place| [1_usize, 10, 1_000].map(|size| place.put(&size.to_string(), "x".repeat(size)));
     for (keys, expected) in [
         ("min_size = \"10B\"", vec!["10", "1000"]),
         ("max_size = \"10B\"", vec!["1", "10"]),
