@@ -273,6 +273,7 @@ fn what_each_watch_has_seen_taken_and_left_out_is_told() {
     }
     fs::create_dir(place.inbox().join("deep")).unwrap();
     let _daemon = Daemon::start(&place);
+    place.wait_count("completed", 1);
     place.put("b", "b");
     place.wait_count("completed", 2);
     place.ok(&["watch", "scan", "inbox"]);
