@@ -216,6 +216,48 @@ fn with_no_settle_time_a_file_is_taken_at_its_close() {
 }
 
 #[test]
+fn order_decides_in_which_order_a_scan_hands_over_what_it_found() {
+    for (order, expected) in [("path", ["a", "b", "c"]), ("newest", ["b", "c", "a"]), ("oldest", ["a", "c", "b"])] {
+        let place = watching(&format!("pipeline = \"p\"\norder = \"{order}\""));
+        for (name, days) in [("a", 9), ("b", 1), ("c", 5)] {
+            let time = std::time::SystemTime::now() - std::time::Duration::from_hours(24 * days);
+            let path = place.put(name, name);
+            File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        place.exits(0, &["run", "--once"]);
+        let mut jobs = place.jobs();
+        jobs.sort_by_key(|job| count(job, "id"));
+        assert_eq!(jobs.iter().map(|job| text(job, "relative")).collect::<Vec<_>>(), expected, "{order}");
+    }
+}
+
+#[test]
+fn delete_brake_decides_how_many_deletions_are_believed_and_when() {
+    // Four of eight files are gone.
+    for (brake, held) in [
+        ("above = 3, share = 0.4", true),
+        ("above = 4, share = 0.4", false),
+        ("above = 3, share = 0.5", false),
+        ("above = 3, share = 0.4, wait = \"0s\"", false),
+        ("above = 3, share = 0.4, wait = \"1s\"", false),
+    ] {
+        let place =
+            watching(&format!("pipeline = \"p\"\nevents = [\"add\", \"delete\"]\ndelete_brake = {{ {brake} }}"));
+        let names = ["0", "1", "2", "3", "4", "5", "6", "7"];
+        make(&place, &names);
+        taken(&place);
+        names[..4].iter().for_each(|name| fs::remove_file(place.inbox().join(name)).unwrap());
+        let _daemon = Daemon::start(&place);
+        if held {
+            wait_until("they are held back", || count(&place.status()["watches"]["inbox"], "held_back") == 4);
+            assert_eq!(place.jobs().len(), 8, "{brake}");
+            place.ok(&["watch", "confirm", "inbox"]);
+        }
+        place.wait_count("completed", 12);
+    }
+}
+
+#[test]
 fn ready_suffix_waits_for_the_marker() {
     let place = watching("pipeline = \"p\"\nready_suffix = \".done\"");
     let _daemon = Daemon::start(&place);
