@@ -31,8 +31,7 @@ use crate::intake::digest_file_while;
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{
-    AtWork, Content, Contents, Disposition, Dispositions, Enqueued, Intent, Lease, NewJob, Queue, Settlement,
-    StoreError, Work,
+    AtWork, Content, Contents, Disposition, Dispositions, Intent, Lease, Queue, Settlement, StoreError, Work,
 };
 
 /// The pauses while an intent can't be committed.
@@ -237,48 +236,6 @@ impl Workshop {
         match &work.source {
             SourceKey::Watched { watch, .. } => self.settings.borrow().follows.contains(watch),
             _ => true,
-        }
-    }
-
-    /// Whether there is nothing left to do, given the content.
-    async fn moot(&self, work: &Work, content: Option<&Content>) -> Option<Outcome> {
-        let content = content?;
-        let newer = match work.digest {
-            Some(before) => before != content.digest,
-            // Nobody recorded what an earlier execution worked on: only an untouched file is surely the same.
-            None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),
-        };
-        if newer {
-            return Some(self.hand_over(work, content).await);
-        }
-        // A rename is told although the content is the same.
-        let unchanged = work.completed_digest == Some(content.digest) && work.moved_from.is_none();
-        unchanged.then_some(Outcome::Moot(SkipReason::Unchanged))
-    }
-
-    /// The file has newer content than the version that this job is about: that becomes the next version.
-    async fn hand_over(&self, work: &Work, content: &Content) -> Outcome {
-        let newer = NewJob {
-            source: work.source.clone(),
-            pipeline: work.pipeline.clone(),
-            priority: work.priority,
-            run_at: None,
-            identity: content.identity,
-            digest: Some(content.digest),
-            metadata: work.metadata.clone(),
-            force: false,
-            note_only: false,
-            renamed: None,
-        };
-        match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
-            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
-                Outcome::Moot(SkipReason::Superseded { by: id })
-            }
-            Ok(_) => Outcome::Interrupted,
-            Err(error) => {
-                tracing::warn!(job.id = %work.job, %error, "a newer version of the file could not be enqueued");
-                Outcome::Interrupted
-            }
         }
     }
 

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attempt::Workshop;
 use super::told::Told;
 use crate::clock::Timestamp;
 use crate::intake::open_regular;
 use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey};
 use crate::os::{self, Writers};
-use crate::store::{NewJob, Queue, Work};
+use crate::store::{Content, Enqueued, NewJob, Queue, Work};
 
 /// Whether the file is still the one with this identity.
 pub(super) fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
@@ -115,4 +116,48 @@ pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
 /// It will be whole soon, and no attempt has begun.
 pub(super) fn being_written(message: String, after: Duration) -> Outcome {
     Outcome::Deferred { after: Some(after), error: JobError::transient(ErrorKind::Unreadable, message) }
+}
+
+impl Workshop {
+    /// Whether there is nothing left to do, given the content.
+    pub(super) async fn moot(&self, work: &Work, content: Option<&Content>) -> Option<Outcome> {
+        let content = content?;
+        let newer = match work.digest {
+            Some(before) => before != content.digest,
+            // Nobody recorded what an earlier execution worked on: only an untouched file is surely the same.
+            None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),
+        };
+        if newer {
+            return Some(self.hand_over(work, content).await);
+        }
+        // A rename is told although the content is the same.
+        let unchanged = work.completed_digest == Some(content.digest) && work.moved_from.is_none();
+        unchanged.then_some(Outcome::Moot(SkipReason::Unchanged))
+    }
+
+    /// The file has newer content than the version that this job is about: that becomes the next version.
+    async fn hand_over(&self, work: &Work, content: &Content) -> Outcome {
+        let newer = NewJob {
+            source: work.source.clone(),
+            pipeline: work.pipeline.clone(),
+            priority: work.priority,
+            run_at: None,
+            identity: content.identity,
+            digest: Some(content.digest),
+            metadata: work.metadata.clone(),
+            force: false,
+            note_only: false,
+            renamed: None,
+        };
+        match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
+            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
+                Outcome::Moot(SkipReason::Superseded { by: id })
+            }
+            Ok(_) => Outcome::Interrupted,
+            Err(error) => {
+                tracing::warn!(job.id = %work.job, %error, "a newer version of the file could not be enqueued");
+                Outcome::Interrupted
+            }
+        }
+    }
 }

@@ -275,7 +275,9 @@ async fn renames_of_a_whole_folder_and_of_one_name_after_the_other_are_one_call(
     assert!(paths.iter().all(|path| path.starts_with("/in/y")), "{paths:?}");
     // In one call: the second name is seen after the first was left.
     let mut chain = vec![moved("y/0", "z", true), moved("z", "zz", true)];
-    chain.iter_mut().for_each(|job| job.identity.inode = 100);
+    for job in &mut chain {
+        job.identity.inode = 100;
+    }
     f.store.enqueue(chain).await.unwrap();
     assert!(present(&f).await.contains(&PathBuf::from("zz")));
     assert_sound(&f).await;
