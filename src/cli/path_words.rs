@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::config::{Loaded, Place, Watch};
 use crate::control::LiveFile;
 use crate::gate::Shut;
-use crate::job::{FileIdentity, Job, SkipReason, StateName};
+use crate::job::{FileIdentity, Job, JobId, SkipReason, StateName};
 use crate::store::Account;
 use crate::watch::{Rule, WaitsFor};
 
@@ -260,6 +260,11 @@ fn known(subject: &Subject<'_>) -> Reason {
     let text = match subject.account.and_then(|account| Some((account, account.taken?))) {
         Some((account, taken)) if taken.version < account.version => {
             "known and unchanged; its newest version went through another pipeline".to_owned()
+        }
+        Some((_, taken)) if taken.job == JobId(0) => {
+            "it was only noted, and never was a job: it lay there when the watch was added with `--existing skip`, or \
+             `events` has no \"add\"; `ingestd watch scan NAME --force` takes all files again"
+                .to_owned()
         }
         Some((_, taken)) => format!("known and unchanged; its job {} ended and was pruned since", taken.job),
         None => "known and unchanged, and never a job of this pipeline; it was there before the watch".to_owned(),

@@ -127,7 +127,7 @@ fn coverage(activity: &ActivityView, screen: &mut Screen) -> Result<(), Failure>
     .into_iter()
     .flatten()
     .collect();
-    line("a new file", &format!("is taken {}", delays.join(", ")), screen)
+    line("a new file", &format!("is taken, once nothing else holds it, {}", delays.join(", ")), screen)
 }
 
 fn waiting(view: &WatchView, activity: &ActivityView, screen: &mut Screen) -> Result<(), Failure> {

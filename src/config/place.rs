@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::layers::{join, read_text};
 use super::read::Loaded;
 use super::report::Origin;
+use super::section::Setting;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +71,11 @@ impl Loaded {
     /// counted from 0.
     pub fn place(&self, path: &[&str], item: Option<usize>) -> Place {
         let key = path.iter().fold(String::new(), |above, key| join(&above, key));
-        let setting = self.settings.iter().find(|setting| setting.key == key);
+        // Of a table, each key is a setting of its own: the table stands where any of them was written.
+        let below = format!("{key}.");
+        let is_it = |setting: &&Setting| setting.key == key || setting.key.starts_with(&below);
+        let found = || self.settings.iter().filter(is_it);
+        let setting = found().find(|setting| setting.origin != Origin::Default).or_else(|| found().next());
         let origin = setting.map_or(Origin::Default, |setting| setting.origin.clone());
         let line = match &origin {
             Origin::File(file) => line_in(file, path, item),
