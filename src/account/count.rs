@@ -37,6 +37,8 @@ pub enum Kind {
     NotReady,
     /// It changed, and changes are not asked for.
     Unasked,
+    /// Only its status change is newer than what was taken.
+    Touched,
     /// It has not been quiet for long enough, or its older version is in hand.
     Settling,
     /// Somebody has it open for writing.
@@ -63,7 +65,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Completed,
         Self::Waiting,
         Self::Running,
@@ -75,6 +77,7 @@ impl Kind {
         Self::Excluded,
         Self::NotReady,
         Self::Unasked,
+        Self::Touched,
         Self::Settling,
         Self::Open,
         Self::TooYoung,
@@ -102,6 +105,7 @@ impl Kind {
             Self::Excluded => "excluded",
             Self::NotReady => "not_ready",
             Self::Unasked => "unasked",
+            Self::Touched => "touched",
             Self::Settling => "settling",
             Self::Open => "open",
             Self::TooYoung => "too_young",
@@ -130,6 +134,7 @@ impl Kind {
             Reason::Excluded(_) => Self::Excluded,
             Reason::NotReady(_) => Self::NotReady,
             Reason::Unasked => Self::Unasked,
+            Reason::Touched => Self::Touched,
             Reason::Unreadable(_) => Self::Unreadable,
             Reason::Paused => Self::Paused,
             Reason::Shut(_) => Self::Shut,

@@ -106,6 +106,9 @@ pub enum Reason {
     NotReady(String),
     /// It changed, and the watch's `events` do not ask for changes.
     Unasked,
+    /// Only the time of its last status change is another one (a link to it, its owner, its mode): the next scan compares
+    /// its content.
+    Touched,
     /// It, or a folder above it, can't be read.
     Unreadable(String),
     /// A person paused the watch.
@@ -156,10 +159,19 @@ pub fn reason(
         OnDisk::File(identity, writers) => match present {
             Some(account) if account.identity == *identity => settled(account),
             Some(_) if !circumstances.events.modify => Reason::Unasked,
-            Some(_) => arriving(identity, *writers, Lost::Changed, live, circumstances),
+            Some(account) => match arriving(identity, *writers, Lost::Changed, live, circumstances) {
+                Reason::Unexplained(_) if is_touched(account, identity) => Reason::Touched,
+                reason => reason,
+            },
             None => arriving(identity, *writers, Lost::New, live, circumstances),
         },
     })
+}
+
+/// Whether nothing but the status change tells a file from the one that was taken. One that a job missed counts as
+/// changed, whatever it looks like.
+fn is_touched(account: &Account, identity: &FileIdentity) -> bool {
+    account.identity.same_but_for_ctime(identity) && account.identity.ctime_ns != 0
 }
 
 /// A file that is as it was when it was taken.

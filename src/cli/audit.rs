@@ -335,6 +335,7 @@ const fn words(kind: Kind) -> &'static str {
         Kind::Known => "known, without a job (there before the watch, or pruned since)",
         Kind::Excluded => "left out by a rule",
         Kind::NotReady => "wait for the file that says that they are ready",
+        Kind::Touched => "as taken but for links, owner or mode; the next scan compares the content",
         Kind::Unasked => "changed, which `events` does not ask for",
         Kind::Settling => "not whole yet: settling",
         Kind::Open => "not whole yet: open for writing",

@@ -92,6 +92,10 @@ impl Words<'_> {
             Why::Scanning => Reason::new("scanning", "a scan that is under way or due comes to it"),
             Why::Settling(waits_for) => self.settling(*waits_for, subject),
             Why::Reading => Reason::new("reading", "it is being read, for its digest"),
+            Why::Touched => Reason::new(
+                "touched",
+                "it looks as it was taken, but for links to it, its owner or its mode; the next scan compares its content",
+            ),
             Why::Gone => Reason::new("gone", "it is gone, which is noted soon"),
             Why::HeldBack => {
                 Reason::new("held-back", "it is gone, with many others, and held back from counting as deleted")

@@ -1,7 +1,7 @@
 //! The task of one watch: a loop that waits for whatever comes first, and does one short thing about it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -328,6 +328,7 @@ impl WatchTask {
     }
 
     fn notice(&mut self, relative: PathBuf, sign: Sign, now: Instant) {
+        self.note_rules(&relative, now);
         let relative = self.tree.filter().companion_of(&relative).unwrap_or(relative);
         if is_taken(self.tree.filter().path(&relative)) {
             self.settle_from(relative, sign, now);
@@ -336,7 +337,17 @@ impl WatchTask {
         }
     }
 
+    /// An ignore file that changes decides anew about its folder and all below.
+    fn note_rules(&mut self, relative: &Path, now: Instant) {
+        if self.tree.is_ignore_file(relative)
+            && let Some(folder) = relative.parent()
+        {
+            self.dirty.folder(folder.to_owned(), now);
+        }
+    }
+
     fn notice_gone(&mut self, relative: PathBuf, now: Instant) {
+        self.note_rules(&relative, now);
         let filter = self.tree.filter();
         let as_file = is_taken(filter.file(&relative));
         if is_taken(filter.folders_above(&relative)) && (as_file || is_taken(filter.folder(&relative))) {

@@ -26,6 +26,8 @@ use crate::os::{self, Writers};
 /// How many symbolic links may lie on the way to a file: enough for real trees, and an end to folders that link to
 /// each other crosswise.
 const MAX_LINKS: u32 = 8;
+/// The ignore files of a folder, the later one wins.
+const IGNORE_FILES: [&str; 2] = [".gitignore", ".ingestdignore"];
 /// A bigger ignore file is not read.
 const MAX_IGNORE_FILE_BYTES: u64 = 1 << 20;
 
@@ -144,6 +146,11 @@ impl Tree {
             follow_symlinks: watch.follow_symlinks,
             ignore_files: watch.ignore_files,
         })
+    }
+
+    /// Whether this file's lines are obeyed.
+    pub(super) fn is_ignore_file(&self, relative: &Path) -> bool {
+        self.ignore_files && relative.file_name().is_some_and(|name| IGNORE_FILES.iter().any(|known| name == *known))
     }
 
     /// Where it is.
@@ -397,7 +404,7 @@ fn ignored_by(level: &Arc<Level>, path: &Path, is_folder: bool) -> Option<Rule> 
 fn read_ignore_files(folder: &Path) -> Option<Gitignore> {
     let mut builder = GitignoreBuilder::new(folder);
     let mut found = false;
-    for name in [".gitignore", ".ingestdignore"] {
+    for name in IGNORE_FILES {
         let path = folder.join(name);
         let fits = |meta: Metadata| meta.is_file() && meta.len() <= MAX_IGNORE_FILE_BYTES;
         if fs::symlink_metadata(&path).is_ok_and(fits) {

@@ -201,3 +201,17 @@ fn a_file_that_is_gone_is_noted_soon_and_lost_only_where_its_delete_is_asked_for
     assert_eq!(reason(&OnDisk::Gone, Some(&vanished), None, &standing()), None);
     assert_eq!(reason(&OnDisk::Gone, None, None, &standing()), None);
 }
+
+#[test]
+fn a_file_with_one_more_link_is_not_unexplained() {
+    let taken = known(Some(StateName::Completed), None);
+    let links = |at: &OnDisk| match at {
+        OnDisk::File(identity, writers) => {
+            OnDisk::File(FileIdentity { ctime_ns: identity.ctime_ns + 1, ..*identity }, *writers)
+        }
+        _ => OnDisk::Gone,
+    };
+    assert_eq!(why(&links(&file(60_000)), Some(&taken), &standing()), Reason::Touched);
+    let grown = OnDisk::File(FileIdentity { size: 4, ..identity(60_000) }, Writers::None);
+    assert_eq!(why(&grown, Some(&taken), &standing()), Reason::Unexplained(Lost::Changed));
+}

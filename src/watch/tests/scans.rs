@@ -109,3 +109,18 @@ async fn what_is_to_be_skipped_is_noted_though_it_is_young_and_has_not_been_quie
         bench.until_versions(&[("new", 1), ("old", 2)]).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_ignore_file_decides_anew_at_once() {
+    let mut bench = Bench::new(|watch| {
+        watch.ignore_files = true;
+        watch.rescan_interval = Duration::from_hours(2);
+    });
+    bench.write("deep/.gitignore", "*.log\n");
+    bench.write("deep/er/a.log", "content");
+    bench.start();
+    bench.idle().await;
+    assert!(bench.store.versions().is_empty());
+    bench.write("deep/.gitignore", "*.tmp\n");
+    bench.until_versions(&[("deep/er/a.log", 1)]).await;
+}
