@@ -1,7 +1,8 @@
 -- Files that are renamed, and contents that were completed under another name.
 
--- A file under a new name is looked for among the known ones by its number on disk.
-CREATE INDEX sources_inode ON sources (scope, inode);
+-- A file under a new name is looked for among the known ones by its number on disk, with its modification time because
+-- such numbers are used again: an inbox whose files are taken away soon knows many files with the same one.
+CREATE INDEX sources_inode ON sources (scope, inode, mtime_ns);
 
 -- The name of the source when the job ended, where the source has another one by now; NULL: the source's own.
 ALTER TABLE jobs ADD COLUMN identity BLOB;

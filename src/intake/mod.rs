@@ -17,7 +17,7 @@ pub use add::{AddError, AddRequest, Added, add};
 pub use digest::{digest_file, digest_file_while, open_regular};
 pub use patience::patiently;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,9 +187,9 @@ impl Intake {
         self.in_hand.contains_key(path)
     }
 
-    /// Whether a file is being read that may have had this name until now, relative to the root.
-    pub fn is_reading_renamed(&self, from: &Path) -> bool {
-        self.in_hand.values().flatten().any(|name| name == from)
+    /// The names, relative to the root, that files which are being read may have had until now.
+    pub fn renamed(&self) -> HashSet<&Path> {
+        self.in_hand.values().flatten().map(PathBuf::as_path).collect()
     }
 
     /// How many versions wait for their digests.

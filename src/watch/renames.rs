@@ -154,7 +154,10 @@ impl WatchTask {
     /// Of names that are gone, those that no file may have had that is being read; the others are held back.
     pub(super) fn keep_read(&mut self, names: Vec<PathBuf>) -> Vec<PathBuf> {
         let now = Instant::now();
-        let (read, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| self.intake.is_reading_renamed(name));
+        let (read, others): (Vec<_>, Vec<_>) = {
+            let renamed = self.intake.renamed();
+            names.into_iter().partition(|name| renamed.contains(name.as_path()))
+        };
         for name in read {
             if !self.held.add(name, Hold { due: now + GRACE, since: now }) {
                 self.turned_away();

@@ -191,6 +191,22 @@ async fn a_file_that_vanished_without_a_job_is_recognised_by_its_content() {
 }
 
 #[tokio::test]
+async fn a_file_is_found_however_often_its_number_on_disk_was_used_before() {
+    let f = with_watch().await;
+    for n in 0..50 {
+        let mut file = watched(&format!("{n}"), 100 + n);
+        file.identity.inode = 5;
+        f.enqueue(file).await;
+        f.store.vanish(vec![gone(&format!("{n}"), false)]).await.unwrap();
+    }
+    let mut file = watched("a", 1);
+    file.identity.inode = 5;
+    let identity = file.identity;
+    f.enqueue(file).await;
+    assert_eq!(f.store.known_as("inbox", vec![identity]).await.unwrap(), [[Path::new("a")]]);
+}
+
+#[tokio::test]
 async fn no_name_has_one_version_twice_whatever_is_renamed_over_it() {
     let (f, first) = completed().await;
     let mut keys = vec![f.store.job(first).await.unwrap().unwrap().idempotency_key];

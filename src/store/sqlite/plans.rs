@@ -196,7 +196,7 @@ async fn accounts_are_read_by_key_and_what_comes_before_a_job_by_ranges() {
 #[tokio::test]
 async fn renamed_files_and_equal_contents_are_found_by_index() {
     for plan in plans(sources::KNOWN_AS.text(1_000)).await {
-        let way = "SEARCH f USING COVERING INDEX sources_inode (scope=? AND inode=?)";
+        let way = "SEARCH f USING COVERING INDEX sources_inode (scope=? AND inode=? AND mtime_ns=?)";
         assert!(plan.iter().any(|step| step == way), "{plan:#?}");
     }
     assert_in_order(&[
