@@ -9,7 +9,7 @@
 //!    for once more, and told. (What scans find gone comes after everything that they found; see `rescan`.)
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,6 +46,11 @@ pub(super) struct Held {
 impl Held {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
+    }
+
+    /// Whether this name is held back.
+    pub fn contains(&self, name: &Path) -> bool {
+        self.names.contains_key(name)
     }
 
     pub fn next_due(&self) -> Option<Instant> {

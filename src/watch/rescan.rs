@@ -92,9 +92,9 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
-    /// Whether it is among them.
-    pub fn holds(&self, name: &Path) -> bool {
-        self.names.iter().any(|other| other == name)
+    /// Which they are.
+    pub fn names(&self) -> impl Iterator<Item = &Path> {
+        self.names.iter().map(PathBuf::as_path)
     }
 }
 

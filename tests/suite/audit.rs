@@ -292,6 +292,14 @@ fn what_is_gone_is_told_until_it_is_noted() {
     let _daemon = Daemon::start(&place);
     place.wait_count("completed", 3);
     assert_eq!(counts(&audit(&place, 0)), [("completed".to_owned(), 1)]);
+    // Beside a daemon it is on its way out, from the event to the end of the wait for another name.
+    fs::remove_file(place.inbox().join("b")).unwrap();
+    wait_until("its delete is a job", || {
+        let watch = audit(&place, 0);
+        assert!(of(&watch, "gone") <= 1 && count(&watch, "files") == 0, "{watch}");
+        place.in_state("completed") == 4
+    });
+    assert_eq!(counts(&audit(&place, 0)), []);
 }
 
 #[test]
