@@ -320,7 +320,7 @@ pub enum Code {
     Failed,
     /// 2: it was asked for in a way that can't be.
     Usage,
-    /// 3: no such job, watch or pipeline.
+    /// 3: no such job, watch, pipeline or run.
     NotFound,
     /// 4: another process holds the database.
     Held,

@@ -73,7 +73,7 @@ pub struct Run {
     pub total: Option<u64>,
     /// Files that were met. A scan that goes on begins at the root again, and so does this.
     pub processed: u64,
-    /// New jobs that it made, over all its scans.
+    /// New jobs of its watch that were made while it ran, over all its scans.
     pub enqueued: u64,
     /// Files that were met and needed no job.
     pub skipped: u64,

@@ -13,7 +13,10 @@ use super::{OpenMode, QueueRules, SUPPORTED_SCHEMA, SqliteStore};
 use crate::clock::{ManualClock, Timestamp};
 use crate::config::Database;
 use crate::job::{FileIdentity, Op, Priority, SourceKey, StateName};
-use crate::store::{Appetite, Browse as _, Enqueued, NewJob, Queue as _, Renamed, Upkeep as _, Want};
+use crate::run::RunType;
+use crate::store::{
+    Appetite, Browse as _, Enqueued, NewJob, Queue as _, Renamed, Runs as _, ScanToRun, Upkeep as _, Want,
+};
 
 /// The first schema, with five thousand jobs in every state but those that no worker would have left behind.
 async fn first_schema(path: &Path) {
@@ -49,6 +52,16 @@ async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
     assert_eq!(recovery.released, 10);
     assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
     assert_eq!(store.jobs(&crate::store::JobFilter::default(), None, 10_000).await.unwrap().len(), 5_000);
+
+    // A watch of which files are known was scanned before there were runs; another one was not.
+    let scan = |watch: &str| ScanToRun {
+        watch: watch.to_owned(),
+        root: "/in".into(),
+        pipeline: "a".to_owned(),
+        run_type: RunType::Recovery,
+    };
+    assert_eq!(store.begin_scan(scan("inbox")).await.unwrap().run_type, RunType::Recovery);
+    assert_eq!(store.begin_scan(scan("other")).await.unwrap().run_type, RunType::Initial);
 
     // Files 1 (completed) and 5000 (waiting) have other names by now.
     let moved = |id: u64, pipeline: &str| NewJob {
