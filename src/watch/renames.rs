@@ -184,7 +184,7 @@ mod tests {
         assert!(held.add("soon".into(), hold(9)), "the first time stands");
         assert_eq!(held.next_due(), Some(now + Duration::from_secs(1)));
         let taken = held.take(now + Duration::from_secs(1));
-        assert_eq!(taken.iter().map(|(name, _)| name.as_path()).collect::<Vec<_>>(), [std::path::Path::new("soon")]);
+        assert_eq!(taken.iter().map(|(name, _)| name.as_path()).collect::<Vec<_>>(), [Path::new("soon")]);
         for n in 0..MOST_HELD {
             held.add(n.to_string().into(), hold(3));
         }
