@@ -22,6 +22,10 @@ impl WatchTask {
             Ok(id) => self.arm(id).await,
             Err(error) => self.disarm(&error),
         }
+        // No event tells that a link leads elsewhere.
+        if self.armed.is_some() && self.real_root != self.tree.root() {
+            self.check_root_at = Some(Instant::now() + self.settings.watch.poll_interval);
+        }
     }
 
     async fn arm(&mut self, id: FolderId) {

@@ -128,8 +128,13 @@ async fn insert_delete(
     let superseded = loss.job.filter(|(_, state, _, _, moving)| state.is_waiting() && !moving);
     let priority = gone.priority.number().max(superseded.map_or(0, |job| job.2));
     sqlx::query(
-        "INSERT INTO jobs (id, source, pipeline, version, op, priority, state, run_at, created_at, blocked_by, size)
-         VALUES (?1, ?2, ?3, ?4, 'delete', ?5, 'pending', ?6, ?6, ?7, 0)",
+        // A job that should have told of another name and never ran leaves that to the delete.
+        "INSERT INTO jobs (id, source, pipeline, version, op, priority, state, run_at, created_at, blocked_by, size,
+                           moved_from)
+         VALUES (?1, ?2, ?3, ?4, 'delete', ?5, 'pending', ?6, ?6, ?7, 0,
+                 (SELECT m.moved_from FROM jobs AS m
+                  WHERE m.id = ?8 AND (m.superseded_by = ?1 OR m.reason = 'vanished'
+                                       OR (m.state = 'failed' AND m.error_kind = 'vanished'))))",
     )
     .bind(id)
     .bind(loss.source)
@@ -138,6 +143,7 @@ async fn insert_delete(
     .bind(priority)
     .bind(now.as_millis())
     .bind(loss.in_the_way)
+    .bind(loss.job.map(|job| job.0))
     .execute(&mut *tx)
     .await?;
     sqlx::query("UPDATE taken SET version = ?3, job = ?4, started = 1 WHERE source = ?1 AND pipeline = ?2")

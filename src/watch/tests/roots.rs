@@ -73,3 +73,19 @@ async fn an_empty_folder_in_place_of_the_root_deletes_nothing_until_something_is
     bench.until("a and b are gone", |bench| bench.store.present() == ["c"]).await;
     bench.until("present", |bench| bench.status().root == Root::Present).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_is_a_link_and_leads_elsewhere_by_now_is_watched_there() {
+    let mut bench = Bench::new(|watch| watch.rescan_interval = std::time::Duration::from_hours(2));
+    let (one, two) = (bench.folder.path().join("one"), bench.folder.path().join("two"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&two).unwrap();
+    fs::write(two.join("b"), "content").unwrap();
+    fs::remove_dir(bench.path("")).unwrap();
+    std::os::unix::fs::symlink(&one, bench.config.path.clone()).unwrap();
+    bench.start();
+    bench.idle().await;
+    fs::remove_file(&bench.config.path).unwrap();
+    std::os::unix::fs::symlink(&two, &bench.config.path).unwrap();
+    bench.until_versions(&[("b", 1)]).await;
+}

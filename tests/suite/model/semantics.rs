@@ -346,9 +346,13 @@ impl Model {
         }
     }
 
-    fn give_out(&mut self, key: (&'static str, &'static str), job: Job) {
+    fn give_out(&mut self, key: (&'static str, &'static str), mut job: Job) {
         self.newest_job += 1;
         let older = self.facts.taken.get(&key);
+        // What should have told of another name and never ran leaves that to the next one.
+        let before = older.and_then(|older| self.facts.jobs.get(&older.job));
+        let untold = |job: &&Job| job.superseded_by == Some(self.newest_job) || job.missed_its_file();
+        job.moved_from = before.filter(untold).and_then(|job| job.moved_from);
         let started = job.op == Op::Delete
             || older.is_some_and(|older| {
                 older.started || self.facts.jobs.get(&older.job).is_some_and(|job| job.executions > 0)

@@ -108,7 +108,7 @@ pub(super) struct Moves<'a> {
     left_behind: Vec<(i64, i64, i64)>,
     /// Sources whose version has another number, before and after.
     lifted: Vec<(i64, i64, i64)>,
-    told: Vec<(i64, &'a [u8])>,
+    told: Vec<(i64, Vec<u8>)>,
 }
 
 /// A source under its new name.
@@ -149,8 +149,8 @@ impl<'a> Moves<'a> {
     }
 
     /// The job's processor is told of the name that it knows.
-    pub(super) fn tell(&mut self, job: i64, name: &'a [u8]) {
-        self.told.push((job, name));
+    pub(super) fn tell(&mut self, job: i64, name: &[u8]) {
+        self.told.push((job, name.to_vec()));
     }
 
     /// Gives the names. Every statement finds the tables as they were before, but for what is superseded.
@@ -198,7 +198,7 @@ impl<'a> Moves<'a> {
     pub(super) async fn write_told(&self, tx: &mut SqliteConnection) -> Result<()> {
         NOTE_MOVES
             .execute(tx, &[], &self.told, |values, (job, name)| {
-                values.push(*job).push(*name);
+                values.push(*job).push(name.as_slice());
             })
             .await?;
         Ok(())

@@ -108,6 +108,9 @@ impl<'a> Plan<'a> {
             self.superseded.push((older.0, id));
             tally.moved(asked.key.pipeline, place.older_priority, from, StateName::Skipped);
         }
+        if let Some(name) = older.and_then(|older| place.name_to_tell(older, asked.job)) {
+            self.moves.tell(id, name);
+        }
         tally.born(asked.key.pipeline, StateName::Pending, place.priority);
         self.jobs.push(JobRow {
             id,
@@ -201,6 +204,13 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The name that processors know, where the older version should have told of another one and never ran: its place
+    /// is taken by this version, or its file was not there.
+    fn name_to_tell<'k>(&self, older: &'k Taken, new: &NewJob) -> Option<&'k [u8]> {
+        let row = older.row.as_ref().filter(|row| self.supersedes.is_some() || row.vanished)?;
+        row.moved_from.as_deref().filter(|_| new.renamed.is_none())
+    }
+
     pub(super) fn after(known: Option<&Known>, new: &NewJob, now: Timestamp) -> Self {
         let asked = new.run_at.unwrap_or(now);
         let mut place = Self {
