@@ -163,7 +163,9 @@ impl WatchTask {
     }
 
     async fn give(&mut self, arrivals: Vec<Arrival>) -> Result<(), StoreError> {
-        if !arrivals.is_empty() {
+        // A pause holds from the moment in which it was answered, although this loop may not have come to it yet.
+        self.heed_gate();
+        if !arrivals.is_empty() && self.status.open {
             let tally = self.pulse.attend(self.intake.take(arrivals)).await?;
             self.status.taken += tally.new;
             self.runs.made(tally);

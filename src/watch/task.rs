@@ -411,6 +411,13 @@ impl WatchTask {
         mounts::concerning(&self.mounts.borrow_and_update(), &self.real_root)
     }
 
+    /// Whether files may be handed over, as of now.
+    pub(super) fn heed_gate(&mut self) {
+        if self.gate.has_changed().unwrap_or(false) {
+            self.gate_moved();
+        }
+    }
+
     fn gate_moved(&mut self) {
         let open = *self.gate.borrow_and_update();
         if open != self.status.open {
