@@ -207,29 +207,46 @@ pub enum Action {
 struct Mood {
     sources: &'static [&'static str],
     pipelines: &'static [&'static str],
+    vanish: u32,
     settle: u32,
     crash: u32,
     suspect: u32,
+    /// How likely a sighting is one of a file that may have had another name.
+    renames: f64,
+    /// How many modification times there are.
+    times: i64,
 }
 
 /// Everything, evenly.
-const EVEN: Mood = Mood { sources: &SOURCES, pipelines: &PIPELINES, settle: 14, crash: 3, suspect: 3 };
+const EVEN: Mood = Mood {
+    sources: &SOURCES,
+    pipelines: &PIPELINES,
+    vanish: 5,
+    settle: 14,
+    crash: 3,
+    suspect: 3,
+    renames: 0.2,
+    times: 4,
+};
 /// One file that changes all the time.
 const CROWDED: Mood = Mood { sources: &["a"], pipelines: &["docs"], ..EVEN };
 /// The daemon dies again and again.
 const STORMY: Mood = Mood { sources: &["a", "b", "/x"], settle: 3, crash: 20, suspect: 20, ..EVEN };
+/// Files get other names again and again.
+const WANDERING: Mood =
+    Mood { sources: &["a", "b", "c"], pipelines: &["docs"], vanish: 14, renames: 0.7, times: 2, ..EVEN };
 
 /// A sequence of at most so many steps.
 pub fn sequences(longest: usize) -> impl Strategy<Value = Vec<Action>> {
     let in_mood = move |mood| vec(action(mood), 1..=longest);
-    prop_oneof![3 => in_mood(EVEN), 2 => in_mood(CROWDED), 1 => in_mood(STORMY)]
+    prop_oneof![3 => in_mood(EVEN), 2 => in_mood(CROWDED), 1 => in_mood(STORMY), 3 => in_mood(WANDERING)]
 }
 
 fn action(mood: Mood) -> impl Strategy<Value = Action> {
     prop_oneof![
         14 => (vec(sighting(mood), 1..4), prop::bool::weighted(0.8), prop::bool::weighted(0.3))
             .prop_map(|(sightings, answer, offer)| Action::Enqueue { sightings, answer, offer }),
-        5 => vec(loss(mood), 1..3).prop_map(Action::Vanish),
+        mood.vanish => vec(loss(mood), 1..3).prop_map(Action::Vanish),
         2 => vec(any::<Pick>(), 1..3).prop_map(Action::NoteAbsent),
         14 => ask().prop_map(Action::Lease),
         mood.suspect => Just(Action::LeaseSuspect),
@@ -263,9 +280,9 @@ fn occasionally() -> impl Strategy<Value = Action> {
 fn sighting(mood: Mood) -> impl Strategy<Value = Sighting> {
     let marks = (prop::bool::weighted(0.3), prop::bool::weighted(0.05), prop::bool::weighted(0.05));
     let delay = prop::option::weighted(0.15, select(&[-30, 0, 10, 300][..]));
-    let renamed = prop::option::weighted(0.3, (select(&SOURCES[..WATCHED]), any::<bool>()));
-    (select(mood.sources), select(mood.pipelines), priority(), delay, look(), 0..3_u8, marks, renamed).prop_map(
-        |(source, pipeline, priority, delay_s, look, content, (eager, force, note_only), renamed)| Sighting {
+    let renamed = prop::option::weighted(mood.renames, (select(&SOURCES[..WATCHED]), any::<bool>()));
+    (select(mood.sources), select(mood.pipelines), priority(), delay, look_of(mood.times), 0..3_u8, marks, renamed)
+        .prop_map(|(source, pipeline, priority, delay_s, look, content, (eager, force, note_only), renamed)| Sighting {
             renamed: renamed
                 .filter(|(from, _)| *from != source && SOURCES[..WATCHED].contains(&source))
                 .map(|(from, told)| Renaming { from, told }),
@@ -278,8 +295,7 @@ fn sighting(mood: Mood) -> impl Strategy<Value = Sighting> {
             eager,
             force,
             note_only,
-        },
-    )
+        })
 }
 
 fn loss(mood: Mood) -> impl Strategy<Value = Loss> {
@@ -329,5 +345,9 @@ fn priority() -> impl Strategy<Value = Priority> {
 }
 
 fn look() -> impl Strategy<Value = Look> {
-    (0..4_i64, 0..2_i64).prop_map(|(mtime, ctime)| Look { mtime, ctime })
+    look_of(EVEN.times)
+}
+
+fn look_of(times: i64) -> impl Strategy<Value = Look> {
+    (0..times, 0..2_i64).prop_map(|(mtime, ctime)| Look { mtime, ctime })
 }
