@@ -199,7 +199,7 @@ async fn a_file_is_found_however_often_its_number_on_disk_was_used_before() {
         f.enqueue(file).await;
         f.store.vanish(vec![gone(&format!("{n}"), false)]).await.unwrap();
     }
-    let mut file = watched("a", 1);
+    let mut file = watched("a", 500);
     file.identity.inode = 5;
     let identity = file.identity;
     f.enqueue(file).await;

@@ -198,6 +198,7 @@ async fn renamed_files_and_equal_contents_are_found_by_index() {
     for plan in plans(sources::KNOWN_AS.text(1_000)).await {
         let way = "SEARCH f USING COVERING INDEX sources_inode (scope=? AND inode=? AND mtime_ns=?)";
         assert!(plan.iter().any(|step| step == way), "{plan:#?}");
+        assert!(!plan.iter().any(|step| step.contains("AUTOMATIC")), "{plan:#?}");
     }
     assert_in_order(&[
         (contents::ELSEWHERE, "SEARCH k USING PRIMARY KEY (pipeline=? AND digest=?)"),
