@@ -2,7 +2,7 @@
 //!
 //! 1. [`job`] goes from the facts about a job to everything that holds it, in the order in which it binds, or to the
 //!    rule by which it ended.
-//! 2. [`file`] goes from what lies on disk, beside what is known of it, to one reason.
+//! 2. [`mod@file`] goes from what lies on disk, beside what is known of it, to one reason.
 //! 3. [`audit`] walks a watch, joins it with what is known in one pass, and counts every file into one such reason.
 //! 4. [`rule`] says at which key of the configuration a rule of a watch stands.
 //!

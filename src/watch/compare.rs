@@ -91,6 +91,8 @@ pub(super) struct Compared {
     pub replaced: bool,
     /// More was found than was told: another scan has to follow.
     pub more: bool,
+    /// More are gone than were named: another scan has to follow, if they count as deleted.
+    pub more_gone: bool,
     /// Which of the folders send events, where that was asked for.
     pub covered: Covered,
 }
@@ -301,7 +303,7 @@ impl Comparison {
             Ok(gone) => {
                 self.found.gone += gone.len() as u64;
                 let room = MAX_GONE.saturating_sub(self.found.names.len());
-                self.found.more |= gone.len() > room;
+                self.found.more_gone |= gone.len() > room;
                 self.found.names.extend(gone.into_iter().take(room));
             }
             Err(error) => self.trouble = Some(error),

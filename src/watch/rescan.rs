@@ -329,6 +329,9 @@ impl WatchTask {
         } else if !gone.is_empty() {
             let pause = if may_be_renamed { self.settings.watch.settle + GRACE } else { Duration::ZERO };
             let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
+            if compared.more_gone {
+                self.dirty.everything(due);
+            }
             self.leaving = Some(Leaving { due, names: gone });
         }
     }
