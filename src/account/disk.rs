@@ -9,11 +9,9 @@ use tokio::sync::mpsc;
 use super::file::OnDisk;
 use crate::os::Writers;
 use crate::watch::Rule;
+use crate::watch::batches::Batches;
 use crate::watch::scan::{self, Spotted, Visit};
 use crate::watch::tree::{Look, Tree};
-
-/// How many entries are handed over at once.
-const BATCH: usize = 1_000;
 
 /// An entry that the walk met.
 #[derive(Debug)]
@@ -29,30 +27,21 @@ pub(super) struct Met {
 /// Gathers what a walk shows, in its order, and hands it over in batches.
 pub(super) struct Collector<'a> {
     tree: &'a Tree,
-    batch: Vec<Met>,
-    batches: mpsc::Sender<Vec<Met>>,
+    batches: Batches<Met>,
     folders: u64,
 }
 
 impl<'a> Collector<'a> {
     /// Walks the whole tree; answers how many folders it entered. Blocks. An error says that the root is not there.
     pub fn walk(tree: &'a Tree, batches: mpsc::Sender<Vec<Met>>) -> io::Result<u64> {
-        let mut collector = Self { tree, batch: Vec::with_capacity(BATCH), batches, folders: 0 };
+        let mut collector = Self { tree, batches: Batches::new(batches), folders: 0 };
         scan::walk(tree, &[PathBuf::new()], &mut collector)?;
-        collector.flush();
+        collector.batches.finish();
         Ok(collector.folders)
     }
 
     fn meet(&mut self, relative: &Path, seen: OnDisk, files: u64) {
-        self.batch.push(Met { relative: relative.to_owned(), seen, files });
-        if self.batch.len() >= BATCH {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        // Nobody waits for it any more, if it can't be sent; `wanted` ends the walk then.
-        drop(self.batches.blocking_send(std::mem::take(&mut self.batch)));
+        self.batches.push(Met { relative: relative.to_owned(), seen, files });
     }
 }
 
@@ -81,7 +70,7 @@ impl Visit for Collector<'_> {
     }
 
     fn wanted(&self) -> bool {
-        !self.batches.is_closed()
+        self.batches.wanted()
     }
 }
 

@@ -17,12 +17,10 @@ use crate::job::FileIdentity;
 use crate::os::Writers;
 use crate::store::{Account, Accounts, Presence};
 use crate::watch::Rule;
+use crate::watch::batches::Batches;
 use crate::watch::scan::{self, Spotted, Visit};
 use crate::watch::settle::young_for;
 use crate::watch::tree::{Look, Tree};
-
-/// How many entries are told and looked up at once.
-const BATCH: usize = 1_000;
 
 /// What would become of an entry.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,29 +156,18 @@ impl Met {
     }
 }
 
-struct Collector {
-    batch: Vec<Met>,
-    batches: mpsc::Sender<Vec<Met>>,
-}
+struct Collector(Batches<Met>);
 
 impl Collector {
     fn walk(tree: &Tree, batches: mpsc::Sender<Vec<Met>>) -> io::Result<()> {
-        let mut collector = Self { batch: Vec::new(), batches };
+        let mut collector = Self(Batches::new(batches));
         scan::walk(tree, &[PathBuf::new()], &mut collector)?;
-        collector.flush();
+        collector.0.finish();
         Ok(())
     }
 
     fn meet(&mut self, relative: &Path, seen: Seen) {
-        self.batch.push(Met { relative: relative.to_owned(), seen });
-        if self.batch.len() >= BATCH {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) {
-        // Nobody waits for it any more, if it can't be sent; `wanted` ends the walk then.
-        drop(self.batches.blocking_send(std::mem::take(&mut self.batch)));
+        self.0.push(Met { relative: relative.to_owned(), seen });
     }
 }
 
@@ -202,7 +189,7 @@ impl Visit for Collector {
     }
 
     fn wanted(&self) -> bool {
-        !self.batches.is_closed()
+        self.0.wanted()
     }
 }
 

@@ -10,11 +10,10 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
+use super::batches::Batches;
 use crate::config::WatchOrder;
 use crate::job::FileIdentity;
 
-/// How many candidates go into one message.
-pub(super) const BATCH: usize = 1_000;
 /// How many candidates one scan orders; some 200 bytes each.
 const MAX_ORDERED: usize = 100_000;
 
@@ -54,8 +53,7 @@ impl PartialOrd for Ranked {
 #[derive(Debug)]
 pub(super) struct Candidates {
     order: WatchOrder,
-    listener: mpsc::Sender<Vec<Candidate>>,
-    batch: Vec<Candidate>,
+    batches: Batches<Candidate>,
     /// The best so far, the worst of them on top.
     best: BinaryHeap<Ranked>,
     limit: usize,
@@ -65,8 +63,8 @@ pub(super) struct Candidates {
 
 impl Candidates {
     pub fn new(order: WatchOrder, listener: mpsc::Sender<Vec<Candidate>>) -> Self {
-        let (batch, best) = (Vec::new(), BinaryHeap::new());
-        Self { order, listener, batch, best, limit: MAX_ORDERED, told: 0, left_out: false }
+        let (batches, best) = (Batches::new(listener), BinaryHeap::new());
+        Self { order, batches, best, limit: MAX_ORDERED, told: 0, left_out: false }
     }
 
     /// Takes one. Blocks while the listener is busy.
@@ -85,15 +83,7 @@ impl Candidates {
 
     fn tell(&mut self, candidate: Candidate) {
         self.told += 1;
-        self.batch.push(candidate);
-        if self.batch.len() >= BATCH {
-            self.flush();
-        }
-    }
-
-    fn flush(&mut self) -> bool {
-        let batch = std::mem::take(&mut self.batch);
-        batch.is_empty() || self.listener.blocking_send(batch).is_ok()
+        self.batches.push(candidate);
     }
 
     /// Tells the rest. `false`: nobody listens any more.
@@ -101,12 +91,12 @@ impl Candidates {
         for Ranked { candidate, .. } in std::mem::take(&mut self.best).into_sorted_vec() {
             self.tell(candidate);
         }
-        self.flush()
+        self.batches.finish()
     }
 
     /// Whether anybody listens.
     pub fn wanted(&self) -> bool {
-        !self.listener.is_closed()
+        self.batches.wanted()
     }
 
     /// How many were told.

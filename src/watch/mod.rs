@@ -16,6 +16,7 @@
 //! follows when it opens.
 
 mod arm;
+pub mod batches;
 mod brake;
 mod candidates;
 mod compare;

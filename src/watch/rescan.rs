@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::batches::BATCH;
 use super::brake::Losses;
-use super::candidates::{BATCH, Candidate};
+use super::candidates::Candidate;
 use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
 use super::handover::Whole;

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::batches::BATCH;
 use super::brake::Brake;
-use super::candidates::BATCH;
 use super::compare::{Ended, Scanner};
 use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
