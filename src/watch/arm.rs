@@ -1,9 +1,11 @@
 //! The root: whether it is there, whether it is the one that it was, and how its changes are noticed.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::native::Native;
-use super::rescan::{Coverage, REST};
+use super::rescan::Coverage;
 use super::status::{CoverageStatus, Mode, Root};
 use super::task::{NAMES, WatchTask};
 use super::tree::{FolderId, is_remote};
@@ -137,10 +139,9 @@ impl WatchTask {
     /// Which folders are watched how, for a person.
     pub(super) fn cover_status(&self) -> CoverageStatus {
         let watch = &self.settings.watch;
-        let (settle, poll) = (millis(watch.settle), millis(watch.poll_interval));
-        let took = self.status.last_scan.map_or(0, |scan| scan.duration_ms);
+        let took = self.status.last_scan.map_or(0, |scan| scan.duration_ms.unsigned_abs());
+        let took = Duration::from_millis(took);
         let native = self.status.mode == Mode::Native;
-        let all_polled = matches!(self.status.mode, Mode::Poll(_));
         let (polled, polled_folders, because) = match &self.status.mode {
             Mode::Native => {
                 let uncovered = &self.coverage.uncovered;
@@ -151,17 +152,17 @@ impl WatchTask {
             Mode::None => (Vec::new(), 0, None),
         };
         // A polled tree rests after each scan, and a file may come right after the scan went by.
-        let polled_delay = poll.max(took.saturating_mul(i64::from(REST))) + took + settle;
+        let polled_delay = millis(self.rest_after(took) + took + watch.settle);
         CoverageStatus {
             native_folders: if native { self.coverage.folders } else { 0 },
             polled,
             polled_folders,
             polled_because: because,
             unread: self.status.recent_errors.clone(),
-            native_delay_ms: native.then_some(settle),
-            polled_delay_ms: (all_polled || polled_folders > 0).then_some(polled_delay),
+            native_delay_ms: native.then(|| millis(watch.settle)),
+            polled_delay_ms: (polled_folders > 0).then_some(polled_delay),
             worst_delay_ms: match self.status.mode {
-                Mode::Native => Some(millis(watch.rescan_interval) + took + settle),
+                Mode::Native => Some(millis(watch.rescan_interval + took + watch.settle)),
                 Mode::Poll(_) => Some(polled_delay),
                 Mode::None => None,
             },

@@ -311,17 +311,14 @@ impl Comparison {
     }
 
     /// Whether a file has been as it is for long enough, by its own times, and nobody writes it.
-    fn is_whole(&self, file: &Spotted<'_>) -> Option<FileIdentity> {
-        if !self.scope.local {
-            return None;
-        }
-        let age = self.age(&file.identity);
+    fn is_whole(&self, file: &Spotted<'_>) -> bool {
+        let age = settle::unchanged_for(&file.identity, self.scanner.clock.now());
         let settle = self.scanner.rules.settle;
-        if age < settle || !self.young_for(&file.identity).is_zero() {
-            return None;
+        if !self.scope.local || age < settle || !self.young_for(&file.identity).is_zero() {
+            return false;
         }
-        let (writers, identity) = file.probe()?;
-        (identity == file.identity && settle::whole_by_age(settle, age, writers)).then_some(identity)
+        file.probe()
+            .is_some_and(|(writers, identity)| identity == file.identity && settle::whole_by_age(settle, age, writers))
     }
 
     fn young_for(&self, identity: &FileIdentity) -> Duration {
@@ -337,12 +334,6 @@ impl Comparison {
         self.found.young += 1;
         self.found.ripe_in = Some(self.found.ripe_in.map_or(left, |sooner| sooner.min(left)));
         true
-    }
-
-    fn age(&self, identity: &FileIdentity) -> Duration {
-        let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
-        let age_ms = self.scanner.clock.now().as_millis().saturating_sub(changed_ms);
-        Duration::from_millis(u64::try_from(age_ms).unwrap_or(0))
     }
 }
 
@@ -386,7 +377,7 @@ impl Visit for Comparison {
                 relative: file.relative.to_owned(),
                 identity: file.identity,
                 force: self.scope.force,
-                whole: adopted || self.is_whole(file).is_some(),
+                whole: adopted || self.is_whole(file),
                 known: known.is_some(),
             });
         }

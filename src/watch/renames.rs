@@ -21,7 +21,7 @@ use crate::intake::patiently;
 use crate::store::{Renamed, StoreError};
 
 /// How much longer than `settle` a file that is gone is waited for under another name.
-pub(super) const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(2);
 /// How long at most for the sake of scans: in a tree that changes all the time there is always one.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Names that are held back at most; beyond, a scan has to find them later.
@@ -98,6 +98,11 @@ impl WatchTask {
         }
     }
 
+    /// How long a name that is gone is waited for under another: the file there has to settle.
+    pub(super) fn time_for_renames(&self) -> Duration {
+        self.settings.watch.settle + GRACE
+    }
+
     /// For each of these files, the known one that it may be, where its name is new.
     pub(super) async fn origins(&self, files: &[(Whole, bool)]) -> Result<Vec<Option<Renamed>>, StoreError> {
         let mut origins = vec![None; files.len()];
@@ -126,7 +131,7 @@ impl WatchTask {
             return self.vanish(names).await;
         }
         let now = Instant::now();
-        let hold = Hold { due: now + self.settings.watch.settle + GRACE, since: now };
+        let hold = Hold { due: now + self.time_for_renames(), since: now };
         for name in names {
             if !self.held.add(name, hold) {
                 self.turned_away();

@@ -17,10 +17,11 @@ use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
 use super::handover::Whole;
 use super::progress::Progress;
-use super::renames::GRACE;
-use super::status::{LastScan, Root, ScanKind};
+use super::settle::{Sign, unchanged_for};
+use super::status::{LastScan, Mode, Root, ScanKind};
 use super::task::{NAMES, WatchTask};
 use crate::clock::millis;
+use crate::job::FileIdentity;
 use crate::store::StoreError;
 
 /// How soon and how late a scan comes that looks for files which were too young.
@@ -28,7 +29,7 @@ const RIPE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours
 /// With so many known files, a root that holds nothing counts as one that is not mounted.
 const EMPTIED: u64 = 10;
 /// A polled tree rests for at least so many times as long as its scan took.
-pub(super) const REST: u32 = 4;
+const REST: u32 = 4;
 
 type Reply = oneshot::Sender<Result<LastScan, String>>;
 
@@ -180,12 +181,11 @@ impl WatchTask {
         self.hand_over(whole).await
     }
 
-    fn settle_found(&mut self, relative: PathBuf, identity: crate::job::FileIdentity, force: bool) {
-        let (now, wall) = (Instant::now(), self.clock.now().as_millis());
-        // How long ago the file changed, by its own times: only where those are of this machine.
-        let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
-        let age_ms = if self.remote { 0 } else { u64::try_from(wall.saturating_sub(changed_ms)).unwrap_or(0) };
-        if !self.settling.found(relative, identity, Duration::from_millis(age_ms), force, now) {
+    fn settle_found(&mut self, relative: PathBuf, identity: FileIdentity, force: bool) {
+        let now = Instant::now();
+        // By its own times only where those are of this machine.
+        let age = if self.remote { Duration::ZERO } else { unchanged_for(&identity, self.clock.now()) };
+        if !self.settling.found(relative, identity, age, force, now) {
             self.runs.missed();
             self.dirty.everything(now);
         }
@@ -261,7 +261,7 @@ impl WatchTask {
         if self.native.is_some() {
             self.coverage.note(&scan.starts, covered);
             let polled = !self.coverage.uncovered.is_empty();
-            self.next_poll = polled.then(|| now + self.settings.watch.poll_interval.max(took * REST));
+            self.next_poll = polled.then(|| now + self.rest_after(took));
         }
     }
 
@@ -325,10 +325,10 @@ impl WatchTask {
             self.leaving = None;
             // They may all have gone to where the others came, and then nothing is gone at all.
             if may_be_renamed {
-                self.dirty.everything(now + self.settings.watch.settle + GRACE);
+                self.dirty.everything(now + self.time_for_renames());
             }
         } else if !gone.is_empty() {
-            let pause = if may_be_renamed { self.settings.watch.settle + GRACE } else { Duration::ZERO };
+            let pause = if may_be_renamed { self.time_for_renames() } else { Duration::ZERO };
             let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
             if compared.more_gone {
                 self.dirty.everything(due);
@@ -365,15 +365,20 @@ impl WatchTask {
     fn put_off(&mut self, names: Vec<PathBuf>) {
         let now = Instant::now();
         for name in names {
-            self.settle_from(name, super::settle::Sign::Changed, now);
+            self.settle_from(name, Sign::Changed, now);
         }
     }
 
+    /// How long after a poll the next one comes: a tree whose scan takes long is polled less often.
+    pub(super) fn rest_after(&self, took: Duration) -> Duration {
+        self.settings.watch.poll_interval.max(took * REST)
+    }
+
     /// How long after a full scan the next one comes, if nothing else asks for one. Rescans of several watches are
-    /// spread out, and a tree whose scan takes long is polled less often.
+    /// spread out.
     fn pause_after(&self, took: Duration) -> Duration {
         match self.status.mode {
-            super::status::Mode::Poll(_) => self.settings.watch.poll_interval.max(took * REST),
+            Mode::Poll(_) => self.rest_after(took),
             _ => self.settings.watch.rescan_interval.mul_f64(1.0 - fastrand::f64() / 10.0),
         }
     }

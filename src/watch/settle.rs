@@ -117,6 +117,12 @@ pub fn decide(settle: Duration, file: &Sighting, writers: Writers, young: Durati
     if whole_at <= now { Decision::Whole } else { Decision::Wait(whole_at, waits_for) }
 }
 
+/// How long a file has been as it is, by its own times; nothing for one from the future.
+pub fn unchanged_for(identity: &FileIdentity, wall: Timestamp) -> Duration {
+    let changed_ms = identity.mtime_ns.max(identity.ctime_ns) / 1_000_000;
+    Duration::from_millis(u64::try_from(wall.as_millis().saturating_sub(changed_ms)).unwrap_or(0))
+}
+
 /// Whether a file that was found without any event is whole, given how long it has been as it is.
 pub fn whole_by_age(settle: Duration, age: Duration, writers: Writers) -> bool {
     match writers {
