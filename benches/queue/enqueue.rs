@@ -154,5 +154,6 @@ fn new_job(i: i64) -> NewJob {
         force: false,
         note_only: false,
         renamed: None,
+        listed: None,
     }
 }

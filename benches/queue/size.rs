@@ -45,5 +45,6 @@ fn arrived(relative: std::path::PathBuf, identity: FileIdentity) -> NewJob {
         force: false,
         note_only: false,
         renamed: None,
+        listed: None,
     }
 }

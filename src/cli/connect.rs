@@ -54,6 +54,7 @@ pub async fn open(
         queue: store.clone(),
         accounts: store.clone(),
         runs: store.clone(),
+        lists: store.clone(),
         upkeep: store.clone(),
     };
     Ok((stores, store, writer))

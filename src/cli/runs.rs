@@ -12,6 +12,7 @@ use super::table::{Cell, Column, Table};
 use super::view::{lossy, path_base64};
 use super::{Format, time};
 use crate::clock::Timestamp;
+use crate::job::{Digest, DigestAlgorithm};
 use crate::run::{Run, RunId, RunInput, RunState, RunType};
 
 /// See [`Verb`].
@@ -76,41 +77,57 @@ struct RunView<'a> {
 #[derive(Serialize)]
 struct InputView {
     kind: &'static str,
-    path: String,
+    path: Option<String>,
     digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_base64: Option<String>,
 }
 
+impl InputView {
+    fn of(input: &RunInput) -> Self {
+        let (kind, path, read) = match input {
+            RunInput::Watch { root } => ("watch", Some(root), None),
+            RunInput::File { path, read } => ("file", Some(path), Some(read)),
+            RunInput::Stdin { read } => ("stdin", None, Some(read)),
+        };
+        let hex = |digest: [u8; 32]| Digest { algorithm: DigestAlgorithm::Blake3, bytes: digest }.to_string();
+        Self {
+            kind,
+            path: path.map(|path| lossy(path)),
+            digest: read.and_then(|read| read.digest).map(hex),
+            path_base64: path.and_then(|path| path_base64(path)),
+        }
+    }
+}
+
 impl<'a> RunView<'a> {
     /// A scan has no lines, batches or changesets, and its jobs are not counted by how they ended.
     fn of(run: &'a Run) -> Self {
-        let RunInput::Watch { root } = &run.input;
         Self {
             id: run.id,
             name: run.name.as_deref(),
             run_type: run.run_type,
             state: run.state,
-            input: InputView { kind: "watch", path: lossy(root), digest: None, path_base64: path_base64(root) },
-            dry_run: false,
+            input: InputView::of(&run.input),
+            dry_run: run.dry_run,
             pipeline: &run.pipeline,
             total: run.total,
             processed: run.processed,
             enqueued: run.enqueued,
-            completed: 0,
-            failed: 0,
-            skipped: run.skipped,
-            bad_lines: 0,
+            completed: run.jobs.completed,
+            failed: run.jobs.failed + run.failed_lines,
+            skipped: run.skipped + run.jobs.skipped,
+            bad_lines: run.bad_lines,
             position: run.position,
             current_path: run.current_path.as_deref().map(lossy),
-            batch: 0,
+            batch: run.batch,
             rate_per_s: run.rate_per_s,
             eta_ms: None,
             started_at: run.started_at,
             updated_at: run.updated_at,
             finished_at: run.finished_at,
             duration_ms: run.duration_ms,
-            checkpoint_version: 1,
+            checkpoint_version: run.checkpoint_version,
             changesets: [],
             last_error: run.last_error.as_deref(),
         }
@@ -189,12 +206,15 @@ async fn show(id: RunId, format: Format, context: &mut Context) -> Done {
 
 fn facts(run: &Run, now: Timestamp) -> Vec<(&'static str, String)> {
     let at = |time| format!("{time} ({})", time::relative(time, now));
-    let RunInput::Watch { root } = &run.input;
     let mut facts = vec![("run", run.id.to_string())];
     facts.extend(run.name.as_ref().map(|name| ("watch", name.clone())));
     facts.push(("type", run.run_type.to_string()));
     facts.push(("state", run.state.to_string()));
-    facts.push(("folder", lossy(root)));
+    facts.push(match &run.input {
+        RunInput::Watch { root } => ("folder", lossy(root)),
+        RunInput::File { path, .. } => ("list", lossy(path)),
+        RunInput::Stdin { .. } => ("list", "standard input".to_owned()),
+    });
     facts.push(("pipeline", run.pipeline.clone()));
     facts.push(("files", format!("{}, {:.0} per second", count(run.processed), run.rate_per_s)));
     facts.push(("new jobs", count(run.enqueued)));

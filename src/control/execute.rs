@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::hands::{Hands, Refusal};
 use super::request::{Pong, Request, Response};
-use super::{add, steer, upkeep, watches};
+use super::{add, runs, steer, sync, upkeep, watches};
 
 /// The prefix of the keys that the program keeps for itself.
 const OWN_KEYS: &str = "ingestd.";
@@ -54,6 +54,12 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
                 Err(Refusal::not_found(format!("no key `{key}`; `ingestd kv list` shows those that are there")))
             }
         }
+        Request::SyncBegin(begin) => answer(&sync::begin(begin, hands).await?),
+        Request::SyncTakeOver { run, from, to } => answer(&sync::take_over(run, from, to, hands).await?),
+        Request::SyncLines(lines) => answer(&sync::lines(lines, hands).await?),
+        Request::SyncMissing { run, holder } => answer(&sync::missing(run, holder, hands).await?),
+        Request::SyncEnd { run, holder } => answer(&sync::end(run, holder, hands).await?),
+        Request::RunSteer { run, hand } => answer(&runs::steer(run, hand, hands).await?),
         Request::Maintenance { duty } => match &hands.live {
             Some(live) => live.maintenance(duty).await,
             None => upkeep::perform(duty, hands).await,

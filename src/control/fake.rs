@@ -1,5 +1,6 @@
 //! A store and a daemon in memory, as far as the tests of the socket and the commands need them.
 
+mod lists;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +103,7 @@ pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
             queue: fake.clone(),
             accounts: fake.clone(),
             runs: fake.clone(),
+            lists: fake.clone(),
             upkeep: fake.clone(),
         },
         live: live.then_some(fake as Arc<dyn Live>),
@@ -146,6 +148,13 @@ pub(crate) fn job(id: JobId, state: StateName) -> Job {
         digest: None,
         idempotency_key: IdempotencyKey([7; 32]),
         metadata: None,
+        run: None,
+        line: None,
+        repo: None,
+        content: None,
+        stage: None,
+        external_id: None,
+        result: None,
         original: None,
         error: matches!(name, StateName::Failed | StateName::Retrying).then_some(error),
         state,

@@ -12,7 +12,7 @@ use super::request::{Code, Confirmed, Duty, LiveStatus, Response, Scanned};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::JobId;
-use crate::store::{Accounts, Browse, Queue, Runs, Settings, Steering, StoreError, Upkeep};
+use crate::store::{Accounts, Browse, Lists, Queue, Runs, Settings, Steering, StoreError, Upkeep};
 
 /// The store, by what may be done with it.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Stores {
     pub accounts: Arc<dyn Accounts>,
     /// Runs.
     pub runs: Arc<dyn Runs>,
+    /// Runs over lists.
+    pub lists: Arc<dyn Lists>,
     /// The database's care.
     pub upkeep: Arc<dyn Upkeep>,
 }

@@ -20,8 +20,10 @@ mod hands;
 mod live_watch;
 pub mod lock;
 mod request;
+mod runs;
 pub mod server;
 mod steer;
+mod sync;
 mod throttle;
 mod upkeep;
 mod watches;
@@ -37,7 +39,11 @@ pub use request::{
     Add, Added, AddedAs, Code, Confirmed, Duty, LiveStatus, LiveWarning, Pong, Request, Response, RunningJob, Scanned,
     SteerAnswer, SteerResult,
 };
+pub use runs::RunHand;
 pub use server::Listener;
+pub use sync::{
+    Asks, Entry, ListedContent, ListedWork, SyncBegin, SyncBegun, SyncLines, SyncMissing, SyncTaken, Trouble,
+};
 pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};
 pub use watches::adopt_key;
 pub use wire_path::WirePath;
@@ -45,7 +51,7 @@ pub use wire_path::WirePath;
 use std::path::{Path, PathBuf};
 
 /// The most bytes that one line of the protocol may have, in either direction.
-pub const LINE_LIMIT: usize = 16 << 20;
+pub const LINE_LIMIT: usize = 64 << 20;
 
 /// The socket of the daemon on this database: its name with `sock` instead of `db`, beside it. Each database has
 /// its own, so a command never speaks to the daemon of another one.

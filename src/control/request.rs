@@ -6,10 +6,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::live_watch::LiveWatch;
+use super::runs::RunHand;
+use super::sync::{SyncBegin, SyncLines};
 use super::throttle::LiveThrottle;
 use super::wire_path::WirePath;
 use crate::gate::Shut;
 use crate::job::{JobId, Priority, StateName};
+use crate::run::RunId;
+use crate::store::Holder;
 
 /// Something that a command asks for: everything that writes, or that needs a daemon's memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +109,41 @@ pub enum Request {
     KvDelete {
         /// Its name.
         key: String,
+    },
+    /// Begin a run over a list. Answered with [`SyncBegun`](super::SyncBegun).
+    SyncBegin(SyncBegin),
+    /// Go on reading a run that another one held. Answered with whether that was possible.
+    SyncTakeOver {
+        /// The run.
+        run: RunId,
+        /// Who held it.
+        from: Holder,
+        /// Who reads from now on.
+        to: Holder,
+    },
+    /// Take lines. Answered with [`SyncTaken`](super::SyncTaken).
+    SyncLines(SyncLines),
+    /// Make deletes of what the list no longer names, a thousand at a time. Answered with
+    /// [`SyncMissing`](super::SyncMissing).
+    SyncMissing {
+        /// The run.
+        run: RunId,
+        /// Who reads it.
+        holder: Holder,
+    },
+    /// The input is read to its end. Answered with whether the run was running under this holder.
+    SyncEnd {
+        /// The run.
+        run: RunId,
+        /// Who reads it.
+        holder: Holder,
+    },
+    /// Steer a run.
+    RunSteer {
+        /// The run.
+        run: RunId,
+        /// What to do.
+        hand: RunHand,
     },
     /// Look after the database now. Answered with the duty's figures.
     Maintenance {

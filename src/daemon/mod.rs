@@ -323,6 +323,7 @@ impl House {
                 queue: store.clone(),
                 accounts: store.clone(),
                 runs: store.clone(),
+                lists: store.clone(),
                 upkeep: store,
             },
             live: Some(live),

@@ -114,6 +114,7 @@ fn check(request: &AddRequest, path: PathBuf) -> Result<NewJob, AddError> {
         force: request.force,
         note_only: false,
         renamed: None,
+        listed: None,
     })
 }
 

@@ -29,6 +29,7 @@ pub use state::{SkipReason, State, StateName, UnknownName};
 use std::path::PathBuf;
 
 use crate::clock::Timestamp;
+use crate::run::RunId;
 
 /// A job as the queue tells it: what it is about, and the state it is in.
 #[derive(Clone, Debug)]
@@ -75,6 +76,20 @@ pub struct Job {
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached, a JSON document.
     pub metadata: Option<String>,
+    /// The run of the list that asked for it, its line there, and the repository that the line names.
+    pub run: Option<RunId>,
+    /// See `run`.
+    pub line: Option<u64>,
+    /// See `run`.
+    pub repo: Option<String>,
+    /// The file that holds the content, where that is not `path`.
+    pub content: Option<PathBuf>,
+    /// How far it has come, where its pipeline has stages.
+    pub stage: Option<String>,
+    /// The name that the other side gave it.
+    pub external_id: Option<String>,
+    /// What the other side answered, a JSON document.
+    pub result: Option<String>,
     /// Of a duplicate: the file whose content it repeats, under the name that it has now, if it is still known.
     pub original: Option<PathBuf>,
     /// The newest error.

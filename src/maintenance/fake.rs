@@ -208,6 +208,13 @@ fn running(id: JobId) -> Job {
         digest: None,
         idempotency_key: IdempotencyKey([0; 32]),
         metadata: None,
+        run: None,
+        line: None,
+        repo: None,
+        content: None,
+        stage: None,
+        external_id: None,
+        result: None,
         original: None,
         error: None,
     }

@@ -1,4 +1,4 @@
-//! The run: a bounded operation with progress, such as the first scan of a watch.
+//! The run: a bounded operation with progress: a scan of a watch, or a list that is worked through.
 //!
 //! Pure values, without I/O. A run's life:
 //!
@@ -8,6 +8,11 @@
 //!      ├──────▶ failed
 //!      └──────▶ cancelled
 //! ```
+//!
+//! A run over a list first reads it, line by line; each batch of lines becomes jobs in the transaction that moves its
+//! checkpoint. Then it follows its jobs until the last one is over: it completed if every line ended well. A `retry` of
+//! one of its jobs takes it back to `running`, and the verdict is given anew. Only while it reads, no other run of its
+//! name may.
 //!
 //! A run outlives the daemon that began it. One that was broken off (by a crash, a stop, a folder that went away) stays
 //! `running`: nobody has to resume it, it goes on by itself as soon as that is possible, under its number. `paused` is
@@ -52,6 +57,29 @@ pub enum RunInput {
         /// Its root.
         root: PathBuf,
     },
+    /// The lines of a file.
+    File {
+        /// Absolute.
+        path: PathBuf,
+        /// How far it was read, and the digest of that.
+        read: InputRead,
+    },
+    /// The lines of a standard input.
+    Stdin {
+        /// How far it was read, and the digest of that.
+        read: InputRead,
+    },
+}
+
+/// How far the bytes of a list were read: what the same list begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputRead {
+    /// Whole lines.
+    pub lines: u64,
+    /// Their bytes, with the ends of the lines.
+    pub bytes: u64,
+    /// The BLAKE3 digest of these bytes.
+    pub digest: Option<[u8; 32]>,
 }
 
 /// A run as the database tells it.
@@ -93,4 +121,42 @@ pub struct Run {
     pub duration_ms: i64,
     /// What went wrong last, or why it stands still.
     pub last_error: Option<String>,
+    /// Whether it only looks what would be done.
+    pub dry_run: bool,
+    /// Whether there is more of its input to read.
+    pub reading: bool,
+    /// Lines that can't be understood.
+    pub bad_lines: u64,
+    /// Lines that can't be done, such as those that name no file.
+    pub failed_lines: u64,
+    /// Of what was skipped, lines whose source an earlier line had named.
+    pub duplicates: u64,
+    /// Batches of lines so far.
+    pub batch: u64,
+    /// The form of the checkpoint.
+    pub checkpoint_version: u32,
+    /// Where its jobs stand.
+    pub jobs: RunJobs,
+}
+
+/// Where the jobs of a run stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunJobs {
+    /// Not over yet.
+    pub open: u64,
+    /// Done.
+    pub completed: u64,
+    /// Given up.
+    pub failed: u64,
+    /// Became moot.
+    pub skipped: u64,
+    /// Stopped by a person.
+    pub cancelled: u64,
+}
+
+impl Run {
+    /// Whether every line ended well so far.
+    pub const fn is_well(&self) -> bool {
+        self.bad_lines == 0 && self.failed_lines == 0 && self.jobs.failed == 0 && self.jobs.cancelled == 0
+    }
 }

@@ -17,6 +17,7 @@ mod contents;
 mod disposition;
 mod error;
 mod lease;
+mod lists;
 mod queue;
 mod runs;
 mod settings;
@@ -31,9 +32,13 @@ pub use contents::{Completed, Contents};
 pub use disposition::{Disposition, Dispositions, Intent};
 pub use error::{Obstacle, Result, StoreError};
 pub use lease::{AtWork, Claim, Lease};
+pub use lists::{
+    Begun, Changeset, FailedLine, Holder, LineProblem, Lines, Lists, MissingStep, NewListRun, RepoCounts, RunSteered,
+    RunSummary, Taken as LinesTaken, Unfinished,
+};
 pub use queue::{
-    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, NewJob, Queue, Recovery, Renamed, Settled, Settlement,
-    Vanished, Want, Work,
+    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, Listed, NewJob, Queue, Recovery, Renamed, Settled,
+    Settlement, Vanished, Want, Work,
 };
 pub use runs::{BegunRun, RunProgress, Runs, ScanToRun};
 pub use settings::{KvEntry, Settings, WatchRow};

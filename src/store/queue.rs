@@ -10,6 +10,7 @@ use super::error::Result;
 use super::lease::{Claim, Lease};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{Digest, FileIdentity, IdempotencyKey, JobId, Op, Priority, SourceKey, Spent, StateName, Verdict};
+use crate::run::RunId;
 
 /// A version of a source that somebody saw, asked to become a job.
 #[derive(Clone, Debug)]
@@ -34,6 +35,24 @@ pub struct NewJob {
     pub note_only: bool,
     /// Where the source is a file that may be one known under another name.
     pub renamed: Option<Renamed>,
+    /// Where a line of a list asks for it.
+    pub listed: Option<Box<Listed>>,
+}
+
+/// What a line of a list says beside its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The run.
+    pub run: RunId,
+    /// The line, from 1, or the number that the line gives itself.
+    pub line: u64,
+    /// The repository that the line names.
+    pub repo: Option<String>,
+    /// What happened, where the line says so. A delete needs no file, and becomes a job whether or not a version of the
+    /// source was ever started, unless a delete is the newest that is known of it.
+    pub op: Option<Op>,
+    /// The file that holds the content, where that is not the source's own path.
+    pub content: Option<PathBuf>,
 }
 
 /// A file's name until now, at which there is nothing any more. The queue takes it for the same file if that is what its
@@ -155,6 +174,10 @@ pub struct Work {
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached.
     pub metadata: Option<String>,
+    /// The file that holds the content, where that is not the source's own path.
+    pub content: Option<PathBuf>,
+    /// How far it had come, where its pipeline has stages.
+    pub stage: Option<String>,
     /// The processor was done before, and the file was on its way: go on there.
     pub disposition: Option<Disposition>,
 }

@@ -158,6 +158,7 @@ impl WatchTask {
             force: file.force,
             note_only,
             renamed,
+            listed: None,
         };
         Arrival { job, path, follow: watch.follow_symlinks }
     }

@@ -57,6 +57,7 @@ fn back_again(work: &Work) -> Option<NewJob> {
         force: false,
         note_only: false,
         renamed: None,
+        listed: None,
     })
 }
 
@@ -148,6 +149,7 @@ impl Workshop {
             force: false,
             note_only: false,
             renamed: None,
+            listed: None,
         };
         match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
             Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {

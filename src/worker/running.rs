@@ -238,6 +238,8 @@ mod tests {
             moved_from: None,
             idempotency_key: IdempotencyKey([0; 32]),
             metadata: None,
+            content: None,
+            stage: None,
             disposition: None,
         }
     }

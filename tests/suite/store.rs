@@ -93,6 +93,7 @@ pub(crate) fn file(path: &str, mtime: i64) -> NewJob {
         force: false,
         note_only: false,
         renamed: None,
+        listed: None,
     }
 }
 

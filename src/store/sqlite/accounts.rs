@@ -54,14 +54,14 @@ pub(super) const AHEAD: &str = "
     SELECT count(*) FROM (
         SELECT 1 FROM jobs AS j INDEXED BY jobs_due
         WHERE j.pipeline = (SELECT pipeline FROM jobs AS a WHERE a.id = ?1) AND j.priority = ?2
-          AND j.state IN ('pending', 'retrying') AND j.blocked_by IS NULL AND j.crashes < 2
+          AND j.state IN ('pending', 'retrying') AND j.blocked_by IS NULL AND j.held_by IS NULL AND j.crashes < 2
           AND (j.run_at, j.id) < (?3, ?4)
         LIMIT ?5 + 0)";
 /// ?1: names of pipelines, ?2: now.
 pub(super) const DUE_SUSPECT: &str = "
     SELECT (SELECT j.id FROM jobs AS j INDEXED BY jobs_suspect
             WHERE j.pipeline = p.id AND j.run_at <= ?2
-              AND j.state IN ('pending', 'retrying') AND j.blocked_by IS NULL AND j.crashes >= 2
+              AND j.state IN ('pending', 'retrying') AND j.blocked_by IS NULL AND j.held_by IS NULL AND j.crashes >= 2
             ORDER BY j.run_at, j.id LIMIT 1) AS suspect
     FROM pipelines AS p
     WHERE NOT p.paused AND p.name IN (SELECT value FROM json_each(?1)) AND suspect IS NOT NULL

@@ -243,6 +243,7 @@ fn take(
     let first_started_at = row.next::<Option<i64>>()?.map_or(request.now, Timestamp::from_millis);
     let (digest, completed_digest, metadata) = (row.next()?, row.next()?, row.next()?);
     let moved_from: Option<Vec<u8>> = row.next()?;
+    let (content, stage): (Option<Vec<u8>>, Option<String>) = (row.next()?, row.next()?);
     let pipeline: String = row.next()?;
     let origin = Origin {
         scope: row.next()?,
@@ -272,6 +273,8 @@ fn take(
         completed_digest: wire::digest(completed_digest)?,
         moved_from,
         metadata,
+        content: content.map(wire::path),
+        stage,
         disposition: intents.get(&job.0).cloned(),
     };
     Ok((Lease::new(job, fence, request.deadline, place), work))

@@ -75,6 +75,7 @@ async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
         force: false,
         note_only: false,
         renamed: Some(Renamed { from: id.to_string().into(), told: true }),
+        listed: None,
     };
     let answers = store.enqueue(vec![moved(4, "a"), moved(4_998, "a")]).await.unwrap();
     assert!(matches!(answers[0], Enqueued::New { version: 2, .. }), "{answers:?}");

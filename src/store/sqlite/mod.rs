@@ -24,6 +24,7 @@ mod fixture;
 mod held;
 mod kept;
 mod lease;
+mod lists;
 #[cfg(test)]
 mod migrations;
 mod open;

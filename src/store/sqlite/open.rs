@@ -31,7 +31,7 @@ use crate::config::{Database, Durability, Queue};
 use crate::job::Incarnation;
 
 /// The newest schema that this program knows.
-pub const SUPPORTED_SCHEMA: i64 = 3;
+pub const SUPPORTED_SCHEMA: i64 = 5;
 /// SQLite before this release can lose committed data when checkpoints overlap (<https://www.sqlite.org/wal.html>).
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 /// The WAL is cut to this after a checkpoint that emptied it.
@@ -385,6 +385,8 @@ pub(super) fn migrations() -> Vec<Migration> {
         migration(1, "queue", include_str!("../../../migrations/sqlite/0001_queue.sql")),
         migration(2, "watch", include_str!("../../../migrations/sqlite/0002_watch.sql")),
         migration(3, "runs", include_str!("../../../migrations/sqlite/0003_runs.sql")),
+        migration(4, "lists", include_str!("../../../migrations/sqlite/0004_lists.sql")),
+        migration(5, "effects", include_str!("../../../migrations/sqlite/0005_effects.sql")),
     ]
 }
 

@@ -22,6 +22,7 @@ use crate::job::{
     Digest, IdempotencyKey, Incarnation, Job, JobError, JobId, Priority, SkipReason, SourceKey, State, StateName,
     UnknownName,
 };
+use crate::run::RunId;
 
 /// Why a row can't be read.
 #[derive(Debug)]
@@ -95,6 +96,13 @@ fn parse_job(row: &SqliteRow, id: JobId, incarnation: &Incarnation) -> Result<Jo
         digest: digest(row)?,
         idempotency_key,
         metadata: row.try_get("metadata")?,
+        run: row.try_get::<Option<i64>, _>("run")?.map(RunId),
+        line: row.try_get::<Option<i64>, _>("line")?.map(i64::cast_unsigned),
+        repo: row.try_get("repo")?,
+        content: row.try_get::<Option<Vec<u8>>, _>("content")?.map(path),
+        stage: row.try_get("stage")?,
+        external_id: row.try_get("external_id")?,
+        result: row.try_get("result")?,
         original: original(row)?,
         error,
     })

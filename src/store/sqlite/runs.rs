@@ -9,7 +9,7 @@ use super::super::error::{Result, StoreError};
 use super::super::runs::{BegunRun, RunProgress, Runs, ScanToRun};
 use super::{SqliteStore, wire};
 use crate::clock::{Timestamp, millis};
-use crate::run::{Run, RunId, RunInput, RunState, RunType};
+use crate::run::{InputRead, Run, RunId, RunInput, RunJobs, RunState, RunType};
 
 /// ?1: the name.
 pub(super) const ACTIVE: &str = "
@@ -192,8 +192,18 @@ fn name<T: std::str::FromStr<Err = crate::job::UnknownName>>(text: &str, id: i64
     text.parse().map_err(|why| unreadable(id, why))
 }
 
+fn input_read(row: &SqliteRow) -> Result<InputRead> {
+    let digest: Option<Vec<u8>> = row.try_get("input_digest")?;
+    let number = |column| row.try_get::<i64, _>(column).map(|n| u64::try_from(n).unwrap_or(0));
+    Ok(InputRead {
+        lines: number("position")?,
+        bytes: number("input_bytes")?,
+        digest: digest.and_then(|digest| digest.try_into().ok()),
+    })
+}
+
 /// A run from a row of the table.
-fn run(row: &SqliteRow) -> Result<Run> {
+pub(super) fn run(row: &SqliteRow) -> Result<Run> {
     let id: i64 = row.try_get("id")?;
     let number = |column| row.try_get::<i64, _>(column).map(|n| u64::try_from(n).unwrap_or(0));
     let time = |column| row.try_get::<i64, _>(column).map(Timestamp::from_millis);
@@ -201,6 +211,8 @@ fn run(row: &SqliteRow) -> Result<Run> {
     let kind: &str = row.try_get("input_kind")?;
     let input = match (kind, path("input_path")?) {
         ("watch", Some(root)) => RunInput::Watch { root },
+        ("file", Some(path)) => RunInput::File { path, read: input_read(row)? },
+        ("stdin", _) => RunInput::Stdin { read: input_read(row)? },
         _ => return Err(unreadable(id, format_args!("its input is of an unknown kind, `{kind}`"))),
     };
     Ok(Run {
@@ -222,6 +234,20 @@ fn run(row: &SqliteRow) -> Result<Run> {
         finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(Timestamp::from_millis),
         duration_ms: row.try_get("duration_ms")?,
         last_error: row.try_get("last_error")?,
+        dry_run: row.try_get("dry_run")?,
+        reading: row.try_get("reading")?,
+        bad_lines: number("bad_lines")?,
+        failed_lines: number("failed_lines")?,
+        duplicates: number("duplicates")?,
+        batch: number("batch")?,
+        checkpoint_version: u32::try_from(row.try_get::<i64, _>("checkpoint_version")?).unwrap_or(0),
+        jobs: RunJobs {
+            open: number("jobs_open")?,
+            completed: number("jobs_completed")?,
+            failed: number("jobs_failed")?,
+            skipped: number("jobs_skipped")?,
+            cancelled: number("jobs_cancelled")?,
+        },
     })
 }
 

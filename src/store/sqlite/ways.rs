@@ -42,8 +42,12 @@ pub(super) const FINAL: &str =
     numbers!("INDEXED BY jobs_final WHERE state = ?7 AND state IN ('completed', 'failed', 'cancelled', 'skipped')");
 /// Waiting jobs are in one of three indexes.
 pub(super) const WAITING: [&str; 3] = [
-    numbers!("INDEXED BY jobs_due WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2"),
-    numbers!("INDEXED BY jobs_suspect WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2"),
+    numbers!(
+        "INDEXED BY jobs_due WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2"
+    ),
+    numbers!(
+        "INDEXED BY jobs_suspect WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes >= 2"
+    ),
     numbers!("INDEXED BY jobs_blocked WHERE blocked_by IS NOT NULL"),
 ];
 

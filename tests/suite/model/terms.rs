@@ -73,6 +73,7 @@ pub fn new_job(seen: &Sighting, with_digest: bool, now: i64) -> NewJob {
         force: seen.force,
         note_only: seen.note_only,
         renamed: seen.renamed.map(|renamed| Renamed { from: renamed.from.into(), told: renamed.told }),
+        listed: None,
     }
 }
 

@@ -7,6 +7,7 @@ SELECT j.id, p.name AS pipeline, s.scope, w.name AS watch, w.root,
        j.op, j.version, j.priority, j.state, j.attempt, j.executions, j.crashes,
        j.run_at, j.created_at, j.started_at, j.finished_at, j.blocked_by, j.reason, j.superseded_by, j.duplicate_of,
        j.size, j.digest, j.metadata, j.error_kind, j.error_message, j.error_permanent, j.moved_from,
+       j.run, j.line, j.repo, j.content, j.stage, j.external_id, j.result,
        os.scope AS original_scope, ow.name AS original_watch, ow.root AS original_root,
        coalesce(o.identity, os.identity) AS original_identity, os.path AS original_path
 FROM json_each(?1) AS chosen

@@ -9,15 +9,15 @@ SELECT
                      WHERE pipeline IN (SELECT id FROM asked) AND state = 'retrying' AND n > 0) THEN 1
         WHEN EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_due
                      WHERE pipeline IN (SELECT id FROM asked) AND priority IN (1, 2, 3, 4) AND run_at <= ?2
-                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2) THEN 1
+                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2) THEN 1
         WHEN EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_blocked
                      WHERE blocked_by IS NOT NULL AND pipeline IN (SELECT id FROM asked)) THEN 1
         WHEN EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_suspect
                      WHERE pipeline IN (SELECT id FROM asked)
-                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes >= 2) THEN 1
+                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes >= 2) THEN 1
         ELSE EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_due
                      WHERE pipeline IN (SELECT id FROM asked) AND (deferrals > 0 OR crashes > 0)
-                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2)
+                       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2)
     END AS waiting,
     -- Said by one of the newest executions, whose job waits to be tried again.
     (SELECT j.error_message

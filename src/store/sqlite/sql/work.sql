@@ -2,7 +2,7 @@
 WITH chosen(at, job) AS (ROWS)
 SELECT chosen.at, j.id, j.source, j.pipeline, j.priority, j.state, j.fence,
        j.version, j.op, j.attempt, j.deferrals, j.executions, j.crashes, j.first_started_at,
-       j.digest, j.baseline, j.metadata, j.moved_from, p.name,
+       j.digest, j.baseline, j.metadata, j.moved_from, j.content, j.stage, p.name,
        s.scope, coalesce(j.identity, s.identity), s.path, w.name, w.root,
        s.dev, s.inode, s.size, s.mtime_ns, s.ctime_ns,
        EXISTS (SELECT 1 FROM dispositions AS d WHERE d.job = j.id) AS moving

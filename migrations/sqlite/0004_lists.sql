@@ -1,0 +1,80 @@
+-- Runs over lists: bound to their input, resumed at their line, and followed until the jobs of their lines are over.
+
+-- What makes two runs runs of the same list: its name, or where nobody gave one, where it comes from. It outlives the
+-- runs, so that pruning never makes a later run the first one.
+CREATE TABLE lists (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+
+ALTER TABLE runs ADD COLUMN list INTEGER;                        -- NULL: a scan
+ALTER TABLE runs ADD COLUMN dry_run INTEGER NOT NULL DEFAULT 0 CHECK (dry_run IN (0, 1));
+ALTER TABLE runs ADD COLUMN delete_missing INTEGER NOT NULL DEFAULT 0 CHECK (delete_missing IN (0, 1));
+-- Whether there is more of the input to read. A run without more is active until its jobs are over, and yet lets another
+-- one of its name begin.
+ALTER TABLE runs ADD COLUMN reading INTEGER NOT NULL DEFAULT 1 CHECK (reading IN (0, 1));
+-- Who reads: a token, and the name of a file that this process holds locked for as long as it lives.
+ALTER TABLE runs ADD COLUMN holder TEXT;
+-- The checkpoint beside `position`, which is a line here: so many bytes of the input, and their digest.
+ALTER TABLE runs ADD COLUMN checkpoint_version INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE runs ADD COLUMN input_bytes INTEGER NOT NULL DEFAULT 0 CHECK (input_bytes >= 0);
+ALTER TABLE runs ADD COLUMN input_digest BLOB;
+ALTER TABLE runs ADD COLUMN batch INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0);
+-- Lines that became no job, beside `skipped`.
+ALTER TABLE runs ADD COLUMN bad_lines INTEGER NOT NULL DEFAULT 0 CHECK (bad_lines >= 0);
+ALTER TABLE runs ADD COLUMN failed_lines INTEGER NOT NULL DEFAULT 0 CHECK (failed_lines >= 0);
+ALTER TABLE runs ADD COLUMN duplicates INTEGER NOT NULL DEFAULT 0 CHECK (duplicates >= 0);   -- among `skipped`
+-- Its jobs, by deltas in the transactions that move them.
+ALTER TABLE runs ADD COLUMN jobs_open INTEGER NOT NULL DEFAULT 0 CHECK (jobs_open >= 0);
+ALTER TABLE runs ADD COLUMN jobs_completed INTEGER NOT NULL DEFAULT 0 CHECK (jobs_completed >= 0);
+ALTER TABLE runs ADD COLUMN jobs_failed INTEGER NOT NULL DEFAULT 0 CHECK (jobs_failed >= 0);
+ALTER TABLE runs ADD COLUMN jobs_skipped INTEGER NOT NULL DEFAULT 0 CHECK (jobs_skipped >= 0);
+ALTER TABLE runs ADD COLUMN jobs_cancelled INTEGER NOT NULL DEFAULT 0 CHECK (jobs_cancelled >= 0);
+
+DROP INDEX runs_active;
+CREATE UNIQUE INDEX runs_active ON runs (name) WHERE state IN ('running', 'paused') AND reading = 1;
+CREATE INDEX runs_list ON runs (list, id) WHERE list IS NOT NULL;
+
+-- Lines with which something is wrong: `bad` ones can't be understood, `failed` ones can't be done.
+CREATE TABLE run_lines (
+    run     INTEGER NOT NULL,
+    line    INTEGER NOT NULL,
+    kind    TEXT NOT NULL CHECK (kind IN ('bad', 'failed')),
+    path    BLOB,
+    op      TEXT,
+    repo    TEXT,
+    text    BLOB NOT NULL,               -- the line, cut
+    message TEXT NOT NULL,
+    PRIMARY KEY (run, line)
+) WITHOUT ROWID;
+
+-- Records of changesets, which are kept with their run and never processed.
+CREATE TABLE run_changesets (
+    run       INTEGER NOT NULL,
+    line      INTEGER NOT NULL,
+    repo      TEXT,
+    changeset TEXT NOT NULL CHECK (json_valid(changeset)),
+    PRIMARY KEY (run, line)
+) WITHOUT ROWID;
+
+-- Which list named a source last, and in which run: what a later run of the list does not name is missing.
+ALTER TABLE taken ADD COLUMN list INTEGER;
+ALTER TABLE taken ADD COLUMN list_run INTEGER;
+CREATE INDEX taken_list ON taken (list, list_run) WHERE list IS NOT NULL;
+
+ALTER TABLE jobs ADD COLUMN run INTEGER;
+ALTER TABLE jobs ADD COLUMN line INTEGER;
+ALTER TABLE jobs ADD COLUMN repo TEXT;
+-- The file that holds the content, where that is not the source's own path.
+ALTER TABLE jobs ADD COLUMN content BLOB;
+-- The paused run for whose sake it is held back.
+ALTER TABLE jobs ADD COLUMN held_by INTEGER;
+CREATE INDEX jobs_run ON jobs (run, id) WHERE run IS NOT NULL;
+CREATE INDEX jobs_held ON jobs (held_by) WHERE held_by IS NOT NULL;
+
+DROP INDEX jobs_due;
+CREATE INDEX jobs_due ON jobs (pipeline, priority, run_at, id)
+    WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2;
+DROP INDEX jobs_suspect;
+CREATE INDEX jobs_suspect ON jobs (pipeline, run_at, id)
+    WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes >= 2;

@@ -1,0 +1,210 @@
+//! `sync`: batches of a list's lines, from the command that reads the list to the queue.
+//!
+//! 1. The command reads and parses; what it understood of each line is an [`Entry`], what it did not is a
+//!    [`Trouble`]. A batch goes over with the line after which it stands.
+//! 2. Here the files are looked at, inline contents are put into files that survive a power cut, and digests are
+//!    taken where the store asks for them.
+//! 3. The store takes jobs, problems and checkpoint in one transaction. Whoever asks again after a lost answer is told
+//!    at which line the run is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::hands::{Hands, Refusal};
+use super::wire_path::WirePath;
+use crate::job::{Op, Priority};
+use crate::run::{InputRead, RunId, RunState};
+use crate::store::Holder;
+
+/// A run over a list that is to begin. Answered with [`SyncBegun`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncBegin {
+    /// As a person named it.
+    pub name: Option<String>,
+    /// What makes two runs runs of the same list: its name, or where it comes from.
+    pub list: String,
+    /// The file that is read, absolute; `None`: a standard input.
+    pub input: Option<WirePath>,
+    /// `None`: the only one.
+    pub pipeline: Option<String>,
+    /// Only look what would be done.
+    pub dry_run: bool,
+    /// What an earlier run of the list named and this one does not becomes a delete.
+    pub delete_missing: bool,
+    /// Who reads.
+    pub holder: Holder,
+}
+
+/// See [`SyncBegin`]. Another run of its name that reads is a refusal that names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncBegun {
+    /// The run.
+    pub id: RunId,
+}
+
+/// A batch of lines. Answered with [`SyncTaken`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncLines {
+    /// The run.
+    pub run: RunId,
+    /// Who reads it.
+    pub holder: Holder,
+    /// The line after which they stand.
+    pub after: u64,
+    /// How far the input is read with them.
+    pub read: InputRead,
+    /// Lines that say something: all but empty ones.
+    pub count: u64,
+    /// What was understood, in the order of the lines.
+    pub entries: Vec<Entry>,
+    /// What was not.
+    pub troubles: Vec<Trouble>,
+    /// Lines per second.
+    pub rate_per_s: f64,
+    /// More time at work.
+    pub more_worked: Duration,
+}
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The line, from 1.
+    pub line: u64,
+    /// The line itself, cut, for the case that it can't be done.
+    pub text: String,
+    /// What.
+    #[serde(flatten)]
+    pub asks: Asks,
+}
+
+/// See [`Entry`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "asks", rename_all = "kebab-case")]
+pub enum Asks {
+    /// That a file is worked on.
+    Work(Box<ListedWork>),
+    /// That a changeset's record is kept.
+    Changeset {
+        /// Its repository.
+        repo: Option<String>,
+        /// What it says, a JSON document.
+        changeset: String,
+    },
+}
+
+/// What a line says of a file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListedWork {
+    /// The number that the line gives itself.
+    pub number: Option<u64>,
+    /// The file that it is about, absolute. `None`: only a key names it.
+    pub path: Option<WirePath>,
+    /// What happened; `None`: what the queue makes of it.
+    pub op: Option<Op>,
+    /// The repository.
+    pub repo: Option<String>,
+    /// The level; `None`: the usual one.
+    pub priority: Option<Priority>,
+    /// An identity of the caller's own.
+    pub key: Option<String>,
+    /// Where the content is, unless it is in the file at `path`.
+    pub content: Option<ListedContent>,
+    /// A JSON document for the processor.
+    pub metadata: Option<String>,
+    /// Only take note of it: it becomes no job, and its changes are seen from then on.
+    pub skip: bool,
+}
+
+/// Where a content is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ListedContent {
+    /// In the line: in base64.
+    Inline(String),
+    /// In another file, absolute.
+    File(WirePath),
+}
+
+/// A line that can't be understood.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// The line, from 1.
+    pub line: u64,
+    /// The line itself, cut.
+    pub text: String,
+    /// What is wrong with it, and what to do.
+    pub message: String,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum SyncTaken {
+    /// It was taken.
+    All {
+        /// New jobs.
+        enqueued: u64,
+        /// Lines that needed none.
+        skipped: u64,
+        /// Lines that can't be done, with what is wrong: those of this batch.
+        failed: Vec<Trouble>,
+    },
+    /// Nothing of it: only so many more jobs may wait now. Come again with fewer, or later.
+    Full {
+        /// How many.
+        room: u64,
+    },
+    /// Nothing of it: the run is at another line. A batch that ends there was taken before.
+    Elsewhere {
+        /// The line.
+        line: u64,
+    },
+    /// Nothing of it: a person paused or cancelled the run, or it is over.
+    NotRunning {
+        /// Where it stands.
+        state: RunState,
+    },
+    /// Nothing of it: somebody else reads it now.
+    TakenOver,
+}
+
+/// What became of asking for the deletes of what a list no longer names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "result", rename_all = "kebab-case")]
+pub enum SyncMissing {
+    /// So many jobs were made in this step; ask again.
+    More {
+        /// How many.
+        deletes: u64,
+    },
+    /// Nothing is left.
+    Over,
+    /// A person paused or cancelled the run.
+    NotRunning {
+        /// Where it stands.
+        state: RunState,
+    },
+    /// Somebody else reads it now.
+    TakenOver,
+}
+
+pub(super) async fn begin(_begin: SyncBegin, _hands: &Hands) -> Result<SyncBegun, Refusal> {
+    Err(Refusal::failed("not there yet"))
+}
+
+pub(super) async fn take_over(_run: RunId, _from: Holder, _to: Holder, _hands: &Hands) -> Result<bool, Refusal> {
+    Err(Refusal::failed("not there yet"))
+}
+
+pub(super) async fn lines(_lines: SyncLines, _hands: &Hands) -> Result<SyncTaken, Refusal> {
+    Err(Refusal::failed("not there yet"))
+}
+
+pub(super) async fn missing(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<SyncMissing, Refusal> {
+    Err(Refusal::failed("not there yet"))
+}
+
+pub(super) async fn end(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<bool, Refusal> {
+    Err(Refusal::failed("not there yet"))
+}
