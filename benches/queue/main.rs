@@ -40,6 +40,7 @@ mod report;
 mod seed;
 mod size;
 mod start;
+mod sync;
 
 use tokio::runtime::Runtime;
 
@@ -63,6 +64,8 @@ const SUBJECTS: &[(&str, fn(&Bench))] = &[
     ("start", start::after_a_crash),
     ("size", size::bytes_per_job),
     ("memory", memory::resident),
+    ("sync", sync::plain_paths),
+    ("resume", sync::resumed),
 ];
 
 fn main() {

@@ -20,7 +20,7 @@ const RATE: &str = "INSERT INTO rates (slot, pipeline, completed, busy_ms) VALUE
      ON CONFLICT (slot, pipeline) DO UPDATE SET completed = completed + excluded.completed";
 const DUE: &str = "SELECT id, source, run_at, fence, executions FROM jobs
      WHERE pipeline = 1 AND priority = 2 AND run_at <= ?1
-       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND crashes < 2
+       AND state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2
      ORDER BY run_at, id LIMIT ?2";
 const IDENTITY: &str = "SELECT identity FROM sources WHERE id = ?1";
 const MARK: &str = "UPDATE jobs SET state = 'running', boot = 1, lease_deadline = ?2, fence = fence + 1,
