@@ -44,8 +44,11 @@ pub fn without_breakers(config: &Config) -> Config {
 
 /// The pool's settings, but for what the keeper of the watches adds. Fails where a processor can't be built, with the words of the configuration.
 pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warnings) -> anyhow::Result<WorkerSettings> {
-    let children =
-        ChildEnvironment { state_directory: config.state_directory(), removed: config.secret_variables.clone() };
+    let children = ChildEnvironment {
+        state_directory: config.state_directory(),
+        database: config.database.path.clone(),
+        removed: config.secret_variables.clone(),
+    };
     let mut pipelines = BTreeMap::new();
     for (name, pipeline) in &config.pipelines {
         let processor =

@@ -11,15 +11,21 @@ use super::Task;
 pub struct ChildEnvironment {
     /// The daemon's state directory, absolute; commands work in its `work/` unless their pipeline says otherwise.
     pub state_directory: PathBuf,
+    /// The daemon's database, absolute: what a command says of its effects and stages reaches the daemon beside it.
+    pub database: PathBuf,
     /// Variables that no command inherits: those that the configuration reads as `${…}`.
     pub removed: Vec<String>,
 }
 
 impl ChildEnvironment {
     /// The daemon's environment without the service manager's variables (`NOTIFY_SOCKET`, `WATCHDOG_*`), the
-    /// daemon's own configuration (`INGESTD__*`) and the removed ones.
+    /// daemon's own configuration (`INGESTD__*`) and the removed ones; and the database's URL.
     pub fn inherited(&self) -> Vec<(OsString, OsString)> {
-        std::env::vars_os().filter(|(name, _)| self.hands_on(name)).collect()
+        let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| self.hands_on(name)).collect();
+        let mut url = OsString::from("sqlite://");
+        url.push(&self.database);
+        variables.push((DATABASE_VARIABLE.into(), url));
+        variables
     }
 
     fn hands_on(&self, name: &OsStr) -> bool {
@@ -31,11 +37,14 @@ impl ChildEnvironment {
     }
 }
 
+/// The variable that names the daemon's database, as `--database` takes it.
+pub const DATABASE_VARIABLE: &str = "INGESTD_DATABASE";
+
 /// The variable that tells one job's processes from all others, by a value that no other job has.
 pub const KEY_VARIABLE: &str = "INGESTD_IDEMPOTENCY_KEY";
 
 /// The variables that tell a command of its task. All are always set: what the job does not have is empty.
-pub fn task_variables(task: &Task) -> [(&'static str, OsString); 12] {
+pub fn task_variables(task: &Task) -> [(&'static str, OsString); 14] {
     [
         ("INGESTD_PATH", task.path.clone().into()),
         ("INGESTD_RELATIVE", task.relative.clone().into()),
@@ -44,11 +53,13 @@ pub fn task_variables(task: &Task) -> [(&'static str, OsString); 12] {
         ("INGESTD_DIGEST", task.digest.map(|digest| digest.to_string()).unwrap_or_default().into()),
         ("INGESTD_SIZE", task.size.to_string().into()),
         ("INGESTD_JOB", task.job.to_string().into()),
+        ("INGESTD_FENCE", task.fence.to_string().into()),
         ("INGESTD_ATTEMPT", task.attempt.to_string().into()),
         (KEY_VARIABLE, task.idempotency_key.to_string().into()),
         ("INGESTD_PIPELINE", task.pipeline.clone().into()),
         ("INGESTD_WATCH", task.watch.clone().unwrap_or_default().into()),
         ("INGESTD_METADATA", task.metadata.clone().unwrap_or_default().into()),
+        ("INGESTD_STAGE", task.stage.clone().unwrap_or_default().into()),
     ]
 }
 

@@ -9,7 +9,7 @@ mod output;
 mod registry;
 mod template;
 
-pub use environment::ChildEnvironment;
+pub use environment::{ChildEnvironment, DATABASE_VARIABLE};
 pub use exec::ExecProcessor;
 pub use http::HttpProcessor;
 pub use noop::NoopProcessor;
@@ -22,13 +22,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Digest, IdempotencyKey, JobId, Op, Outcome};
+use crate::job::{Digest, Fence, IdempotencyKey, JobId, Op, Outcome};
 
 /// What a processor is told of a job: everything it may know, and nothing of the queue.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// The job's number.
     pub job: JobId,
+    /// The number of the lease under which it is worked on: whoever writes about the execution names it.
+    pub fence: Fence,
     /// The attempt, from 1.
     pub attempt: u32,
     /// The execution, from 1, spent or not.
@@ -53,6 +55,8 @@ pub struct Task {
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached, a JSON document.
     pub metadata: Option<String>,
+    /// How far it had come when this execution began, where its pipeline has stages.
+    pub stage: Option<String>,
     /// The file in the state directory into which the attempt's output goes while it lives.
     pub spool: PathBuf,
     /// Cancelled, together with `stop`, when there is no right to work on it any more: no grace then.
@@ -107,6 +111,7 @@ pub(crate) mod tests {
     pub(crate) fn task(path: &str) -> Task {
         Task {
             job: JobId(1),
+            fence: Fence(1),
             attempt: 1,
             execution: 1,
             pipeline: "docs".to_owned(),
@@ -119,6 +124,7 @@ pub(crate) mod tests {
             digest: None,
             idempotency_key: IdempotencyKey([7; 32]),
             metadata: None,
+            stage: None,
             spool: PathBuf::new(),
             at_once: CancellationToken::new(),
         }

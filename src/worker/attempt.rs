@@ -246,6 +246,7 @@ impl Workshop {
         };
         Task {
             job: work.job,
+            fence: lease.fence(),
             attempt: work.attempt,
             execution: work.execution,
             pipeline: work.pipeline.clone(),
@@ -258,6 +259,7 @@ impl Workshop {
             digest: content.map(|content| content.digest),
             idempotency_key: work.idempotency_key,
             metadata: work.metadata.clone(),
+            stage: work.stage.clone(),
             spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
             at_once: handle.lost().clone(),
         }

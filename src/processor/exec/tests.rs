@@ -47,7 +47,7 @@ impl Scene {
     }
 
     fn processor(&self) -> ExecProcessor {
-        let environment = ChildEnvironment { state_directory: self.state.path().into(), removed: Vec::new() };
+        let environment = ChildEnvironment { state_directory: self.state.path().into(), ..ChildEnvironment::default() };
         ExecProcessor::new("docs", &self.pipeline, self.limit, &environment).unwrap()
     }
 
