@@ -3,8 +3,9 @@
 -- What makes two runs runs of the same list: its name, or where nobody gave one, where it comes from. It outlives the
 -- runs, so that pruning never makes a later run the first one.
 CREATE TABLE lists (
-    id   INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    id            INTEGER PRIMARY KEY,
+    name          TEXT NOT NULL UNIQUE,
+    first_read_at INTEGER                -- when a run first came to the end of its input; NULL: none did yet
 );
 
 ALTER TABLE runs ADD COLUMN list INTEGER;                        -- NULL: a scan
@@ -31,9 +32,21 @@ ALTER TABLE runs ADD COLUMN jobs_failed INTEGER NOT NULL DEFAULT 0 CHECK (jobs_f
 ALTER TABLE runs ADD COLUMN jobs_skipped INTEGER NOT NULL DEFAULT 0 CHECK (jobs_skipped >= 0);
 ALTER TABLE runs ADD COLUMN jobs_cancelled INTEGER NOT NULL DEFAULT 0 CHECK (jobs_cancelled >= 0);
 
+-- Of a cancelled run: its jobs below this number are still to be looked at, and cancelled if they wait. NULL: none.
+ALTER TABLE runs ADD COLUMN cancelling INTEGER CHECK (cancelling IS NULL OR state = 'cancelled');
+
+-- At most one active scan of a watch.
 DROP INDEX runs_active;
-CREATE UNIQUE INDEX runs_active ON runs (name) WHERE state IN ('running', 'paused') AND reading = 1;
-CREATE INDEX runs_list ON runs (list, id) WHERE list IS NOT NULL;
+CREATE UNIQUE INDEX runs_active ON runs (name) WHERE list IS NULL AND state IN ('running', 'paused');
+-- At most one run of a list is read, unless the list is a standard input to which nobody gave a name.
+CREATE UNIQUE INDEX runs_reading ON runs (list)
+    WHERE reading = 1 AND state IN ('running', 'paused') AND list IS NOT NULL
+        AND (name IS NOT NULL OR input_kind = 'file');
+CREATE INDEX runs_unfinished ON runs (list, id)
+    WHERE reading = 1 AND state IN ('running', 'paused') AND list IS NOT NULL;
+-- Few or none: whose jobs are held back, and whose are still to be cancelled.
+CREATE INDEX runs_paused ON runs (id) WHERE state = 'paused';
+CREATE INDEX runs_cancelling ON runs (id) WHERE cancelling IS NOT NULL;
 
 -- Lines with which something is wrong: `bad` ones can't be understood, `failed` ones can't be done.
 CREATE TABLE run_lines (

@@ -28,6 +28,7 @@ pub(in crate::store) struct Place {
     pub(in crate::store) source: i64,
     pub(in crate::store) pipeline: i64,
     pub(in crate::store) priority: i64,
+    pub(in crate::store) run: Option<i64>,
 }
 
 impl Lease {

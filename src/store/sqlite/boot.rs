@@ -4,8 +4,8 @@ use sqlx::Row as _;
 
 use super::super::error::Result;
 use super::super::queue::Recovery;
-use super::SqliteStore;
 use super::recover::{self, Whose};
+use super::{SqliteStore, lists};
 
 impl SqliteStore {
     /// Notes this daemon's start, takes back the leases of the dead ones, and keeps what it did for `status`.
@@ -53,6 +53,7 @@ impl SqliteStore {
             .await?;
         // A second start of one store would be a mistake of the program; the first row then stays the owner.
         let _ = self.boot.set(boot);
+        lists::repair(self).await?;
         Ok(recovery)
     }
 

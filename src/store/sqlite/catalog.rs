@@ -29,6 +29,8 @@ pub(super) struct Catalog {
     watches: BTreeMap<String, i64>,
     numbers: Option<Numbers>,
     counters: BTreeSet<Counter>,
+    /// Whether any run is paused.
+    pauses: Option<bool>,
 }
 
 impl Catalog {
@@ -40,6 +42,7 @@ impl Catalog {
             watches: BTreeMap::new(),
             numbers: None,
             counters: BTreeSet::new(),
+            pauses: None,
         }
     }
 
@@ -110,6 +113,15 @@ impl Catalog {
     /// These counters are there.
     pub(super) fn count(&mut self, counters: Vec<Counter>) {
         self.counters.extend(counters);
+    }
+
+    /// Whether jobs may be there that are to be held back for a paused run.
+    pub(super) async fn has_paused_runs(&mut self, tx: &mut SqliteConnection) -> Result<bool> {
+        if let Some(known) = self.pauses {
+            return Ok(known);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM runs INDEXED BY runs_paused WHERE state = 'paused')";
+        Ok(*self.pauses.insert(sqlx::query_scalar(sql).fetch_one(tx).await?))
     }
 
     /// The numbers to give out next.

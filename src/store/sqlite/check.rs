@@ -125,7 +125,7 @@ mod tests {
             (
                 "DELETE FROM taken WHERE job = 5",
                 "job 5 is version 1 of its source, which is not known to have been taken",
-                "INSERT INTO taken VALUES (5, 1, 1, 5, 1)",
+                "INSERT INTO taken (source, pipeline, version, job) VALUES (5, 1, 1, 5)",
             ),
             (
                 "UPDATE taken SET version = 2 WHERE job = 5",
@@ -149,7 +149,7 @@ mod tests {
     async fn a_reference_into_nothing_is_told() {
         let dir = TempDir::new().unwrap();
         let store = fixture::store(&dir).await;
-        fixture::sql(&store, "INSERT INTO taken VALUES (9, 1, 1, 5, 1)").await;
+        fixture::sql(&store, "INSERT INTO taken (source, pipeline, version, job) VALUES (9, 1, 1, 5)").await;
         assert_eq!(
             store.check(false).await.unwrap(),
             ["what was taken of source 9 is noted, and the source does not exist"]

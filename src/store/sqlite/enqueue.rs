@@ -11,8 +11,12 @@
 //!
 //! A source that is asked for twice in one group, or by two of its names, is decided in two rounds, so that the second
 //! sees the first.
+//!
+//! Lines of a list come through here too ([`lines`]): their run names their sources, and what a line says of itself
+//! stands in its job.
 
 mod known;
+mod lines;
 mod rename;
 mod room;
 mod rows;
@@ -36,6 +40,7 @@ use room::Room;
 use rows::Plan;
 
 pub(super) use known::parse;
+pub(super) use lines::{Decided, Naming};
 pub(super) use rows::NO_JOB;
 #[cfg(test)]
 pub(super) use {known::LOOK_UP, rename::STATEMENTS as RENAME_STATEMENTS, rows::STATEMENTS};
@@ -64,6 +69,11 @@ impl Intake {
         Self { clock }
     }
 
+    /// The time.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(super) async fn write<'a>(
         &self,
         tx: &mut SqliteConnection,
@@ -79,26 +89,40 @@ impl Intake {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut room = Room::read(tx, &limits).await?;
-        let now = self.clock.now();
         learn(tx, &jobs, catalog).await?;
-        let keys: Vec<Key<'_>> = jobs.iter().map(|job| Key::of(job, catalog)).collect::<Result<_>>()?;
+        let mut desk = Desk { now: self.clock.now(), room: Room::read(tx, &limits).await?, naming: None };
         let mut answers = vec![Enqueued::NeedsDigest; jobs.len()];
-        let mut left: Vec<usize> = (0..jobs.len()).collect();
-        while !left.is_empty() {
-            let mut seen = BTreeSet::new();
-            let (round, later) = left.into_iter().partition(|&i| {
-                let alone = seen.insert((keys[i].scope, keys[i].identity));
-                origin(jobs[i], keys[i]).is_none_or(|from| seen.insert((from.scope, from.identity))) && alone
-            });
-            let round: Vec<Asked<'_>> = Vec::<usize>::into_iter(round)
-                .map(|at| Asked { at, job: jobs[at], key: keys[at], limit: limits[at] })
-                .collect();
-            write_round(tx, &round, now, &mut room, catalog, tally, &mut answers).await?;
-            left = later;
+        for round in rounds(&jobs, &limits, catalog)? {
+            let plan = decide_round(tx, &round, &mut desk, catalog, tally, &mut answers).await?;
+            plan.write(tx, desk.now).await?;
         }
         Ok(answers)
     }
+}
+
+/// What the rounds of a group share.
+struct Desk {
+    now: Timestamp,
+    room: Room,
+    naming: Option<Naming>,
+}
+
+/// The rounds in which jobs are decided.
+fn rounds<'a>(jobs: &[&'a NewJob], limits: &[Option<u64>], catalog: &Catalog) -> Result<Vec<Vec<Asked<'a>>>> {
+    let keys: Vec<Key<'_>> = jobs.iter().map(|job| Key::of(job, catalog)).collect::<Result<_>>()?;
+    let mut left: Vec<usize> = (0..jobs.len()).collect();
+    let mut rounds = Vec::new();
+    while !left.is_empty() {
+        let mut seen = BTreeSet::new();
+        let (round, later) = left.into_iter().partition(|&i| {
+            let alone = seen.insert((keys[i].scope, keys[i].identity));
+            origin(jobs[i], keys[i]).is_none_or(|from| seen.insert((from.scope, from.identity))) && alone
+        });
+        let asked = |at| Asked { at, job: jobs[at], key: keys[at], limit: limits[at] };
+        rounds.push(Vec::<usize>::into_iter(round).map(asked).collect());
+        left = later;
+    }
+    Ok(rounds)
 }
 
 /// Where a source and a pipeline stand in the tables.
@@ -138,6 +162,13 @@ struct Asked<'a> {
     limit: Option<u64>,
 }
 
+impl Asked<'_> {
+    /// What happened to the source: what its line says, or else what the queue made out.
+    fn op(&self, made_out: Op) -> Op {
+        self.job.listed.as_ref().and_then(|listed| listed.op).unwrap_or(made_out)
+    }
+}
+
 /// Learns the names that the jobs are about.
 async fn learn(tx: &mut SqliteConnection, jobs: &[&NewJob], catalog: &mut Catalog) -> Result<()> {
     catalog.enter_pipelines(tx, jobs.iter().map(|job| job.pipeline.as_str()).collect()).await?;
@@ -148,32 +179,33 @@ async fn learn(tx: &mut SqliteConnection, jobs: &[&NewJob], catalog: &mut Catalo
     catalog.learn_watches(tx, watches.collect()).await
 }
 
-async fn write_round(
+/// Decides a round; answers what there is to write.
+async fn decide_round<'a>(
     tx: &mut SqliteConnection,
-    round: &[Asked<'_>],
-    now: Timestamp,
-    room: &mut Room,
+    round: &[Asked<'a>],
+    desk: &mut Desk,
     catalog: &mut Catalog,
     tally: &mut Tally,
     answers: &mut [Enqueued],
-) -> Result<()> {
+) -> Result<Plan<'a>> {
     let mut keys: Vec<Key<'_>> = round.iter().map(|asked| asked.key).collect();
     keys.extend(round.iter().filter_map(|asked| origin(asked.job, asked.key)));
     let known = look_up(tx, &keys).await?;
     let (known, origins) = known.split_at(round.len());
     let mut origins = origins.iter();
     let numbers = catalog.numbers(tx).await?;
-    let mut plan = Plan::default();
+    let mut plan = Plan::named_by(desk.naming);
     for (asked, known) in round.iter().zip(known) {
         let from = origin(asked.job, asked.key).and_then(|_| origins.next()?.as_ref());
         let used = known.as_ref().map_or(0, |known| known.version).max(numbers.first_version - 1);
         answers[asked.at] = match recognise(asked.job, known.as_ref(), from, used) {
             Recognised::TakeDigest => Enqueued::NeedsDigest,
-            Recognised::Yes(from) => plan.renamed(asked, from, known.as_ref(), used, now, room, numbers, tally),
-            Recognised::No => plan.decided(asked, known.as_ref(), now, room, numbers, tally),
+            Recognised::Yes(from) => plan.renamed(asked, from, known.as_ref(), used, desk, numbers, tally),
+            Recognised::No => plan.decided(asked, known.as_ref(), desk, numbers, tally),
         };
+        plan.name_known(asked, known.as_ref(), answers[asked.at]);
     }
-    plan.write(tx, now).await
+    Ok(plan)
 }
 
 impl<'p> Plan<'p> {
@@ -181,12 +213,12 @@ impl<'p> Plan<'p> {
     fn decided(
         &mut self,
         asked: &Asked<'p>,
-        known: Option<&'p Known>,
-        now: Timestamp,
-        room: &mut Room,
+        known: Option<&Known>,
+        desk: &mut Desk,
         numbers: &mut Numbers,
         tally: &mut Tally,
     ) -> Enqueued {
+        let now = desk.now;
         let decision = known.map_or(Decision::First, |known| decide(asked.job, known));
         match (decision, known) {
             (Decision::TakeDigest, _) => Enqueued::NeedsDigest,
@@ -196,18 +228,23 @@ impl<'p> Plan<'p> {
                 }
                 same(known)
             }
-            (decision, known) if !room.has_place(decision, known, asked) => Enqueued::Full,
+            (decision, known) if !desk.room.has_place(decision, known, asked) => Enqueued::Full,
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
-                self.insert(id, known.source, asked, version, Op::Add, Some(known), now, tally);
+                self.insert(id, known.source, asked, version, asked.op(Op::Add), Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
             (Decision::Raise { op }, Some(known)) => {
-                let (id, version) = (numbers.take_job(), known.version + 1);
-                self.touch(known.source, asked, version, asked.job.digest);
+                let (id, version, op) = (numbers.take_job(), known.version + 1, asked.op(op));
+                if op == Op::Delete {
+                    self.leave(known.source, version);
+                } else {
+                    self.touch(known.source, asked, version, asked.job.digest);
+                }
                 self.insert(id, known.source, asked, version, op, Some(known), now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
+            (_, _) if asked.job.note_only && asked.op(Op::Add) == Op::Delete => Enqueued::Unchanged,
             (_, _) if asked.job.note_only => {
                 self.note(numbers.take_source(), asked, numbers.first_version);
                 Enqueued::Unchanged
@@ -215,7 +252,11 @@ impl<'p> Plan<'p> {
             (_, _) => {
                 let (id, source, version) = (numbers.take_job(), numbers.take_source(), numbers.first_version);
                 self.first(source, asked, version);
-                self.insert(id, source, asked, version, Op::Add, None, now, tally);
+                let op = asked.op(Op::Add);
+                if op == Op::Delete {
+                    self.leave(source, version);
+                }
+                self.insert(id, source, asked, version, op, None, now, tally);
                 Enqueued::New { id: JobId(id), version }
             }
         }
@@ -226,18 +267,17 @@ impl<'p> Plan<'p> {
     fn renamed(
         &mut self,
         asked: &Asked<'p>,
-        from: &'p Known,
-        to: Option<&'p Known>,
+        from: &Known,
+        to: Option<&Known>,
         used: i64,
-        now: Timestamp,
-        room: &mut Room,
+        desk: &mut Desk,
         numbers: &mut Numbers,
         tally: &mut Tally,
     ) -> Enqueued {
         let Some(renamed) = &asked.job.renamed else { return same(from) };
         let follow_up = follow_up(asked.job, renamed, from, used);
         let version = match follow_up {
-            FollowUp::Job { op, .. } if !room.has_place(Decision::Raise { op }, Some(from), asked) => {
+            FollowUp::Job { op, .. } if !desk.room.has_place(Decision::Raise { op }, Some(from), asked) => {
                 return Enqueued::Full;
             }
             FollowUp::Job { .. } => from.version.max(used) + 1,
@@ -248,7 +288,7 @@ impl<'p> Plan<'p> {
         self.touch(from.source, asked, version, asked.job.digest.or(from.current_digest()));
         let FollowUp::Job { op, moved_from } = follow_up else { return same(from) };
         let id = numbers.take_job();
-        self.insert(id, from.source, asked, version, op, Some(from), now, tally);
+        self.insert(id, from.source, asked, version, op, Some(from), desk.now, tally);
         if let Some(name) = moved_from.filter(|name| *name != asked.key.identity) {
             self.moves.tell(id, name);
         }

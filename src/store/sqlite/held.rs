@@ -100,8 +100,10 @@ mod tests {
 
     /// A table that holds one lease until 100.
     fn held() -> (Held, Lease) {
-        let (held, lease) =
-            (Held::default(), Lease::new(JobId(1), Fence(7), at(100), Place { source: 1, pipeline: 1, priority: 2 }));
+        let (held, lease) = (
+            Held::default(),
+            Lease::new(JobId(1), Fence(7), at(100), Place { source: 1, pipeline: 1, priority: 2, run: None }),
+        );
         held.lock().insert(lease.claim(), Entry { deadline: at(100), desk: lease.desk(), told: false });
         (held, lease)
     }

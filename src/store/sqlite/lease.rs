@@ -4,7 +4,8 @@
 //! 2. A waiting job rises one level for each `priority_aging` that it has waited, never above `high`. Within one
 //!    level that keeps the order, so merging the heads of the levels is exact, and no row is rewritten.
 //! 3. Pipelines take turns until the permits or the limit are used up.
-//! 4. The chosen rows are marked with this boot, a higher fence and a deadline.
+//! 4. Jobs of paused runs are set aside where they are met, and what stands behind them comes to the head.
+//! 5. The chosen rows are marked with this boot, a higher fence and a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::QueueRules;
 use super::bulk::Bulk;
 use super::catalog::Catalog;
 use super::enqueue::parse;
+use super::lists;
 use super::row::Origin;
 use super::tally::Tally;
 use super::wire;
@@ -92,12 +94,17 @@ impl Leases {
         let deadline = self.clock.boottime().plus(asked.rules.lease);
         let request = Request { asked, now: self.clock.now(), deadline };
         catalog.learn_pipelines(tx, asked.wants.iter().map(|want| want.pipeline.as_str())).await?;
+        let pauses = catalog.has_paused_runs(tx).await?;
         let mut queues = Vec::with_capacity(asked.wants.len());
         let mut leased = Leased::default();
         for want in &asked.wants {
             let Some(pipeline) = catalog.pipeline(&want.pipeline).filter(|pipeline| !pipeline.paused) else { continue };
             let depth = want.permits.min(asked.limit);
-            let heads = heads(tx, pipeline.id, &request, depth).await?;
+            let Some(heads) = heads_that_may_run(tx, pipeline.id, &request, depth, pauses).await? else {
+                // There is more to set aside than one transaction should: soon again.
+                tally.unblocked();
+                continue;
+            };
             leased.suspect_due |= heads.suspect.is_some();
             let due = match asked.appetite {
                 Appetite::Regular => heads.regular,
@@ -126,6 +133,31 @@ struct Heads {
     suspect: Option<Head>,
     /// When the next of either becomes due.
     next_due: Option<Timestamp>,
+}
+
+/// So often what stands at the heads is set aside in one transaction.
+const SET_ASIDE: usize = 4;
+
+/// The heads of a pipeline without jobs of paused runs; `None`: there are still some among them.
+async fn heads_that_may_run(
+    tx: &mut SqliteConnection,
+    pipeline: i64,
+    request: &Request<'_>,
+    depth: usize,
+    pauses: bool,
+) -> Result<Option<Heads>> {
+    let mut found = heads(tx, pipeline, request, depth).await?;
+    if !pauses {
+        return Ok(Some(found));
+    }
+    for _ in 0..SET_ASIDE {
+        let due: Vec<_> = found.regular.iter().chain(&found.suspect).map(|head| (head.id, head.priority)).collect();
+        if !lists::set_aside(tx, pipeline, &due, request.now).await? {
+            return Ok(Some(found));
+        }
+        found = heads(tx, pipeline, request, depth).await?;
+    }
+    Ok(None)
 }
 
 /// The heads of a pipeline, each one range of an index.
@@ -233,7 +265,7 @@ fn take(
 ) -> Result<(Lease, Work)> {
     let mut row = InOrder { row, next: 1 };
     let job = JobId(row.next()?);
-    let place = Place { source: row.next()?, pipeline: row.next()?, priority: row.next()? };
+    let place = Place { source: row.next()?, pipeline: row.next()?, priority: row.next()?, run: row.next()? };
     let state: StateName = parse(row.next()?)?;
     tally.moved(place.pipeline, place.priority, state, StateName::Running);
     let fence = Fence(row.next::<i64>()? + 1);

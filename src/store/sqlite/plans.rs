@@ -65,7 +65,7 @@ pub(super) const FILL: &str = "
            iif(id > 2490 AND id <= 2500, 1, NULL), iif(id > 4990, 2, 0), iif(id BETWEEN 2501 AND 2510, id - 10, NULL),
            iif(id > 2300 AND id <= 2490, 'exit', NULL), iif(id > 2200 AND id <= 2300, 'vanished', NULL)
     FROM sources;
-    INSERT INTO taken SELECT source, pipeline, 1, id, 1 FROM jobs;
+    INSERT INTO taken (source, pipeline, version, job, started) SELECT source, pipeline, 1, id, 1 FROM jobs;
     INSERT INTO attempts (job, seq, source, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms)
     SELECT id, 1, source, pipeline, priority, 'completed', 1, 1, 1, id, 1 FROM jobs;
     INSERT INTO outputs SELECT id, 1, x'61' FROM jobs;

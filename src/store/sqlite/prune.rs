@@ -5,6 +5,7 @@
 //! 2. The history goes from its lowest numbers on, which are the oldest; the output goes with its execution.
 //! 3. A source goes once it was gone for long and no job is left of it, and with it what was taken of it and the
 //!    contents that it stands for. Its version stays as the floor above which new sources start.
+//! 4. A run goes once its lines and changesets are gone (`lists/remove`).
 
 use sqlx::sqlite::SqliteConnection;
 
@@ -71,7 +72,10 @@ pub(super) const OLD_SOURCES: &str = "
 pub(super) const OLD_RUNS: &str = "
     DELETE FROM runs
     WHERE id IN (SELECT id FROM runs INDEXED BY runs_final
-                 WHERE finished_at < ?1 AND finished_at IS NOT NULL ORDER BY finished_at LIMIT ?2)";
+                 WHERE finished_at < ?1 AND finished_at IS NOT NULL
+                     AND NOT EXISTS (SELECT 1 FROM run_lines AS l WHERE l.run = runs.id)
+                     AND NOT EXISTS (SELECT 1 FROM run_changesets AS c WHERE c.run = runs.id)
+                 ORDER BY finished_at LIMIT ?2)";
 
 /// ?1: the cutoff, ?2: at most so many.
 pub(super) const OLD_RATES: &str = "

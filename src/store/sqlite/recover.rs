@@ -40,7 +40,7 @@ pub(super) enum Whose<'a> {
 pub(super) const CRASHED: &str = "
     CREATE TEMP TABLE IF NOT EXISTS crashed
         (id INTEGER PRIMARY KEY, pipeline INTEGER, priority INTEGER, next_state TEXT,
-         successor INTEGER, moving INTEGER, suspect INTEGER)";
+         successor INTEGER, moving INTEGER, suspect INTEGER, run INTEGER)";
 
 /// Newer versions go on where the crashed one is over.
 pub(super) const UNBLOCK: &str = "
@@ -60,6 +60,7 @@ pub(super) async fn take_back(
     sqlx::query(include_str!("sql/end_crashed.sql")).bind(now.as_millis()).bind(max_crashes).execute(&mut *tx).await?;
     sqlx::query(UNBLOCK).execute(&mut *tx).await?;
     let recovery = summary(tx, now, tally).await?;
+    count_of_runs(tx, tally).await?;
     sqlx::query("DELETE FROM crashed").execute(tx).await?;
     Ok(recovery)
 }
@@ -75,6 +76,18 @@ async fn gather(tx: &mut SqliteConnection, whose: Whose<'_>, max_crashes: u32) -
         }
     };
     sqlx::query(include_str!("sql/gather_crashed.sql")).bind(boot).bind(lost).bind(max_crashes).execute(tx).await?;
+    Ok(())
+}
+
+/// Those that ended, on their runs.
+async fn count_of_runs(tx: &mut SqliteConnection, tally: &mut Tally) -> Result<()> {
+    let ended: Vec<(i64, String)> =
+        sqlx::query_as("SELECT run, next_state FROM crashed WHERE run IS NOT NULL AND next_state <> 'pending'")
+            .fetch_all(tx)
+            .await?;
+    for (run, state) in ended {
+        tally.of_run(Some(run), Some(StateName::Running), parse(&state)?);
+    }
     Ok(())
 }
 

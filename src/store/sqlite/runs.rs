@@ -13,7 +13,8 @@ use crate::run::{InputRead, Run, RunId, RunInput, RunJobs, RunState, RunType};
 
 /// ?1: the name.
 pub(super) const ACTIVE: &str = "
-    SELECT id, type, input_path, newest_job FROM runs WHERE name = ?1 AND state IN ('running', 'paused')";
+    SELECT id, type, input_path, newest_job FROM runs
+    WHERE name = ?1 AND list IS NULL AND state IN ('running', 'paused')";
 
 /// ?1: the watch, ?2: the newest job that is counted. What was made since by a daemon that died before it could say so.
 pub(super) const MADE_SINCE: &str = "
@@ -100,7 +101,7 @@ impl Runs for SqliteStore {
     async fn cancel_scans_but(&self, watches: Vec<String>) -> Result<u64> {
         let active: Vec<(i64, String)> = sqlx::query_as(
             "SELECT id, name FROM runs INDEXED BY runs_active
-             WHERE state IN ('running', 'paused') AND input_kind = 'watch'",
+             WHERE list IS NULL AND state IN ('running', 'paused')",
         )
         .fetch_all(self.readers())
         .await?;

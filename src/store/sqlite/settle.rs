@@ -206,6 +206,7 @@ impl<'a> Effects<'a> {
             tally.unblocked();
         }
         tally.moved(place.pipeline, place.priority, StateName::Running, state);
+        tally.of_run(place.run, Some(StateName::Running), state);
         let how = match &end.verdict {
             Verdict::Complete => Some(End::Completed),
             Verdict::Fail { .. } => Some(End::Failed),

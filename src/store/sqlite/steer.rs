@@ -42,6 +42,7 @@ struct Named {
     state: StateName,
     newest: Option<i64>,
     moving: bool,
+    run: Option<i64>,
 }
 
 impl SqliteStore {
@@ -66,7 +67,7 @@ impl SqliteStore {
 
 /// ?1: the job.
 pub(super) const NAMED: &str = "
-    SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving
+    SELECT j.pipeline, j.priority, j.state, t.job AS newest, d.job IS NOT NULL AS moving, j.run
     FROM jobs AS j
     LEFT JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline
     LEFT JOIN dispositions AS d ON d.job = j.id
@@ -82,6 +83,7 @@ async fn look_up(tx: &mut SqliteConnection, id: JobId) -> Result<Option<Named>> 
         state: parse(&row.try_get::<String, _>("state")?)?,
         newest: row.try_get("newest")?,
         moving: row.try_get("moving")?,
+        run: row.try_get("run")?,
     }))
 }
 
@@ -157,15 +159,19 @@ async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &
     .execute(tx)
     .await?;
     tally.moved(job.pipeline, job.priority, job.state, StateName::Pending);
+    tally.of_run(job.run, Some(job.state), StateName::Pending);
     Ok(Steered::Done)
 }
 
 async fn cancel(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
-    sqlx::query("UPDATE jobs SET state = 'cancelled', finished_at = ?2, blocked_by = NULL WHERE id = ?1")
-        .bind(job.id.0)
-        .bind(now.as_millis())
-        .execute(tx)
-        .await?;
+    sqlx::query(
+        "UPDATE jobs SET state = 'cancelled', finished_at = ?2, blocked_by = NULL, held_by = NULL WHERE id = ?1",
+    )
+    .bind(job.id.0)
+    .bind(now.as_millis())
+    .execute(tx)
+    .await?;
     tally.moved(job.pipeline, job.priority, job.state, StateName::Cancelled);
+    tally.of_run(job.run, Some(job.state), StateName::Cancelled);
     Ok(Steered::Done)
 }

@@ -1,4 +1,7 @@
 //! Counts by deltas: what a transaction moved, written once before its commit.
+//!
+//! The jobs of a run are counted on the run too, and with them its verdict is given, here and nowhere else: a run whose
+//! input is read ends with its last open job, and goes on when one of them is opened again.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::super::error::Result;
 use super::bulk::Bulk;
 use super::catalog::Catalog;
+use super::wire;
 use crate::clock::Timestamp;
 use crate::job::StateName;
 
@@ -16,10 +20,13 @@ pub(super) const RATE_SLOT_MS: i64 = 10_000;
 static NEW_COUNTERS: Bulk = Bulk::new(include_str!("sql/new_counters.sql"), 3);
 static COUNT_JOBS: Bulk = Bulk::new(include_str!("sql/count_jobs.sql"), 4);
 static COUNT_ENDS: Bulk = Bulk::new(include_str!("sql/count_ends.sql"), 6);
+static COUNT_OF_RUNS: Bulk = Bulk::new(include_str!("sql/count_of_runs.sql"), 6);
+/// ?1: the runs, ?2: now. Those whose verdict follows from their counts.
+pub(super) const JUDGE_RUNS: &str = include_str!("sql/judge_runs.sql");
 
 /// Everything that counting runs.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 3] = [&NEW_COUNTERS, &COUNT_JOBS, &COUNT_ENDS];
+pub(super) static STATEMENTS: [&Bulk; 4] = [&NEW_COUNTERS, &COUNT_JOBS, &COUNT_ENDS, &COUNT_OF_RUNS];
 
 /// A counter's key: pipeline, state, level.
 pub(super) type Counter = (i64, &'static str, i64);
@@ -31,7 +38,20 @@ pub(super) struct Tally {
     jobs: BTreeMap<Counter, i64>,
     /// By slot and pipeline: completed, failed, retried, busy milliseconds.
     ends: BTreeMap<(i64, i64), [i64; 4]>,
+    /// By run: open, completed, failed, skipped, cancelled.
+    runs: BTreeMap<i64, [i64; 5]>,
     leasable: bool,
+}
+
+/// Where a state counts among the jobs of a run.
+const fn place_in_run(state: StateName) -> usize {
+    match state {
+        StateName::Pending | StateName::Running | StateName::Retrying => 0,
+        StateName::Completed => 1,
+        StateName::Failed => 2,
+        StateName::Skipped => 3,
+        StateName::Cancelled => 4,
+    }
 }
 
 /// How an execution counts in the rates.
@@ -62,6 +82,37 @@ impl Tally {
         }
     }
 
+    /// A job of a run, if it is of one, came into being (`from` is `None`) or went from one state to another.
+    pub(super) fn of_run(&mut self, run: Option<i64>, from: Option<StateName>, to: StateName) {
+        let Some(run) = run else { return };
+        let counts = self.runs.entry(run).or_default();
+        if let Some(from) = from {
+            counts[place_in_run(from)] -= 1;
+        }
+        counts[place_in_run(to)] += 1;
+    }
+
+    /// The run's verdict may follow for another reason than its jobs: its input is read.
+    pub(super) fn judge(&mut self, run: i64) {
+        self.runs.entry(run).or_default();
+    }
+
+    /// Counts what another one counted, too.
+    pub(super) fn absorb(&mut self, other: Self) {
+        for (key, n) in other.jobs {
+            *self.jobs.entry(key).or_default() += n;
+        }
+        for (key, counts) in other.ends {
+            let mine = self.ends.entry(key).or_default();
+            mine.iter_mut().zip(counts).for_each(|(mine, n)| *mine += n);
+        }
+        for (run, counts) in other.runs {
+            let mine = self.runs.entry(run).or_default();
+            mine.iter_mut().zip(counts).for_each(|(mine, n)| *mine += n);
+        }
+        self.leasable |= other.leasable;
+    }
+
     /// A waiting job may be leased now that could not before.
     pub(super) fn unblocked(&mut self) {
         self.leasable = true;
@@ -85,8 +136,8 @@ impl Tally {
         self.jobs.is_empty()
     }
 
-    /// Writes the deltas.
-    pub(super) async fn write(&self, tx: &mut SqliteConnection, catalog: &mut Catalog) -> Result<()> {
+    /// Writes the deltas, and what follows for runs.
+    pub(super) async fn write(&self, tx: &mut SqliteConnection, catalog: &mut Catalog, now: Timestamp) -> Result<()> {
         let moved: Vec<_> = self.jobs.iter().filter(|(_, n)| **n != 0).map(|(key, n)| (*key, *n)).collect();
         let unknown: Vec<_> = moved.iter().map(|(key, _)| *key).filter(|key| !catalog.counts(key)).collect();
         NEW_COUNTERS
@@ -109,6 +160,24 @@ impl Tally {
                 }
             })
             .await?;
+        self.write_runs(tx, now).await
+    }
+
+    async fn write_runs(&self, tx: &mut SqliteConnection, now: Timestamp) -> Result<()> {
+        if self.runs.is_empty() {
+            return Ok(());
+        }
+        let moved: Vec<_> = self.runs.iter().filter(|(_, counts)| **counts != [0; 5]).collect();
+        COUNT_OF_RUNS
+            .execute(tx, &[], &moved, |values, (run, counts)| {
+                values.push(**run);
+                for count in *counts {
+                    values.push(*count);
+                }
+            })
+            .await?;
+        let runs: Vec<i64> = self.runs.keys().copied().collect();
+        sqlx::query(JUDGE_RUNS).bind(wire::rows(&runs)?).bind(now.as_millis()).execute(tx).await?;
         Ok(())
     }
 }

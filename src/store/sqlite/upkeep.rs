@@ -35,6 +35,9 @@ pub(super) const ADDED_FILES: &str = "
 #[async_trait]
 impl Upkeep for SqliteStore {
     async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64> {
+        if what == Prunable::Runs {
+            self.prune_lines(cutoff).await?;
+        }
         self.write(move |tx| Box::pin(prune::batch(tx, what, cutoff.as_millis(), i64::from(limit)))).await
     }
 

@@ -19,6 +19,8 @@ struct Loss {
     pipeline: i64,
     /// The newest job: id, state, level, executions, whether its file is on its way.
     job: Option<(i64, StateName, i64, i64, bool)>,
+    /// The run of that job.
+    run: Option<i64>,
     /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
     in_the_way: Option<i64>,
     started: bool,
@@ -32,7 +34,8 @@ pub(super) const LOSS: &str = "
            coalesce((SELECT r.id FROM jobs AS r
                      WHERE r.source = s.id AND r.pipeline = t.pipeline AND r.state = 'running'),
                     (SELECT m.id FROM dispositions AS w CROSS JOIN jobs AS m ON m.id = w.job
-                     WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way
+                     WHERE m.source = s.id AND m.pipeline = t.pipeline)) AS in_the_way,
+           j.run
     FROM sources AS s
     LEFT JOIN taken AS t ON t.source = s.id AND t.pipeline = ?3
     LEFT JOIN jobs AS j ON j.id = t.job
@@ -86,8 +89,8 @@ async fn look_up(tx: &mut SqliteConnection, scope: i64, gone: &Gone, pipeline: i
         )),
     };
     let started = row.try_get::<Option<bool>, _>(2)?.unwrap_or(false) || job.is_some_and(|job| job.3 > 0);
-    let in_the_way = row.try_get("in_the_way")?;
-    Ok(Some(Loss { source: row.try_get(0)?, version: row.try_get(1)?, pipeline, job, in_the_way, started }))
+    let (in_the_way, run) = (row.try_get("in_the_way")?, row.try_get("run")?);
+    Ok(Some(Loss { source: row.try_get(0)?, version: row.try_get(1)?, pipeline, job, run, in_the_way, started }))
 }
 
 /// A waiting job is superseded by its delete; one that was never started is moot without one. One whose file is on its
@@ -104,7 +107,7 @@ async fn forget_waiting(
         return Ok(());
     }
     sqlx::query(
-        "UPDATE jobs SET state = 'skipped', finished_at = ?2, blocked_by = NULL, superseded_by = ?3,
+        "UPDATE jobs SET state = 'skipped', finished_at = ?2, blocked_by = NULL, held_by = NULL, superseded_by = ?3,
                 reason = CASE WHEN ?3 IS NULL THEN 'vanished' ELSE 'superseded' END
          WHERE id = ?1 AND state IN ('pending', 'retrying')",
     )
@@ -114,6 +117,7 @@ async fn forget_waiting(
     .execute(tx)
     .await?;
     tally.moved(loss.pipeline, priority, state, StateName::Skipped);
+    tally.of_run(loss.run, Some(state), StateName::Skipped);
     Ok(())
 }
 

@@ -63,6 +63,11 @@ pub(super) fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+/// A number of anything for SQLite, which knows no unsigned ones.
+pub(super) fn number(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 /// The columns `dev, inode, size, mtime_ns, ctime_ns`. Device, inode and size are unsigned on disk; the table
 /// holds their bits.
 pub(super) fn identity_columns(identity: &FileIdentity) -> [i64; 5] {

@@ -423,7 +423,7 @@ impl Scribe {
         for (asked, _) in &group.leases {
             leased.push(leases.give(&mut tx, asked, catalog, &mut tally).await?);
         }
-        tally.write(&mut tx, catalog).await?;
+        tally.write(&mut tx, catalog, intake.now()).await?;
         tx.commit().await?;
         catalog.committed();
         Ok(Answers { enqueued, settled, leased, tally })

@@ -29,6 +29,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Whether nothing is known of its file: what a delete leaves.
+    fn holds_nothing(&self) -> bool {
+        !self.present && self.identity.inode == 0 && self.identity.dev == 0 && self.current_digest().is_none()
+    }
+
     /// The digest of the newest version's content, where it was taken.
     pub(super) fn current_digest(&self) -> Option<Digest> {
         self.digest.filter(|_| self.digest_version == Some(self.version))
@@ -41,8 +46,17 @@ pub(super) struct Taken {
     pub(super) version: i64,
     pub(super) job: JobId,
     pub(super) started: bool,
+    /// The newest run over a list that named the source.
+    pub(super) list_run: Option<i64>,
     /// The job itself, unless it was pruned.
     pub(super) row: Option<TakenRow>,
+}
+
+impl Taken {
+    /// The run over a list that its job is of.
+    pub(super) fn run(&self) -> Option<i64> {
+        self.row.as_ref().and_then(|row| row.run)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +70,7 @@ pub(super) struct TakenRow {
     pub(super) vanished: bool,
     pub(super) duplicate: bool,
     pub(super) moved_from: Option<Vec<u8>>,
+    pub(super) run: Option<i64>,
 }
 
 impl TakenRow {
@@ -90,6 +105,9 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     if new.note_only {
         return Decision::Same { refresh: !known.present };
     }
+    if new.listed.as_ref().is_some_and(|listed| listed.op == Some(Op::Delete)) {
+        return deleted(known);
+    }
     if known.consumed {
         // We take the old file away ourselves: whatever else is there arrived anew. But the old file may have been
         // seen just before it went.
@@ -97,7 +115,10 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
             known.moving.is_some_and(|old| old.same_but_for_ctime(&new.identity)) || new.identity == known.identity;
         return if old { Decision::Same { refresh: false } } else { Decision::Raise { op: Op::Add } };
     }
-    let Some(taken) = &known.taken else { return Decision::AnotherPipeline };
+    let Some(taken) = &known.taken else {
+        // What another pipeline was told to delete is there again.
+        return if known.holds_nothing() { Decision::Raise { op: Op::Add } } else { Decision::AnotherPipeline };
+    };
     if new.force {
         return Decision::Raise { op: Op::Modify };
     }
@@ -112,6 +133,19 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
         (None, _) => Decision::TakeDigest,
         (Some(digest), Some(old)) if digest == old => current(known, taken, true),
         (Some(_), _) => Decision::Raise { op: Op::Modify },
+    }
+}
+
+/// What follows from a line that says that the source was deleted: a job, unless that is the newest that is known of it.
+fn deleted(known: &Known) -> Decision {
+    let nothing_left = !known.present && !known.consumed && known.current_digest().is_none();
+    match &known.taken {
+        _ if !nothing_left => Decision::Raise { op: Op::Delete },
+        Some(taken) if taken.version == known.version => match &taken.row {
+            Some(row) if row.op != Op::Delete => Decision::Raise { op: Op::Delete },
+            _ => Decision::Same { refresh: false },
+        },
+        _ => Decision::AnotherPipeline,
     }
 }
 
@@ -157,6 +191,7 @@ fn read_known(row: &SqliteRow) -> Result<Known> {
             version,
             job: JobId(row.try_get("taken_job")?),
             started: row.try_get::<bool, _>("taken_started")?,
+            list_run: row.try_get("taken_list_run")?,
             row: match word("job_state")? {
                 None => None,
                 Some(state) => Some(TakenRow {
@@ -169,6 +204,7 @@ fn read_known(row: &SqliteRow) -> Result<Known> {
                     vanished: row.try_get("job_vanished")?,
                     duplicate: row.try_get("job_duplicate")?,
                     moved_from: row.try_get("job_moved_from")?,
+                    run: row.try_get("job_run")?,
                 }),
             },
         }),

@@ -208,7 +208,7 @@ impl<'a> Moves<'a> {
 static FREEZE_NAMES: Bulk = Bulk::new(include_str!("../sql/freeze_names.sql"), 4);
 static CLEAR_NAMES: Bulk = Bulk::new(include_str!("../sql/clear_names.sql"), 1);
 static NAME_SOURCES: Bulk = Bulk::new(include_str!("../sql/name_sources.sql"), 2);
-static LEAVE_NAMES: Bulk = Bulk::new(include_str!("../sql/leave_names.sql"), 3);
+pub(super) static LEAVE_NAMES: Bulk = Bulk::new(include_str!("../sql/leave_names.sql"), 3);
 static LEAVE_TAKEN: Bulk = Bulk::new(include_str!("../sql/leave_taken.sql"), 3);
 static LIFT_TAKEN: Bulk = Bulk::new(include_str!("../sql/lift_taken.sql"), 3);
 static NOTE_MOVES: Bulk = Bulk::new(include_str!("../sql/note_moves.sql"), 2);

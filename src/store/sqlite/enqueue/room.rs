@@ -24,6 +24,11 @@ impl Room {
         Ok(Self { waiting: u64::try_from(waiting).unwrap_or(0) })
     }
 
+    /// How many more may wait where at most `limit` may.
+    pub(super) const fn left_of(&self, limit: u64) -> u64 {
+        limit.saturating_sub(self.waiting)
+    }
+
     /// Whether what was decided may be done. What takes the place of a job that waits, and what is only noted, always
     /// may; anything else takes a place.
     pub(super) fn has_place(&mut self, decision: Decision, known: Option<&Known>, asked: &Asked<'_>) -> bool {

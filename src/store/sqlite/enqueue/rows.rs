@@ -3,13 +3,14 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::super::error::Result;
-use super::super::super::queue::NewJob;
+use super::super::super::queue::{Enqueued, Listed, NewJob};
 use super::super::bulk::{Bulk, Values};
 use super::super::tally::Tally;
 use super::super::wire;
 use super::Asked;
 use super::known::{Known, Taken};
-use super::rename::Moves;
+use super::lines::{self, Naming};
+use super::rename::{self, Moves};
 use crate::clock::Timestamp;
 use crate::job::{Digest, JobId, Op, SourceKey, StateName};
 
@@ -19,8 +20,17 @@ pub(super) struct Plan<'a> {
     sources: Vec<SourceRow<'a>>,
     touched: Vec<SourceRow<'a>>,
     jobs: Vec<JobRow<'a>>,
+    listed: Vec<(JobRow<'a>, &'a Listed)>,
     superseded: Vec<(i64, i64)>,
     taken: Vec<TakenRow>,
+    /// Sources without a file from now on, with their versions.
+    left: Vec<(i64, i64)>,
+    /// The run that names the sources, where lines of a list are decided.
+    naming: Option<Naming>,
+    /// Known sources and their pipelines that it names.
+    named: Vec<(i64, i64)>,
+    /// How many of them it had named before.
+    pub(super) duplicates: u64,
     pub(super) moves: Moves<'a>,
 }
 
@@ -67,13 +77,20 @@ static TOUCH_SOURCES: Bulk = Bulk::new(include_str!("../sql/touch_sources.sql"),
 static SUPERSEDE: Bulk = Bulk::new(include_str!("../sql/supersede.sql"), 2);
 static INSERT_JOBS: Bulk = Bulk::new(include_str!("../sql/insert_jobs.sql"), 11);
 static NOTE_TAKEN: Bulk = Bulk::new(include_str!("../sql/note_taken.sql"), 5);
+static INSERT_LISTED: Bulk = Bulk::new(include_str!("../sql/insert_listed.sql"), 15);
+static NOTE_NAMED: Bulk = Bulk::new(include_str!("../sql/note_named.sql"), 5);
+static NAME_KNOWN: Bulk = Bulk::new(include_str!("../sql/name_known.sql"), 2);
 
 /// Everything that an enqueue may write.
 #[cfg(test)]
-pub(in crate::store::sqlite) static STATEMENTS: [&Bulk; 5] =
-    [&INSERT_SOURCES, &TOUCH_SOURCES, &SUPERSEDE, &INSERT_JOBS, &NOTE_TAKEN];
+pub(in crate::store::sqlite) static STATEMENTS: [&Bulk; 8] =
+    [&INSERT_SOURCES, &TOUCH_SOURCES, &SUPERSEDE, &INSERT_JOBS, &NOTE_TAKEN, &INSERT_LISTED, &NOTE_NAMED, &NAME_KNOWN];
 
 impl<'a> Plan<'a> {
+    pub(super) fn named_by(naming: Option<Naming>) -> Self {
+        Self { naming, ..Self::default() }
+    }
+
     /// A source that nobody has heard of.
     pub(super) fn first(&mut self, source: i64, asked: &Asked<'a>, version: i64) {
         self.sources.push(SourceRow::seen(source, asked, version, asked.job.digest));
@@ -90,6 +107,23 @@ impl<'a> Plan<'a> {
         self.touched.push(SourceRow::seen(source, asked, version, digest));
     }
 
+    /// A known source has no file from now on.
+    pub(super) fn leave(&mut self, source: i64, version: i64) {
+        self.left.push((source, version));
+    }
+
+    /// The run names a source for which it needs no job.
+    pub(super) fn name_known(&mut self, asked: &Asked<'_>, known: Option<&Known>, answer: Enqueued) {
+        let (Some(naming), Enqueued::Known { .. } | Enqueued::Unchanged) = (self.naming, answer) else { return };
+        let Some(known) = known else { return };
+        let before = known.taken.as_ref().and_then(|taken| taken.list_run);
+        if before == Some(naming.run) {
+            self.duplicates += 1;
+        } else {
+            self.named.push((known.source, asked.key.pipeline));
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the columns of one row, named by the caller")]
     pub(super) fn insert(
         &mut self,
@@ -104,15 +138,16 @@ impl<'a> Plan<'a> {
     ) {
         let older = known.and_then(|known| known.taken.as_ref());
         let place = Place::after(known, asked.job, now);
-        if let Some((older, from)) = place.supersedes {
-            self.superseded.push((older.0, id));
+        if let Some((superseded, from)) = place.supersedes {
+            self.superseded.push((superseded.0, id));
             tally.moved(asked.key.pipeline, place.older_priority, from, StateName::Skipped);
+            tally.of_run(older.and_then(Taken::run), Some(from), StateName::Skipped);
         }
         if let Some(name) = older.and_then(|older| place.name_to_tell(older, asked.job)) {
             self.moves.tell(id, name);
         }
         tally.born(asked.key.pipeline, StateName::Pending, place.priority);
-        self.jobs.push(JobRow {
+        let row = JobRow {
             id,
             source,
             pipeline: asked.key.pipeline,
@@ -124,7 +159,14 @@ impl<'a> Plan<'a> {
             size: asked.job.identity.size.cast_signed(),
             digest: asked.job.digest,
             metadata: asked.job.metadata.as_deref(),
-        });
+        };
+        match asked.job.listed.as_deref() {
+            None => self.jobs.push(row),
+            Some(listed) => {
+                tally.of_run(Some(listed.run.0), None, StateName::Pending);
+                self.listed.push((row, listed));
+            }
+        }
         let started = older.is_some_and(|older| {
             older.started || older.row.as_ref().is_some_and(|row| row.executions > 0 && !row.duplicate)
         });
@@ -141,8 +183,29 @@ impl<'a> Plan<'a> {
         self.moves.write(tx, now).await?;
         INSERT_SOURCES.execute(tx, &[], &self.sources, SourceRow::bind_new).await?;
         TOUCH_SOURCES.execute(tx, &[], &self.touched, SourceRow::bind_touched).await?;
+        rename::LEAVE_NAMES
+            .execute(tx, &[], &self.left, |values, (source, version)| {
+                values.push(now).push(*source).push(*version);
+            })
+            .await?;
         INSERT_JOBS.execute(tx, &[now], &self.jobs, JobRow::bind).await?;
-        NOTE_TAKEN.execute(tx, &[], &self.taken, TakenRow::bind).await?;
+        INSERT_LISTED
+            .execute(tx, &[now], &self.listed, |values, (row, listed)| {
+                JobRow::bind(values, row);
+                lines::bind(values, listed);
+            })
+            .await?;
+        match self.naming {
+            None => NOTE_TAKEN.execute(tx, &[], &self.taken, TakenRow::bind).await?,
+            Some(naming) => {
+                NAME_KNOWN
+                    .execute(tx, &naming.columns(), &self.named, |values, (source, pipeline)| {
+                        values.push(*source).push(*pipeline);
+                    })
+                    .await?;
+                NOTE_NAMED.execute(tx, &naming.columns(), &self.taken, TakenRow::bind).await?
+            }
+        };
         self.moves.write_told(tx).await
     }
 }

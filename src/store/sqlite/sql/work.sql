@@ -1,6 +1,6 @@
 -- Everything that a worker has to know about the chosen jobs, with their places in the choice. Read in this order.
 WITH chosen(at, job) AS (ROWS)
-SELECT chosen.at, j.id, j.source, j.pipeline, j.priority, j.state, j.fence,
+SELECT chosen.at, j.id, j.source, j.pipeline, j.priority, j.run, j.state, j.fence,
        j.version, j.op, j.attempt, j.deferrals, j.executions, j.crashes, j.first_started_at,
        j.digest, j.baseline, j.metadata, j.moved_from, j.content, j.stage, p.name,
        s.scope, coalesce(j.identity, s.identity), s.path, w.name, w.root,
