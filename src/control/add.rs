@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use super::execute::unknown_pipeline;
 use super::hands::{Hands, Refusal};
 use super::request::{Add, Added, AddedAs};
-use super::wire_path::WirePath;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::intake::{self, AddRequest};
+use crate::job::WirePath;
 use crate::store::Enqueued;
 
 pub(super) async fn add(add: Add, hands: &Hands) -> Result<Vec<Added>, Refusal> {

@@ -27,7 +27,6 @@ mod sync;
 mod throttle;
 mod upkeep;
 mod watches;
-mod wire_path;
 
 pub use client::Client;
 pub use execute::execute;
@@ -46,7 +45,8 @@ pub use sync::{
 };
 pub use throttle::{BreakerCondition, LiveBreaker, LiveRate, LiveThrottle};
 pub use watches::adopt_key;
-pub use wire_path::WirePath;
+
+pub use crate::job::WirePath;
 
 use std::path::{Path, PathBuf};
 

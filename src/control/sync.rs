@@ -12,10 +12,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::hands::{Hands, Refusal};
-use super::wire_path::WirePath;
-use crate::job::{Op, Priority};
+use crate::job::WirePath;
 use crate::run::{InputRead, RunId, RunState};
 use crate::store::Holder;
+
+pub use crate::run::line::{Asks, Entry, ListedContent, ListedWork, Trouble};
 
 /// A run over a list that is to begin. Answered with [`SyncBegun`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,77 +65,6 @@ pub struct SyncLines {
     pub rate_per_s: f64,
     /// More time at work.
     pub more_worked: Duration,
-}
-
-/// What a line asks for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// The line, from 1.
-    pub line: u64,
-    /// The line itself, cut, for the case that it can't be done.
-    pub text: String,
-    /// What.
-    #[serde(flatten)]
-    pub asks: Asks,
-}
-
-/// See [`Entry`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "asks", rename_all = "kebab-case")]
-pub enum Asks {
-    /// That a file is worked on.
-    Work(Box<ListedWork>),
-    /// That a changeset's record is kept.
-    Changeset {
-        /// Its repository.
-        repo: Option<String>,
-        /// What it says, a JSON document.
-        changeset: String,
-    },
-}
-
-/// What a line says of a file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ListedWork {
-    /// The number that the line gives itself.
-    pub number: Option<u64>,
-    /// The file that it is about, absolute. `None`: only a key names it.
-    pub path: Option<WirePath>,
-    /// What happened; `None`: what the queue makes of it.
-    pub op: Option<Op>,
-    /// The repository.
-    pub repo: Option<String>,
-    /// The level; `None`: the usual one.
-    pub priority: Option<Priority>,
-    /// An identity of the caller's own.
-    pub key: Option<String>,
-    /// Where the content is, unless it is in the file at `path`.
-    pub content: Option<ListedContent>,
-    /// A JSON document for the processor.
-    pub metadata: Option<String>,
-    /// Only take note of it: it becomes no job, and its changes are seen from then on.
-    pub skip: bool,
-}
-
-/// Where a content is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ListedContent {
-    /// In the line: in base64.
-    Inline(String),
-    /// In another file, absolute.
-    File(WirePath),
-}
-
-/// A line that can't be understood.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// The line, from 1.
-    pub line: u64,
-    /// The line itself, cut.
-    pub text: String,
-    /// What is wrong with it, and what to do.
-    pub message: String,
 }
 
 /// What became of a batch.

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::execute::answer;
 use super::hands::{Hands, Refusal};
-use super::wire_path::WirePath;
 use crate::config::{self, Config, Report};
+use crate::job::WirePath;
 
 pub(super) async fn add(name: &str, mut definition: Value, hands: &Hands) -> Result<Value, Refusal> {
     let config = hands.config();

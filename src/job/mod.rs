@@ -17,6 +17,7 @@ mod priority;
 mod retry;
 mod source;
 mod state;
+mod wire_path;
 
 pub use id::{Fence, JobId};
 pub use key::{IdempotencyKey, Incarnation};
@@ -25,6 +26,7 @@ pub use priority::Priority;
 pub use retry::{Jitter, RetryPolicy, Spent};
 pub use source::{Digest, DigestAlgorithm, FileIdentity, Op, SourceKey};
 pub use state::{SkipReason, State, StateName, UnknownName};
+pub use wire_path::WirePath;
 
 use std::path::PathBuf;
 

@@ -18,6 +18,7 @@
 //! `running`: nobody has to resume it, it goes on by itself as soon as that is possible, under its number. `paused` is
 //! what a person wants.
 
+pub mod line;
 mod names;
 
 pub use names::{RunState, RunType};
