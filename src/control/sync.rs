@@ -7,11 +7,14 @@
 //! 3. The store takes jobs, problems and checkpoint in one transaction. Whoever asks again after a lost answer is told
 //!    at which line the run is.
 
+mod carry_out;
+
+pub(super) use carry_out::{begin, end, lines, missing, take_over};
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::hands::{Hands, Refusal};
 use super::wire_path::WirePath;
 use crate::job::{Op, Priority};
 use crate::run::{InputRead, RunId, RunState};
@@ -74,13 +77,12 @@ pub struct Entry {
     /// The line itself, cut, for the case that it can't be done.
     pub text: String,
     /// What.
-    #[serde(flatten)]
     pub asks: Asks,
 }
 
 /// See [`Entry`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "asks", rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Asks {
     /// That a file is worked on.
     Work(Box<ListedWork>),
@@ -95,22 +97,31 @@ pub enum Asks {
 
 /// What a line says of a file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ListedWork {
     /// The number that the line gives itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
     /// The file that it is about, absolute. `None`: only a key names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<WirePath>,
     /// What happened; `None`: what the queue makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub op: Option<Op>,
     /// The repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub repo: Option<String>,
     /// The level; `None`: the usual one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
     /// An identity of the caller's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Where the content is, unless it is in the file at `path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<ListedContent>,
     /// A JSON document for the processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
     /// Only take note of it: it becomes no job, and its changes are seen from then on.
     pub skip: bool,
@@ -189,22 +200,5 @@ pub enum SyncMissing {
     TakenOver,
 }
 
-pub(super) async fn begin(_begin: SyncBegin, _hands: &Hands) -> Result<SyncBegun, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn take_over(_run: RunId, _from: Holder, _to: Holder, _hands: &Hands) -> Result<bool, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn lines(_lines: SyncLines, _hands: &Hands) -> Result<SyncTaken, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn missing(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<SyncMissing, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn end(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<bool, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
+#[cfg(test)]
+mod tests;
