@@ -233,6 +233,11 @@ impl Config {
     pub fn spool(&self) -> PathBuf {
         self.state_directory().join("spool").join(self.database.path.file_name().unwrap_or_default())
     }
+
+    /// The folder of contents that lines of lists brought along, of this database alone.
+    pub fn contents(&self) -> PathBuf {
+        self.state_directory().join("content").join(self.database.path.file_name().unwrap_or_default())
+    }
 }
 
 impl Default for Database {

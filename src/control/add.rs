@@ -52,7 +52,7 @@ pub(super) async fn add(add: Add, hands: &Hands) -> Result<Vec<Added>, Refusal> 
 }
 
 /// The pipeline that is meant; it may go unnamed when there is one.
-fn the_pipeline(name: Option<&str>, config: &Config) -> Result<String, Refusal> {
+pub(super) fn the_pipeline(name: Option<&str>, config: &Config) -> Result<String, Refusal> {
     let mut names = config.pipelines.keys();
     match (name, names.next(), names.next()) {
         (Some(name), _, _) if config.pipelines.contains_key(name) => Ok(name.to_owned()),
@@ -81,7 +81,7 @@ fn told(added: intake::Added) -> Added {
 }
 
 /// The database's files, by device and inode.
-fn own_files(database: &Path) -> BTreeSet<(u64, u64)> {
+pub(super) fn own_files(database: &Path) -> BTreeSet<(u64, u64)> {
     let with = |suffix: &str| {
         let mut name = database.as_os_str().to_owned();
         name.push(suffix);

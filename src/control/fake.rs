@@ -1,6 +1,6 @@
 //! A store and a daemon in memory, as far as the tests of the socket and the commands need them.
 
-mod lists;
+pub(crate) mod lists;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,7 @@ use super::request::{Confirmed, Duty, LiveStatus, LiveWarning, Scanned};
 use crate::clock::{Boottime, SystemClock, Timestamp};
 use crate::config::{Config, Database, Log, Maintenance, Pipeline, ProcessorKind, Queue as QueueSection, Shutdown};
 use crate::job::{IdempotencyKey, Job, JobError, JobId, Op, Priority, State, StateName};
+use crate::run::RunId;
 use crate::store::*;
 
 /// Jobs by number, settings, and what was asked of the daemon.
@@ -28,7 +29,10 @@ pub(crate) struct Fake {
     pub(crate) kv: Mutex<BTreeMap<String, String>>,
     pub(crate) enqueued: Mutex<Vec<NewJob>>,
     pub(crate) asked: Mutex<Vec<String>>,
-    changes: watch::Sender<u64>,
+    /// The state directory; its database need not be there.
+    pub(crate) place: PathBuf,
+    pub(crate) listed: Mutex<BTreeMap<RunId, lists::ListRun>>,
+    pub(crate) changes: watch::Sender<u64>,
 }
 
 impl Default for Fake {
@@ -40,6 +44,8 @@ impl Default for Fake {
             kv: Mutex::default(),
             enqueued: Mutex::default(),
             asked: Mutex::default(),
+            place: PathBuf::from("/nowhere"),
+            listed: Mutex::default(),
             changes: watch::channel(0).0,
         }
     }
@@ -93,8 +99,10 @@ pub(crate) fn config() -> Config {
 /// Hands on the fake, with or without a daemon.
 pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
     let fake = Arc::clone(fake);
+    let mut config = config();
+    config.database.path = fake.place.join("ingestd.db");
     Hands {
-        config: watch::channel(Arc::new(config())).1,
+        config: watch::channel(Arc::new(config)).1,
         clock: Arc::new(SystemClock),
         stores: Stores {
             browse: fake.clone(),
@@ -457,6 +465,6 @@ impl Upkeep for Fake {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from("/nowhere/ingestd.db")
+        self.place.join("ingestd.db")
     }
 }

@@ -1,7 +1,8 @@
 //! A person's hand on runs: pause, resume, cancel, remove.
 
 use super::hands::{Hands, Refusal};
-use crate::run::RunId;
+use crate::run::{RunId, RunState};
+use crate::store::RunSteered;
 
 /// What to do with a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -17,6 +18,105 @@ pub enum RunHand {
     Remove,
 }
 
-pub(super) async fn steer(_run: RunId, _hand: RunHand, _hands: &Hands) -> Result<(), Refusal> {
-    Err(Refusal::failed("not there yet"))
+/// Jobs cancelled in one write.
+const SLICE: usize = 1_000;
+
+pub(super) async fn steer(run: RunId, hand: RunHand, hands: &Hands) -> Result<(), Refusal> {
+    let lists = hands.stores.lists.as_ref();
+    let steered = match hand {
+        RunHand::Pause => lists.pause_run(run).await?,
+        RunHand::Resume => lists.resume_run(run).await?,
+        RunHand::Cancel => lists.cancel_run(run).await?,
+        RunHand::Remove => lists.remove_run(run).await?,
+    };
+    match steered {
+        RunSteered::Done if hand == RunHand::Cancel => cancel_jobs(run, hands).await,
+        RunSteered::Done => Ok(()),
+        RunSteered::Refused(state) => Err(Refusal::failed(refused(run, hand, state))),
+        RunSteered::Unknown => Err(unknown_run(run)),
+    }
+}
+
+/// Says that a run is not there.
+pub(super) fn unknown_run(run: RunId) -> Refusal {
+    Refusal::not_found(format!("no run {run}; `ingestd runs list` shows those that are there"))
+}
+
+/// Cancels the jobs that wait, slice by slice: the run takes no more lines, so they only become fewer. One that is asked
+/// again after it was cut short goes on here.
+async fn cancel_jobs(run: RunId, hands: &Hands) -> Result<(), Refusal> {
+    while hands.stores.lists.cancel_jobs_of(run, SLICE).await? > 0 {
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Why a run in this state can't be steered so, and what to do.
+fn refused(run: RunId, hand: RunHand, state: RunState) -> String {
+    let (what, advice) = match hand {
+        RunHand::Pause => ("paused", "only a running one can"),
+        RunHand::Resume => ("resumed", "only a paused one can"),
+        RunHand::Cancel => ("cancelled", "it is over"),
+        RunHand::Remove if state.is_final() => ("removed", "try again"),
+        RunHand::Remove => return format!("run {run} is {state}; end it first: `ingestd runs cancel {run}`"),
+    };
+    format!("run {run} is {state} and can't be {what}: {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::control::fake::lists::ListRun;
+    use crate::control::fake::{Fake, hands};
+    use crate::control::request::Code;
+    use crate::run::{InputRead, RunInput};
+    use crate::store::{Holder, NewListRun};
+
+    fn with_run(state: RunState, waiting: u64) -> (Arc<Fake>, Hands) {
+        let fake = Arc::new(Fake::default());
+        let new = NewListRun {
+            name: Some("nightly".to_owned()),
+            list: "nightly".to_owned(),
+            input: RunInput::Stdin { read: InputRead::default() },
+            pipeline: "documents".to_owned(),
+            dry_run: false,
+            delete_missing: false,
+            holder: Holder("me".to_owned()),
+        };
+        let run = ListRun { new, state, reading: true, line: 0, taken: Vec::new(), waiting, room: None };
+        fake.listed.lock().unwrap().insert(RunId(1), run);
+        let hands = hands(&fake, false);
+        (fake, hands)
+    }
+
+    #[tokio::test]
+    async fn a_run_is_paused_resumed_and_cancelled_with_all_its_waiting_jobs() {
+        let (fake, hands) = with_run(RunState::Running, 2 * SLICE as u64 + 3);
+        let state = || fake.listed.lock().unwrap()[&RunId(1)].state;
+        steer(RunId(1), RunHand::Pause, &hands).await.unwrap();
+        assert_eq!(state(), RunState::Paused);
+        steer(RunId(1), RunHand::Resume, &hands).await.unwrap();
+        assert_eq!(state(), RunState::Running);
+        steer(RunId(1), RunHand::Cancel, &hands).await.unwrap();
+        assert_eq!(state(), RunState::Cancelled);
+        assert_eq!(fake.listed.lock().unwrap()[&RunId(1)].waiting, 0);
+        steer(RunId(1), RunHand::Remove, &hands).await.unwrap();
+        assert!(fake.listed.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_a_run_does_not_allow_is_refused_with_its_state() {
+        let (_fake, hands) = with_run(RunState::Running, 0);
+        let refusal = steer(RunId(1), RunHand::Remove, &hands).await.unwrap_err();
+        assert_eq!(refusal.code, Code::Failed);
+        assert_eq!(refusal.message, "run 1 is running; end it first: `ingestd runs cancel 1`");
+        let (_fake, hands) = with_run(RunState::Failed, 0);
+        for hand in [RunHand::Pause, RunHand::Resume, RunHand::Cancel] {
+            let refusal = steer(RunId(1), hand, &hands).await.unwrap_err();
+            assert!(refusal.code == Code::Failed && refusal.message.contains("is failed"), "{refusal:?}");
+        }
+        assert_eq!(steer(RunId(2), RunHand::Pause, &hands).await.unwrap_err().code, Code::NotFound);
+    }
 }

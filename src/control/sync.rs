@@ -7,11 +7,14 @@
 //! 3. The store takes jobs, problems and checkpoint in one transaction. Whoever asks again after a lost answer is told
 //!    at which line the run is.
 
+mod carry_out;
+
+pub(super) use carry_out::{begin, end, lines, missing, take_over};
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::hands::{Hands, Refusal};
 use crate::job::WirePath;
 use crate::run::{InputRead, RunId, RunState};
 use crate::store::Holder;
@@ -119,22 +122,5 @@ pub enum SyncMissing {
     TakenOver,
 }
 
-pub(super) async fn begin(_begin: SyncBegin, _hands: &Hands) -> Result<SyncBegun, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn take_over(_run: RunId, _from: Holder, _to: Holder, _hands: &Hands) -> Result<bool, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn lines(_lines: SyncLines, _hands: &Hands) -> Result<SyncTaken, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn missing(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<SyncMissing, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
-
-pub(super) async fn end(_run: RunId, _holder: Holder, _hands: &Hands) -> Result<bool, Refusal> {
-    Err(Refusal::failed("not there yet"))
-}
+#[cfg(test)]
+mod tests;

@@ -135,7 +135,8 @@ async fn with_digest(
     Ok(answer.filter(|answer| *answer != Enqueued::NeedsDigest).ok_or(AddError::Changing))
 }
 
-fn explain(error: &io::Error) -> AddError {
+/// What an error of the machine means for a file that somebody named.
+pub(super) fn explain(error: &io::Error) -> AddError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => AddError::Missing,
         io::ErrorKind::InvalidInput => AddError::NotAFile,
@@ -146,7 +147,16 @@ fn explain(error: &io::Error) -> AddError {
 
 /// The path made absolute by its words alone. Only where its last part is a link is the disk asked: it is the file
 /// behind it that is meant.
-fn absolute(cwd: &Path, path: &Path) -> PathBuf {
+pub(super) fn absolute(cwd: &Path, path: &Path) -> PathBuf {
+    let absolute = by_words(cwd, path);
+    match fs::symlink_metadata(&absolute) {
+        Ok(meta) if meta.is_symlink() => fs::canonicalize(&absolute).unwrap_or(absolute),
+        _ => absolute,
+    }
+}
+
+/// The path made absolute by its words alone, whatever is there.
+pub(super) fn by_words(cwd: &Path, path: &Path) -> PathBuf {
     let mut absolute = PathBuf::new();
     for component in cwd.join(path).components() {
         match component {
@@ -157,10 +167,7 @@ fn absolute(cwd: &Path, path: &Path) -> PathBuf {
             other => absolute.push(other),
         }
     }
-    match fs::symlink_metadata(&absolute) {
-        Ok(meta) if meta.is_symlink() => fs::canonicalize(&absolute).unwrap_or(absolute),
-        _ => absolute,
-    }
+    absolute
 }
 
 #[cfg(test)]

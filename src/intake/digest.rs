@@ -46,6 +46,13 @@ pub fn digest_file_while(path: &Path, algorithm: DigestAlgorithm, go_on: impl Fn
     Ok(Content { identity: after, digest: Digest { algorithm, bytes: hash.finish() } })
 }
 
+/// The digest of a content that is in memory.
+pub fn digest_bytes(bytes: &[u8], algorithm: DigestAlgorithm) -> Digest {
+    let mut hash = Hash::new(algorithm);
+    hash.update(bytes);
+    Digest { algorithm, bytes: hash.finish() }
+}
+
 /// Opens a regular file for reading, and nothing else: no link, no FIFO that would block, no device.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     let not_a_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
@@ -108,6 +115,7 @@ mod tests {
         let sha256 = digest_file(&path, DigestAlgorithm::Sha256).unwrap();
         let expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256.digest.to_string(), expected);
+        assert_eq!(digest_bytes(b"abc", DigestAlgorithm::Sha256), sha256.digest);
     }
 
     #[test]

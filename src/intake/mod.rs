@@ -7,14 +7,19 @@
 //! 3. **One version of a source is in hand at a time.** A newer one waits until the older one was handed over:
 //!    two digests that overtake each other would look like a file that went back to its old content.
 //!
-//! [`Intake`] serves a watch; [`add()`] does the same for paths that a person named.
+//! [`Intake`] serves a watch; [`add()`] does the same for paths that a person named, [`ListIntake`] for the lines of a
+//! list.
 
 mod add;
+mod content;
 mod digest;
+mod list;
 mod patience;
 
 pub use add::{AddError, AddRequest, Added, add};
-pub use digest::{digest_file, digest_file_while, open_regular};
+pub use content::{CONTENT_LIMIT, ContentFolder};
+pub use digest::{digest_bytes, digest_file, digest_file_while, open_regular};
+pub use list::{Given, ListBatch, ListIntake, ListLine, ListTaken, NotTaken};
 pub use patience::patiently;
 
 use std::collections::{HashMap, HashSet, VecDeque};
