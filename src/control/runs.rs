@@ -1,7 +1,11 @@
 //! A person's hand on runs: pause, resume, cancel, remove.
+//!
+//! A scan is read by its watch, so it is the watch that is paused and resumed for it; and it can't be cancelled, because
+//! the watch would only begin the next one.
 
 use super::hands::{Hands, Refusal};
-use crate::run::{RunId, RunState};
+use super::watches;
+use crate::run::{RunId, RunInput, RunState};
 use crate::store::RunSteered;
 
 /// What to do with a run.
@@ -22,6 +26,12 @@ pub enum RunHand {
 const SLICE: usize = 1_000;
 
 pub(super) async fn steer(run: RunId, hand: RunHand, hands: &Hands) -> Result<(), Refusal> {
+    let found = hands.stores.runs.run(run).await?.ok_or_else(|| unknown_run(run))?;
+    if let (RunInput::Watch { .. }, Some(watch)) = (&found.input, &found.name)
+        && hand != RunHand::Remove
+    {
+        return steer_scan(run, watch, found.state, hand, hands).await;
+    }
     let lists = hands.stores.lists.as_ref();
     let steered = match hand {
         RunHand::Pause => lists.pause_run(run).await?,
@@ -34,6 +44,18 @@ pub(super) async fn steer(run: RunId, hand: RunHand, hands: &Hands) -> Result<()
         RunSteered::Done => Ok(()),
         RunSteered::Refused(state) => Err(Refusal::failed(refused(run, hand, state))),
         RunSteered::Unknown => Err(unknown_run(run)),
+    }
+}
+
+async fn steer_scan(run: RunId, watch: &str, state: RunState, hand: RunHand, hands: &Hands) -> Result<(), Refusal> {
+    match (hand, state) {
+        (RunHand::Pause, RunState::Running | RunState::Paused) => watches::pause(watch, true, hands).await.map(drop),
+        (RunHand::Resume, RunState::Running | RunState::Paused) => watches::pause(watch, false, hands).await.map(drop),
+        (RunHand::Cancel, RunState::Running | RunState::Paused) => Err(Refusal::failed(format!(
+            "run {run} is a scan, and its watch would only begin the next one; stop the watch with `ingestd watch pause \
+             {watch}`"
+        ))),
+        _ => Err(Refusal::failed(refused(run, hand, state))),
     }
 }
 
@@ -71,7 +93,7 @@ mod tests {
     use crate::control::fake::lists::ListRun;
     use crate::control::fake::{Fake, hands};
     use crate::control::request::Code;
-    use crate::run::{InputRead, RunInput};
+    use crate::run::InputRead;
     use crate::store::{Holder, NewListRun};
 
     fn with_run(state: RunState, waiting: u64) -> (Arc<Fake>, Hands) {

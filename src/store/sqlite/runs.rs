@@ -55,7 +55,14 @@ const NOTE_FIRST_SCAN: &str = "
     WHERE first_scanned_at IS NULL AND name = (SELECT name FROM runs WHERE id = ?1 AND input_kind = 'watch')";
 
 /// ?1: below this number, ?2: at most so many.
-pub(super) const NEWEST: &str = "SELECT * FROM runs WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+pub(super) const NEWEST: &str = "
+    SELECT *, EXISTS (SELECT 1 FROM watches AS w WHERE w.name = runs.name AND w.paused AND list IS NULL) AS waits
+    FROM runs WHERE id < ?1 ORDER BY id DESC LIMIT ?2";
+
+/// ?1: the run.
+const ONE: &str = "
+    SELECT *, EXISTS (SELECT 1 FROM watches AS w WHERE w.name = runs.name AND w.paused AND list IS NULL) AS waits
+    FROM runs WHERE id = ?1";
 
 #[async_trait]
 impl Runs for SqliteStore {
@@ -120,12 +127,12 @@ impl Runs for SqliteStore {
 
     async fn runs(&self, limit: usize) -> Result<Vec<Run>> {
         let rows = sqlx::query(NEWEST).bind(i64::MAX).bind(wire::count(limit)).fetch_all(self.readers()).await?;
-        rows.iter().map(run).collect()
+        rows.iter().map(run_or_scan).collect()
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>> {
-        let row = sqlx::query("SELECT * FROM runs WHERE id = ?1").bind(id.0).fetch_optional(self.readers()).await?;
-        row.as_ref().map(run).transpose()
+        let row = sqlx::query(ONE).bind(id.0).fetch_optional(self.readers()).await?;
+        row.as_ref().map(run_or_scan).transpose()
     }
 }
 
@@ -201,6 +208,13 @@ fn input_read(row: &SqliteRow) -> Result<InputRead> {
         bytes: number("input_bytes")?,
         digest: digest.and_then(|digest| digest.try_into().ok()),
     })
+}
+
+/// A run from a row of [`NEWEST`] or [`ONE`]. An active scan is paused while its watch is.
+fn run_or_scan(row: &SqliteRow) -> Result<Run> {
+    let found = run(row)?;
+    let waits = row.try_get("waits")? && found.state == RunState::Running;
+    Ok(if waits { Run { state: RunState::Paused, ..found } } else { found })
 }
 
 /// A run from a row of the table.
