@@ -11,6 +11,7 @@ use crate::config::Pipeline;
 use crate::control::{BreakerCondition, LiveBreaker, LiveRate, LiveStatus};
 use crate::gate::Shut;
 use crate::job::{ErrorKind, Job, JobError, JobId, State};
+use crate::run::RunId;
 use crate::store::{Ahead, Attempt};
 
 /// Crashes in a row after which a job runs alone.
@@ -29,6 +30,8 @@ pub struct Facts<'a> {
     pub pipeline: Option<&'a Pipeline>,
     /// Whether a person paused that.
     pub paused: bool,
+    /// The run over a list that it is of, where a person paused that.
+    pub paused_run: Option<RunId>,
     /// `queue.concurrency`.
     pub concurrency: Option<usize>,
     /// The daemon's word; `None`: none runs.
@@ -56,6 +59,8 @@ pub enum Hold {
     Undefined,
     /// A person paused its pipeline.
     Paused,
+    /// A person paused its run.
+    RunPaused(RunId),
     /// This job of an older version of its file runs, or has its file on its way.
     Blocked(JobId),
     /// It is not due before this time.
@@ -116,6 +121,7 @@ impl Facts<'_> {
         if self.paused {
             holds.push(Hold::Paused);
         }
+        holds.extend(self.paused_run.map(Hold::RunPaused));
         holds.extend(self.own_holds());
         if let Some(live) = self.daemon {
             holds.extend(self.pool_holds(live));

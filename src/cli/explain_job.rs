@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::Loaded;
 use crate::control::{LiveStatus, Stores};
 use crate::job::{Job, JobId};
+use crate::run::{RunId, RunState};
 use crate::store::{Ahead, Attempt, Overview};
 
 /// What is said of a job.
@@ -51,6 +52,7 @@ struct Known {
     live: Option<LiveStatus>,
     ahead: Ahead,
     due_suspect: Option<JobId>,
+    paused_run: Option<RunId>,
     process: Option<u32>,
 }
 
@@ -66,6 +68,10 @@ impl Known {
             live: watch::live(context).await?,
             ahead: if waits { stores.accounts.ahead(job.id, aging, now).await? } else { Ahead::default() },
             due_suspect: stores.accounts.due_suspect(config.pipelines.keys().cloned().collect(), now).await?,
+            paused_run: match job.run {
+                Some(id) => stores.runs.run(id).await?.filter(|run| run.state == RunState::Paused).map(|run| run.id),
+                None => None,
+            },
             // The record of a running command's group names its first process second.
             process: newest(job.id, &spool, ".group")
                 .and_then(|record| std::fs::read_to_string(record).ok()?.split(' ').nth(1)?.parse().ok()),
@@ -80,6 +86,7 @@ impl Known {
             now,
             pipeline: loaded.config.pipelines.get(&job.pipeline),
             paused: counts.is_some_and(|(_, paused)| *paused),
+            paused_run: self.paused_run,
             concurrency: loaded.config.queue.concurrency,
             daemon: self.live.as_ref(),
             ahead: self.ahead,

@@ -66,6 +66,7 @@ impl Filter {
             path,
             error: self.error.clone(),
             since,
+            ..JobFilter::default()
         })
     }
 }

@@ -71,6 +71,8 @@ impl Words<'_> {
         match hold {
             Hold::NoDaemon | Hold::Stopping | Hold::Locked | Hold::NoRoom => self.daemon(hold),
             Hold::Undefined | Hold::Paused => self.pipeline(hold),
+            Hold::RunPaused(run) => Reason::new("run-paused", format!("a person paused run {run}, which it is of"))
+                .advice(format!("`ingestd runs resume {run}` goes on")),
             Hold::Blocked(by) => {
                 let text = format!("job {by}, of an older version of its file, has to end first");
                 Reason::new("blocked", text).jobs(vec![*by])

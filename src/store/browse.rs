@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::error::Result;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobError, JobId, Priority, StateName};
+use crate::run::RunId;
 
 /// Which jobs are meant.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub struct JobFilter {
     pub error: Option<String>,
     /// Enqueued or ended since.
     pub since: Option<Timestamp>,
+    /// That a line of the list of this run asked for.
+    pub run: Option<RunId>,
+    /// Of this repository, as their lines say.
+    pub repo: Option<String>,
 }
 
 /// An execution in the history.

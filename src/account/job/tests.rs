@@ -32,6 +32,7 @@ struct Case {
     live: Option<LiveStatus>,
     ahead: Ahead,
     paused: bool,
+    paused_run: Option<RunId>,
     concurrency: Option<usize>,
     due_suspect: Option<JobId>,
 }
@@ -47,6 +48,7 @@ impl Case {
             live: Some(LiveStatus::default()),
             ahead: Ahead::default(),
             paused: false,
+            paused_run: None,
             concurrency: None,
             due_suspect: None,
         }
@@ -59,6 +61,7 @@ impl Case {
             now: NOW,
             pipeline: self.pipeline.as_ref(),
             paused: self.paused,
+            paused_run: self.paused_run,
             concurrency: self.concurrency,
             daemon: self.live.as_ref(),
             ahead: self.ahead,
@@ -113,6 +116,7 @@ fn everything_that_holds_is_told_and_what_stops_most_comes_first() {
     told.throttles = BTreeMap::from([("documents".to_owned(), throttle)]);
     case.live = Some(told);
     case.paused = true;
+    case.paused_run = Some(RunId(5));
     case.concurrency = Some(3);
     case.due_suspect = Some(JobId(9));
     case.ahead = Ahead { in_level: 4, in_all: 6, more: false };
@@ -121,6 +125,7 @@ fn everything_that_holds_is_told_and_what_stops_most_comes_first() {
         Hold::Locked,
         Hold::NoRoom,
         Hold::Paused,
+        Hold::RunPaused(RunId(5)),
         Hold::Quiet(JobId(9)),
         Hold::Breaker(breaker),
         Hold::Rate(rate),

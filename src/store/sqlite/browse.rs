@@ -87,6 +87,8 @@ impl Browse for SqliteStore {
                 .bind(filter.error.as_deref().map(str::to_ascii_lowercase))
                 .bind(filter.since.map(Timestamp::as_millis))
                 .bind(&outcomes)
+                .bind(filter.run.map(|run| run.0))
+                .bind(&filter.repo)
                 .fetch_all(self.readers())
                 .await?;
             let attempts = rows.iter().map(row::attempt).collect::<Result<Vec<_>>>()?;
@@ -217,6 +219,7 @@ mod tests {
 
     use super::super::fixture::{self, NOW};
     use super::*;
+    use crate::run::RunId;
 
     fn in_state(state: StateName) -> JobFilter {
         JobFilter { states: vec![state], ..JobFilter::default() }
@@ -298,6 +301,19 @@ mod tests {
         assert_eq!(found(JobFilter { watch: Some("inbox".into()), ..none.clone() }).await.len(), 10);
         assert_eq!(found(JobFilter { watch: Some("other".into()), ..none.clone() }).await.len(), 0);
         assert_eq!(found(JobFilter { error: Some("eXIT".into()), ..none.clone() }).await, [10, 9]);
+        fixture::sql(
+            &store,
+            "UPDATE jobs SET run = 5 + id % 2, repo = 'r' || id % 3 WHERE id > 2; UPDATE jobs SET held_by = 5 WHERE id = 4",
+        )
+        .await;
+        let of_run = JobFilter { run: Some(RunId(5)), ..none.clone() };
+        assert_eq!(found(of_run.clone()).await, [10, 8, 6, 4]);
+        assert_eq!(found(JobFilter { repo: Some("r1".into()), ..of_run.clone() }).await, [10, 4]);
+        assert_eq!(found(JobFilter { repo: Some("r2".into()), ..none.clone() }).await, [8, 5]);
+        assert_eq!(found(JobFilter { states: vec![StateName::Pending], ..of_run.clone() }).await, [6, 4]);
+        fixture::sql(&store, "UPDATE counters SET n = n + 30000").await;
+        assert_eq!(found(JobFilter { states: vec![StateName::Pending], ..of_run }).await, [6, 4], "walked");
+        fixture::sql(&store, "UPDATE counters SET n = n - 30000; UPDATE jobs SET held_by = NULL").await;
         let since = Some(Timestamp::from_millis(NOW));
         assert_eq!(found(JobFilter { since, ..none.clone() }).await, [10, 3, 2, 1]);
         let glob = |glob| Some(globset::Glob::new(glob).unwrap().compile_matcher());

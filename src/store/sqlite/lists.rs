@@ -8,6 +8,8 @@ mod read;
 mod remove;
 mod steer;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -24,7 +26,10 @@ use crate::store::{
 
 pub(super) use hold::{repair, set_aside};
 #[cfg(test)]
-pub(super) use {begin::STATEMENTS as BEGIN_STATEMENTS, hold::STATEMENTS as HOLD_STATEMENTS, missing::MISSING};
+pub(super) use {
+    begin::STATEMENTS as BEGIN_STATEMENTS, hold::STATEMENTS as HOLD_STATEMENTS, missing::MISSING, read::CHANGESETS,
+    remove::STATEMENTS as REMOVE_STATEMENTS, steer::STATEMENTS as STEER_STATEMENTS,
+};
 
 #[async_trait]
 impl Lists for SqliteStore {

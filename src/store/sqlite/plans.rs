@@ -5,12 +5,14 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, contents, disposition, enqueue, lease, overview, prune, recover, runs, settle,
-    sources, stats, steer, tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, contents, disposition, enqueue, lease, lists, overview, prune, recover, runs,
+    settle, sources, stats, steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
-const LARGE: [&str; 21] = [
+const LARGE: [&str; 23] = [
+    "run_lines",
+    "run_changesets",
     "jobs",
     "j",
     "b",
@@ -78,6 +80,13 @@ pub(super) const FILL: &str = "
 const LATER: &str = "
     INSERT INTO runs (name, type, state, input_kind, input_path, pipeline, newest_job, started_at, updated_at, finished_at)
     SELECT 'w' || id % 9, 'recovery', 'completed', 'watch', x'2f', 'a', 0, id, id, id FROM jobs;
+    INSERT INTO runs (name, type, state, input_kind, pipeline, newest_job, started_at, updated_at, finished_at, list,
+                      reading)
+    SELECT 'l' || id, 'initial', 'completed', 'stdin', 'a', 0, id, id, id, 1 + id % 9, 0 FROM jobs;
+    UPDATE jobs SET run = 5001 + id % 50, line = id;
+    UPDATE taken SET list = 1 + source % 9, list_run = 5001 + source % 50;
+    INSERT INTO run_lines (run, line, kind, text, message) SELECT run, line, 'bad', x'', '' FROM jobs;
+    INSERT INTO run_changesets (run, line, changeset) SELECT run, line, '{}' FROM jobs;
     INSERT INTO contents SELECT pipeline, randomblob(33), source, id FROM jobs WHERE state = 'completed';
     ANALYZE";
 
@@ -93,11 +102,13 @@ async fn plans(sql: &str) -> Vec<Vec<String>> {
     plans
 }
 
-/// A step that reads such a table, or an index of one, from end to end. An index of what runs now holds nothing else.
+/// A step that reads such a table, or an index of one, from end to end. An index of what runs now, or of paused runs,
+/// holds nothing else.
 fn walks(step: &str) -> bool {
     let Some(table) = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()) else { return false };
     let running = step.ends_with("INDEX jobs_running") || step.ends_with("INDEX jobs_leased");
-    LARGE.contains(&table) && !running && !step.contains("VIRTUAL TABLE")
+    let few = running || step.ends_with("INDEX runs_paused");
+    LARGE.contains(&table) && !few && !step.contains("VIRTUAL TABLE")
 }
 
 /// A step that sorts, or keeps what it found.
@@ -245,6 +256,21 @@ async fn a_run_is_found_by_its_name_and_what_it_made_by_numbers() {
         (runs::NEWEST, "SEARCH runs USING INTEGER PRIMARY KEY (rowid<?)"),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn runs_over_lists_and_their_jobs_are_found_by_index() {
+    assert_in_order(&lists::BEGIN_STATEMENTS).await;
+    assert_in_order(&lists::STEER_STATEMENTS).await;
+    assert_in_order(&[
+        (lists::MISSING, "INDEX taken_list (list=? AND list_run<?)"),
+        (lists::CHANGESETS, "SEARCH run_changesets USING PRIMARY KEY (run=?)"),
+        (ways::OF_RUN, "INDEX jobs_run (run=? AND rowid<?)"),
+    ])
+    .await;
+    assert_no_walk(&lists::HOLD_STATEMENTS).await;
+    assert_no_walk(&lists::REMOVE_STATEMENTS).await;
+    assert_no_walk(&[(tally::JUDGE_RUNS, "SEARCH runs USING INTEGER PRIMARY KEY")]).await;
 }
 
 #[tokio::test]

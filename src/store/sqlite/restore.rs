@@ -6,6 +6,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::super::error::Result;
+use super::browse::json_array;
+use super::tally::JUDGE_RUNS;
 use crate::clock::Clock;
 
 /// Makes a copy that was put in the place of a database ready: jobs that were running when it was taken become
@@ -43,5 +45,28 @@ pub(super) async fn recount(tx: &mut SqliteConnection) -> Result<()> {
     )
     .execute(tx)
     .await?;
+    Ok(())
+}
+
+/// Replaces what runs over lists say of their open jobs, and raises what they say of the others to what is there.
+pub(super) async fn recount_runs(tx: &mut SqliteConnection) -> Result<()> {
+    sqlx::query(
+        "WITH told AS (SELECT run, count(*) FILTER (WHERE state IN ('pending', 'running', 'retrying')) AS open,
+                              count(*) FILTER (WHERE state = 'completed') AS completed,
+                              count(*) FILTER (WHERE state = 'failed') AS failed,
+                              count(*) FILTER (WHERE state = 'skipped') AS skipped,
+                              count(*) FILTER (WHERE state = 'cancelled') AS cancelled
+                       FROM jobs WHERE run IS NOT NULL GROUP BY run)
+         UPDATE runs SET jobs_open = coalesce(t.open, 0), jobs_completed = max(jobs_completed, coalesce(t.completed, 0)),
+                jobs_failed = max(jobs_failed, coalesce(t.failed, 0)),
+                jobs_skipped = max(jobs_skipped, coalesce(t.skipped, 0)),
+                jobs_cancelled = max(jobs_cancelled, coalesce(t.cancelled, 0))
+         FROM runs AS r LEFT JOIN told AS t ON t.run = r.id
+         WHERE runs.id = r.id AND runs.list IS NOT NULL",
+    )
+    .execute(&mut *tx)
+    .await?;
+    let runs: Vec<i64> = sqlx::query_scalar("SELECT id FROM runs").fetch_all(&mut *tx).await?;
+    sqlx::query(JUDGE_RUNS).bind(json_array(&runs)).bind(0_i64).execute(tx).await?;
     Ok(())
 }

@@ -10,12 +10,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
-use super::restore::recount;
+use super::restore::{recount, recount_runs};
 
 /// Tables with a rowid, what others refer to first.
-const BY_ROWID: [&str; 8] = ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions", "runs"];
+const BY_ROWID: [&str; 9] =
+    ["boots", "pipelines", "watches", "lists", "sources", "jobs", "attempts", "dispositions", "runs"];
 /// Tables without.
-const WHOLE: [&str; 5] = ["kv", "taken", "outputs", "rates", "contents"];
+const WHOLE: [&str; 7] = ["kv", "taken", "outputs", "rates", "contents", "run_lines", "run_changesets"];
 /// Rows that are copied in one statement while nothing fails.
 const RANGE: i64 = 10_000;
 /// Rows that are stepped over before a table is given up.
@@ -149,7 +150,12 @@ async fn finish(path: &Path) -> Result<()> {
         let orphans = format!("DELETE FROM {table} WHERE source NOT IN (SELECT id FROM sources)");
         sqlx::query(AssertSqlSafe(orphans)).execute(&mut *tx).await?;
     }
+    for table in ["run_lines", "run_changesets"] {
+        let orphans = format!("DELETE FROM {table} WHERE run NOT IN (SELECT id FROM runs)");
+        sqlx::query(AssertSqlSafe(orphans)).execute(&mut *tx).await?;
+    }
     recount(&mut tx).await?;
+    recount_runs(&mut tx).await?;
     tx.commit().await?;
     connection.close().await?;
     Ok(())

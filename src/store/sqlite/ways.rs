@@ -17,7 +17,8 @@ const FEW: i64 = 20_000;
 
 /// The numbers of the jobs that match, newest first, along one way into the table.
 /// ?1: below this number, ?2: at most so many, ?3: pipeline, ?4: watch, ?5: a part of the error in lowercase,
-/// ?6: enqueued or ended at or after, ?7: the state, where the way does not say it. NULL means any.
+/// ?6: enqueued or ended at or after, ?7: the state, where the way does not say it, ?8: the run, ?9: the repository. NULL
+/// means any.
 macro_rules! numbers {
     ($way:literal) => {
         concat!(
@@ -30,6 +31,8 @@ macro_rules! numbers {
               AND (?5 IS NULL OR instr(lower(error_message), ?5) > 0)
               AND (?6 IS NULL OR created_at >= ?6 OR finished_at >= ?6)
               AND (?7 IS NULL OR state = ?7)
+              AND (?8 IS NULL OR run = ?8)
+              AND (?9 IS NULL OR repo = ?9)
               ORDER BY id DESC LIMIT ?2"
         )
     };
@@ -40,8 +43,10 @@ pub(super) const RUNNING: &str = numbers!("INDEXED BY jobs_running WHERE state =
 pub(super) const RETRYING: &str = numbers!("INDEXED BY jobs_retrying WHERE state = 'retrying'");
 pub(super) const FINAL: &str =
     numbers!("INDEXED BY jobs_final WHERE state = ?7 AND state IN ('completed', 'failed', 'cancelled', 'skipped')");
-/// Waiting jobs are in one of three indexes.
-pub(super) const WAITING: [&str; 3] = [
+/// A run's jobs, whatever their state.
+pub(super) const OF_RUN: &str = numbers!("INDEXED BY jobs_run WHERE run = ?8 AND run IS NOT NULL");
+/// Waiting jobs are in one of four indexes.
+pub(super) const WAITING: [&str; 4] = [
     numbers!(
         "INDEXED BY jobs_due WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes < 2"
     ),
@@ -49,6 +54,7 @@ pub(super) const WAITING: [&str; 3] = [
         "INDEXED BY jobs_suspect WHERE state IN ('pending', 'retrying') AND blocked_by IS NULL AND held_by IS NULL AND crashes >= 2"
     ),
     numbers!("INDEXED BY jobs_blocked WHERE blocked_by IS NOT NULL"),
+    numbers!("INDEXED BY jobs_held WHERE held_by IS NOT NULL"),
 ];
 
 /// A way into the table: a statement made by [`numbers!`], and the state that it is bound to.
@@ -57,8 +63,10 @@ pub(super) type Way = (&'static str, Option<StateName>);
 impl SqliteStore {
     /// The ways that together lead to every job of the filter's states.
     pub(super) async fn ways(&self, filter: &JobFilter) -> Result<Vec<Way>> {
+        // Where there is no way that leads to few: by the run, or through the table from its end.
+        let any = if filter.run.is_some() { OF_RUN } else { ALL };
         if filter.states.is_empty() {
-            return Ok(vec![(ALL, None)]);
+            return Ok(vec![(any, None)]);
         }
         let mut states = filter.states.clone();
         states.sort_unstable();
@@ -72,7 +80,7 @@ impl SqliteStore {
             match state {
                 StateName::Running => ways.push((RUNNING, None)),
                 StateName::Retrying => ways.push((RETRYING, None)),
-                _ if held > FEW => ways.push((ALL, Some(state))),
+                _ if held > FEW => ways.push((any, Some(state))),
                 StateName::Pending => ways.extend(WAITING.map(|way| (way, Some(state)))),
                 _ => ways.push((FINAL, Some(state))),
             }
@@ -92,6 +100,8 @@ impl SqliteStore {
                 .bind(filter.error.as_deref().map(str::to_ascii_lowercase))
                 .bind(filter.since.map(Timestamp::as_millis))
                 .bind(state.map(StateName::as_str))
+                .bind(filter.run.map(|run| run.0))
+                .bind(&filter.repo)
                 .fetch_all(self.readers())
                 .await?;
             numbers.extend(found);
@@ -123,6 +133,8 @@ mod tests {
             (WAITING[0], "jobs_due"),
             (WAITING[1], "jobs_suspect"),
             (WAITING[2], "jobs_blocked"),
+            (WAITING[3], "jobs_held"),
+            (OF_RUN, "jobs_run (run=? AND rowid<?)"),
         ] {
             let plan = fixture::plan(&store, sql).await;
             assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");

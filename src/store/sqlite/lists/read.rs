@@ -29,6 +29,10 @@ const FAILED_JOBS: &str = "
         AND j.run IS NOT NULL AND (?1 IS NULL OR j.run = ?1)
     ORDER BY j.run DESC, j.line LIMIT ?2";
 
+/// ?1: the run, ?2: at most so many.
+pub(in crate::store::sqlite) const CHANGESETS: &str =
+    "SELECT line, repo, changeset FROM run_changesets WHERE run = ?1 ORDER BY line LIMIT ?2";
+
 /// ?1: the run.
 const REPOS: &str = "
     SELECT repo, count(*) FILTER (WHERE state IN ('pending', 'running', 'retrying')) AS open,
@@ -91,11 +95,7 @@ fn failed_job(row: &SqliteRow) -> Result<FailedLine> {
 }
 
 pub(super) async fn changesets(readers: &SqlitePool, id: RunId, limit: usize) -> Result<Vec<Changeset>> {
-    let rows = sqlx::query("SELECT line, repo, changeset FROM run_changesets WHERE run = ?1 ORDER BY line LIMIT ?2")
-        .bind(id.0)
-        .bind(wire::count(limit))
-        .fetch_all(readers)
-        .await?;
+    let rows = sqlx::query(CHANGESETS).bind(id.0).bind(wire::count(limit)).fetch_all(readers).await?;
     let read = |row: &SqliteRow| {
         Ok(Changeset { line: line(row)?, repo: row.try_get("repo")?, changeset: row.try_get("changeset")? })
     };

@@ -28,6 +28,13 @@ const NEXT_WITH_LINES: &str = "
     WHERE id > ?2 AND finished_at < ?1 AND list IS NOT NULL
         AND (EXISTS (SELECT 1 FROM run_lines WHERE run = runs.id) OR EXISTS (SELECT 1 FROM run_changesets WHERE run = runs.id))";
 
+/// What goes by its key.
+#[cfg(test)]
+pub(in crate::store::sqlite) const STATEMENTS: [(&str, &str); 2] = [
+    (DELETE_LINES, "SEARCH run_lines USING PRIMARY KEY (run=?"),
+    (DELETE_CHANGESETS, "SEARCH run_changesets USING PRIMARY KEY (run=?"),
+];
+
 /// What became of a slice.
 enum Slice {
     More,

@@ -1,6 +1,7 @@
 -- The history, newest first, walked by its key.
 -- ?1: below this number, ?2: at most so many, ?3: from this number on, ?4: pipeline, ?5: watch, ?6: a part of the
--- error in lowercase, ?7: ended at or after, ?8: a JSON array of outcomes. NULL means any.
+-- error in lowercase, ?7: ended at or after, ?8: a JSON array of outcomes,
+-- ?9: the run, ?10: the repository, as far as the job is there. NULL means any.
 SELECT a.id, a.job, a.seq, p.name AS pipeline, s.scope, w.name AS watch, w.root,
        coalesce(j.identity, s.identity) AS identity, s.path AS source_path,
        a.outcome, a.spent, a.started_at, a.finished_at, a.duration_ms, a.code,
@@ -16,5 +17,7 @@ WHERE a.id < ?1 AND a.id >= ?3
     AND (?6 IS NULL OR instr(lower(a.error_message), ?6) > 0)
     AND (?7 IS NULL OR a.finished_at >= ?7)
     AND (?8 IS NULL OR a.outcome IN (SELECT value FROM json_each(?8)))
+    AND (?9 IS NULL OR j.run = ?9)
+    AND (?10 IS NULL OR j.repo = ?10)
 ORDER BY a.id DESC
 LIMIT ?2

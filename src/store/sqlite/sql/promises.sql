@@ -41,6 +41,34 @@ FROM dispositions AS d
     JOIN jobs AS j ON j.id = d.job
 WHERE j.state IN ('completed', 'failed', 'cancelled', 'skipped')
 UNION ALL
+-- A run over a list counts its jobs: those that are open exactly, of the others those that were pruned since, too.
+SELECT printf('run %d counts %d open jobs; there are %d', id, jobs_open, there)
+FROM (SELECT r.id, r.jobs_open,
+             (SELECT count(*) FROM jobs AS j INDEXED BY jobs_run
+              WHERE j.run = r.id AND j.state IN ('pending', 'running', 'retrying')) AS there
+      FROM runs AS r WHERE r.list IS NOT NULL)
+WHERE jobs_open <> there
+UNION ALL
+SELECT printf('run %d counts %d %s jobs; there are %d', id, told, state, there)
+FROM (SELECT r.id, s.state,
+             CASE s.state WHEN 'completed' THEN r.jobs_completed WHEN 'failed' THEN r.jobs_failed
+                          WHEN 'skipped' THEN r.jobs_skipped ELSE r.jobs_cancelled END AS told,
+             (SELECT count(*) FROM jobs AS j INDEXED BY jobs_run WHERE j.run = r.id AND j.state = s.state) AS there
+      FROM runs AS r CROSS JOIN (SELECT 'completed' AS state UNION ALL SELECT 'failed' UNION ALL SELECT 'skipped'
+                                 UNION ALL SELECT 'cancelled') AS s
+      WHERE r.list IS NOT NULL)
+WHERE told < there
+UNION ALL
+-- What leads out of a run is its reader, or its last open job.
+SELECT printf('run %d is %s, though its input is read and none of its jobs is open: it would never end', id, state)
+FROM runs WHERE list IS NOT NULL AND reading = 0 AND jobs_open = 0 AND state IN ('running', 'paused')
+UNION ALL
+SELECT printf('line %d of run %d is noted, and the run does not exist', line, run)
+FROM run_lines WHERE run NOT IN (SELECT id FROM runs)
+UNION ALL
+SELECT printf('the changeset of line %d of run %d is noted, and the run does not exist', line, run)
+FROM run_changesets WHERE run NOT IN (SELECT id FROM runs)
+UNION ALL
 -- What is referred to exists. (No foreign keys: they would cost every insert, and these rows are never deleted first.)
 SELECT printf('job %d refers to source %d, which does not exist', id, source)
 FROM jobs WHERE source NOT IN (SELECT id FROM sources)
