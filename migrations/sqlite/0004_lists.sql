@@ -80,6 +80,7 @@ ALTER TABLE jobs ADD COLUMN line INTEGER;
 ALTER TABLE jobs ADD COLUMN repo TEXT;
 -- The file that holds the content, where that is not the source's own path.
 ALTER TABLE jobs ADD COLUMN content BLOB;
+CREATE INDEX jobs_content ON jobs (content) WHERE content IS NOT NULL;
 -- The paused run for whose sake it is held back.
 ALTER TABLE jobs ADD COLUMN held_by INTEGER;
 CREATE INDEX jobs_run ON jobs (run, id) WHERE run IS NOT NULL;

@@ -203,8 +203,16 @@ impl Sender<'_> {
                     note(&format!("{path}: job {id} already, {state}; --force processes it again"));
                 }
             }
-            AddedAs::Unchanged if quiet => {}
-            AddedAs::Unchanged => note(&format!("{path}: processed before, unchanged; --force processes it again")),
+            AddedAs::Skipped { id } => {
+                if let Some(id) = id {
+                    writeln!(self.context.screen, "{id}")?;
+                }
+                if !quiet {
+                    let by =
+                        id.map_or_else(|| "was processed before".to_owned(), |id| format!("job {id} completed it"));
+                    note(&format!("{path}: skipped, {by}; --force processes it again"));
+                }
+            }
             // Sent again, or refused as a whole.
             AddedAs::Full => {}
             AddedAs::Refused { message } => {

@@ -13,6 +13,7 @@ use super::request::{Add, Added, AddedAs};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::intake::{self, AddRequest};
+use crate::job::StateName;
 use crate::job::WirePath;
 use crate::store::Enqueued;
 
@@ -71,8 +72,9 @@ pub(super) fn the_pipeline(name: Option<&str>, config: &Config) -> Result<String
 fn told(added: intake::Added) -> Added {
     let became = match added.result {
         Ok(Enqueued::New { id, version }) => AddedAs::New { id, version },
+        Ok(Enqueued::Known { id, state: StateName::Completed }) => AddedAs::Skipped { id: Some(id) },
         Ok(Enqueued::Known { id, state }) => AddedAs::Known { id, state },
-        Ok(Enqueued::Unchanged) => AddedAs::Unchanged,
+        Ok(Enqueued::Unchanged) => AddedAs::Skipped { id: None },
         Ok(Enqueued::Full) => AddedAs::Full,
         Ok(Enqueued::NeedsDigest) => AddedAs::Refused { message: "it changes while it is read; try again".to_owned() },
         Err(error) => AddedAs::Refused { message: error.to_string() },

@@ -440,6 +440,10 @@ impl Upkeep for Fake {
         Ok(0)
     }
 
+    async fn needed_contents(&self, _contents: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+        Ok(BTreeSet::new())
+    }
+
     async fn checkpoint(&self, _mode: CheckpointMode) -> Result<Checkpoint> {
         Ok(Checkpoint { busy: false, wal_frames: 3, moved_frames: 3 })
     }

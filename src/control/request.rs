@@ -192,15 +192,18 @@ pub enum AddedAs {
         /// Which version of the file it is.
         version: i64,
     },
-    /// This version is a job already.
+    /// This version is a job already, and did not complete yet.
     Known {
         /// That job.
         id: JobId,
         /// Where it stands.
         state: StateName,
     },
-    /// This version was processed before, and its job was pruned since.
-    Unchanged,
+    /// Nothing, because this version was processed before.
+    Skipped {
+        /// The job that completed; `None`: it was pruned since.
+        id: Option<JobId>,
+    },
     /// Nothing yet: as many jobs wait as `queue.max_pending` allows. Ask again when some are done.
     Full,
     /// Nothing, and why.

@@ -341,6 +341,7 @@ impl House {
             gate: self.gate.clone(),
             lease,
             spool: config.spool(),
+            contents: wiring::contents(config),
             verify: wiring::verify_copy,
         }
     }

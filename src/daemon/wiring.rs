@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::intake::ContentFolder;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
 use crate::store::sqlite::{SqliteStore, make_folder, verify};
@@ -31,6 +32,11 @@ pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
         make_folder(&folder, files).with_context(|| format!("{} can't be made", folder.display()))?;
     }
     Ok(())
+}
+
+/// The folder of contents that lines of lists bring along. It is made with the first of them.
+pub fn contents(config: &Config) -> ContentFolder {
+    ContentFolder::new(config.contents(), config.database.mode)
 }
 
 /// The same, with breakers that never open.
@@ -67,6 +73,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         lease: config.queue.lease,
         digest: config.queue.digest,
         spool: config.spool(),
+        contents: contents(config),
         pipelines,
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),

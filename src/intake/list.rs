@@ -18,44 +18,20 @@ use std::time::Duration;
 use super::add::explain;
 use super::content::ContentFolder;
 use super::digest_file;
-use crate::job::{DigestAlgorithm, Op, Priority};
+use crate::job::DigestAlgorithm;
+use crate::run::line::ListedWork;
 use crate::run::{InputRead, RunId};
 use crate::store::{Changeset, Content, Enqueued, Holder, LineProblem, Lines, LinesTaken, Lists, NewJob, StoreError};
 
-/// What a line asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A line that is about a file.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListLine {
     /// The line, from 1.
     pub line: u64,
-    /// The number that the line gives itself.
-    pub number: Option<u64>,
     /// The line itself, cut.
-    pub text: Vec<u8>,
-    /// The file that it is about, absolute. `None`: only a key names it.
-    pub path: Option<PathBuf>,
-    /// What happened; `None`: what the queue makes of it.
-    pub op: Option<Op>,
-    /// The repository.
-    pub repo: Option<String>,
-    /// The level.
-    pub priority: Priority,
-    /// An identity of the caller's own.
-    pub key: Option<String>,
-    /// Where the content is, unless it is in the file at `path`.
-    pub content: Option<Given>,
-    /// A JSON document for the processor.
-    pub metadata: Option<String>,
-    /// Only take note of it.
-    pub note_only: bool,
-}
-
-/// A content that is not in the file that a line is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Given {
-    /// In base64, the standard alphabet, padded.
-    Inline(String),
-    /// In another file, absolute.
-    File(PathBuf),
+    pub text: String,
+    /// What it says. The paths are absolute.
+    pub work: Box<ListedWork>,
 }
 
 /// Lines to take.
@@ -133,7 +109,7 @@ pub struct ListIntake {
 struct Underway {
     job: NewJob,
     line: u64,
-    text: Vec<u8>,
+    text: String,
     /// The file that was made for its content.
     made: Option<PathBuf>,
 }
@@ -145,7 +121,7 @@ impl ListIntake {
     /// See [`NotTaken`]. Whether the lines were taken after all, the run's checkpoint tells.
     pub async fn take(self, mut batch: ListBatch) -> Result<ListTaken, NotTaken> {
         let lines = std::mem::take(&mut batch.lines);
-        let current_path = lines.iter().rev().find_map(|line| line.path.clone());
+        let current_path = lines.iter().rev().find_map(|line| line.work.path.clone()).map(|path| path.0);
         let (intake, run) = (self.clone(), batch.run);
         let (mut underway, mut failed) = off_thread(move || intake.look_at(run, lines)).await??;
         let taken = loop {
@@ -274,7 +250,7 @@ impl Underway {
             path: Some(self.job.source.display_path().to_owned()),
             op: listed.as_ref().and_then(|listed| listed.op),
             repo: listed.and_then(|listed| listed.repo),
-            text: self.text,
+            text: self.text.into_bytes(),
             message,
         }
     }

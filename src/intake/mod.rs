@@ -19,7 +19,7 @@ mod patience;
 pub use add::{AddError, AddRequest, Added, add};
 pub use content::{CONTENT_LIMIT, ContentFolder};
 pub use digest::{digest_bytes, digest_file, digest_file_while, open_regular};
-pub use list::{Given, ListBatch, ListIntake, ListLine, ListTaken, NotTaken};
+pub use list::{ListBatch, ListIntake, ListLine, ListTaken, NotTaken};
 pub use patience::patiently;
 
 use std::collections::{HashMap, HashSet, VecDeque};

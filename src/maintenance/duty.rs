@@ -19,6 +19,7 @@ use super::steady::Steady;
 use super::vacuum::Vacuum;
 use crate::config;
 use crate::gate::Gate;
+use crate::intake::ContentFolder;
 use crate::store::{Browse, Queue, Settings, StoreError, Upkeep};
 use crate::warnings::Warnings;
 
@@ -78,6 +79,8 @@ pub struct Context {
     pub lease: watch::Receiver<Duration>,
     /// The folder of spool files, of this database. A file's name begins with its job's number.
     pub spool: PathBuf,
+    /// Contents that lines of lists brought along.
+    pub contents: ContentFolder,
     /// Opens a copy of the database and checks it.
     pub verify: Verify,
 }

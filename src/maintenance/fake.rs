@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::{Context, Steady};
 use crate::clock::{Boottime, Clock, ManualClock, Timestamp};
 use crate::gate::Gate;
+use crate::intake::ContentFolder;
 use crate::job::{IdempotencyKey, Job, JobId, Op, Priority, State};
 use crate::store::*;
 use crate::warnings::Warnings;
@@ -30,6 +31,8 @@ pub(super) struct FakeState {
     pub(super) backups: u32,
     pub(super) reclaimable: u64,
     pub(super) running: Vec<JobId>,
+    /// Files that hold contents of jobs.
+    pub(super) needed: Vec<PathBuf>,
     pub(super) kv: BTreeMap<String, String>,
     pub(super) path: PathBuf,
     pub(super) fail_with: Option<StoreError>,
@@ -56,6 +59,7 @@ pub(super) fn context() -> (Context, Arc<Fake>, Arc<ManualClock>) {
         gate: Gate::default(),
         lease: watch::channel(Duration::from_mins(1)).1,
         spool: PathBuf::from("/nonexistent/spool"),
+        contents: ContentFolder::new(PathBuf::from("/nonexistent/content"), 0o600),
         verify: |path| {
             Box::pin(async move { std::fs::read(path).map(drop).map_err(|e| StoreError::Other(e.to_string())) })
         },
@@ -110,6 +114,11 @@ impl Upkeep for Fake {
 
     async fn note_absent(&self, _sources: Vec<i64>) -> Result<u64> {
         Ok(0)
+    }
+
+    async fn needed_contents(&self, contents: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+        let needed = &self.fallible()?.needed;
+        Ok(contents.into_iter().filter(|path| needed.contains(path)).collect())
     }
 
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint> {

@@ -18,6 +18,7 @@ mod backup;
 mod check;
 mod checkpoint;
 mod command;
+mod content;
 mod duty;
 #[cfg(test)]
 mod fake;

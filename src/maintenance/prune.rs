@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::duty::{Context, Duty, Failure};
-use super::{absent, spool};
+use super::{absent, content, spool};
 use crate::clock::Timestamp;
 use crate::config::{self, Retention};
 use crate::job::StateName;
@@ -36,11 +36,14 @@ impl Duty for Prune {
     async fn run(&self, context: &Context, settings: &config::Maintenance) -> Result<Option<Value>, Failure> {
         let figures = prune_now(context.upkeep.as_ref(), &settings.retention, context.clock.now(), false).await?;
         let spool_files = spool::sweep(&context.spool, context.browse.as_ref(), context.clock.wall()).await?;
-        if figures.total() + spool_files > 0 {
-            tracing::info!(rows = figures.total(), spool_files, "pruned what was older than its retention");
+        let contents = content::sweep(&context.contents, context.upkeep.as_ref(), context.clock.wall()).await?;
+        if figures.total() + spool_files + contents > 0 {
+            let rows = figures.total();
+            tracing::info!(rows, spool_files, contents, "pruned what was older than its retention");
         }
         let mut value = json!(figures);
         value["spool_files"] = json!(spool_files);
+        value["contents"] = json!(contents);
         Ok(Some(value))
     }
 }

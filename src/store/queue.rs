@@ -1,6 +1,6 @@
 //! The queue itself: enqueue, lease, renew, settle, recover.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -180,6 +180,13 @@ pub struct Work {
     pub stage: Option<String>,
     /// The processor was done before, and the file was on its way: go on there.
     pub disposition: Option<Disposition>,
+}
+
+impl Work {
+    /// The file that holds the content.
+    pub fn file(&self) -> &Path {
+        self.content.as_deref().unwrap_or(&self.path)
+    }
 }
 
 /// What a lease call found.

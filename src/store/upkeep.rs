@@ -1,5 +1,6 @@
 //! What time cleans up. Every call is short; the duties loop.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -80,6 +81,9 @@ pub trait Upkeep: Send + Sync {
     /// Notes that such files are not there any more; answers how many were noted. What waits for them is left to its
     /// attempt.
     async fn note_absent(&self, sources: Vec<i64>) -> Result<u64>;
+    /// Of these files, those that hold the content of a job that may still be tried: one that is over neither as
+    /// completed nor as skipped.
+    async fn needed_contents(&self, contents: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>>;
     /// Moves the WAL into the database.
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint>;
     /// Gives at most `pages` free pages back to the filesystem; answers how many are still free.

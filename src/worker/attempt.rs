@@ -193,7 +193,7 @@ impl Workshop {
         if work.op == Op::Delete {
             return Ok(None);
         }
-        let (path, algorithm) = (work.path.clone(), self.settings.borrow().digest);
+        let (path, algorithm) = (work.file().to_owned(), self.settings.borrow().digest);
         let follow = self.follows(work);
         let known = work.digest.map(|digest| (work.identity, digest));
         let (seen, now, settle) = (work.identity, self.clock.now(), self.settle(work));
@@ -210,10 +210,10 @@ impl Workshop {
         let failed = |kind, message| Err(Outcome::Failed(JobError::transient(kind, message)));
         match looked.await {
             Ok(Ok(Ok(content))) => Ok(Some(content)),
-            Ok(Ok(Err(wait))) => Err(being_written(format!("{} is being written again", work.path.display()), wait)),
+            Ok(Ok(Err(wait))) => Err(being_written(format!("{} is being written again", work.file().display()), wait)),
             Ok(Err(error)) => Err(unreadable(work, &error)),
             Err(error @ Unanswered::Hung(_)) => {
-                failed(ErrorKind::Timeout, format!("{} can't be read: {error}", work.path.display()))
+                failed(ErrorKind::Timeout, format!("{} can't be read: {error}", work.file().display()))
             }
             // Its own filesystem may well be healthy: nothing is spent.
             Err(error @ Unanswered::Crowded) => {
@@ -251,7 +251,7 @@ impl Workshop {
             execution: work.execution,
             pipeline: work.pipeline.clone(),
             watch,
-            path: work.path.clone(),
+            path: work.file().to_owned(),
             relative,
             op: work.op,
             moved_from: work.moved_from.clone(),

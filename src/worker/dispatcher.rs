@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::{Ended, Unsettled, Workshop};
 use super::command::{Command, Handles, obey};
+use super::given::remove_used_up;
 use super::look::take_what_came_back;
 use super::running::{Handle, Running, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
@@ -218,6 +219,7 @@ impl Dispatcher {
             return;
         }
         let queue = self.workshop.queue.clone();
+        let contents = self.workshop.settings.borrow().contents.clone();
         let (mut ends, mut told) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
         for Unsettled { end, work, claim: content } in ended {
             self.note_program(&work.pipeline, &end.verdict);
@@ -227,8 +229,9 @@ impl Dispatcher {
         }
         self.settling.push(Box::pin(async move {
             let answer = queue.settle(ends).await;
-            if answer.is_ok() {
+            if let Ok(answers) = &answer {
                 take_what_came_back(&*queue, &told).await;
+                remove_used_up(&contents, &told, answers).await;
             }
             Settling { ends: told, answer }
         }));

@@ -92,8 +92,13 @@ const fn only_deferred(work: &Work) -> bool {
 
 /// What it means for a job that its file can't be read.
 pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
-    let message = format!("{}: {error}", work.path.display());
+    let message = format!("{}: {error}", work.file().display());
     match error.kind() {
+        // Nobody moves it away by the way, as people do with files of their own: its line is owed.
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if work.content.is_some() => {
+            let message = format!("{message}; it held the content of its line: hand the line over again");
+            Outcome::Failed(JobError::permanent(ErrorKind::Vanished, message))
+        }
         // A whole folder that is away, unmounted or renamed, says nothing about its files.
         std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory if root_is_away(work) => Outcome::Deferred {
             after: None,
@@ -124,6 +129,8 @@ impl Workshop {
     pub(super) async fn moot(&self, work: &Work, content: Option<&Content>) -> Option<Outcome> {
         let content = content?;
         let newer = match work.digest {
+            // The content of a line, which may be in a file that others write, is what is there in the end.
+            _ if work.content.is_some() => false,
             Some(before) => before != content.digest,
             // Nobody recorded what an earlier execution worked on: only an untouched file is surely the same.
             None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),

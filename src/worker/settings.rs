@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::throttle::Throttle;
 use crate::config::Disposal;
+use crate::intake::ContentFolder;
 use crate::job::{DigestAlgorithm, RetryPolicy};
 use crate::processor::SharedProcessor;
 
@@ -20,6 +21,8 @@ pub struct WorkerSettings {
     pub digest: DigestAlgorithm,
     /// Where the live output of attempts goes.
     pub spool: PathBuf,
+    /// Where contents that lines of lists bring along are kept.
+    pub contents: ContentFolder,
     /// What the pipelines do.
     pub pipelines: BTreeMap<String, PipelineSettings>,
     /// By watch: what happens to a file after success, and after failure.

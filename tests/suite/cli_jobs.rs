@@ -123,6 +123,33 @@ fn an_idempotency_key_is_the_callers_own() {
 }
 
 #[test]
+fn a_live_key_names_its_job_and_one_that_completed_is_skipped_unless_there_is_something_new() {
+    let place = one_pipeline();
+    let file = place.file("a", "a");
+    let add = |more: &[&str]| {
+        let arguments = ["add", file.to_str().unwrap(), "--idempotency-key", "order-1"];
+        place.ok(&[&arguments, more].concat())
+    };
+    let first = add(&[]).ids()[0];
+    let live = add(&["--json"]).json();
+    assert_eq!((text(&live, "result"), live["id"].as_i64()), ("known", Some(first)));
+    let _daemon = Daemon::start(&place);
+    place.wait_state(first, "completed");
+    let again = add(&[]);
+    assert_eq!(again.ids(), [first]);
+    assert!(again.stderr.contains("skipped"), "{again:?}");
+    let again = add(&["--json"]).json();
+    assert_eq!((text(&again, "result"), again["id"].as_i64()), ("skipped", Some(first)));
+    assert_eq!(place.jobs().len(), 1);
+    let forced = add(&["--force", "--json"]).json();
+    assert_eq!((text(&forced, "result"), forced["version"].as_i64()), ("new", Some(2)));
+    place.wait_count("completed", 2);
+    std::fs::write(&file, "another").unwrap();
+    let newer = add(&["--json"]).json();
+    assert_eq!((text(&newer, "result"), newer["version"].as_i64()), ("new", Some(3)));
+}
+
+#[test]
 fn at_and_in_hold_a_job_until_its_time() {
     let place = one_pipeline();
     let _daemon = Daemon::start(&place);

@@ -20,6 +20,7 @@ mod config_file;
 mod config_pipeline;
 mod config_queue;
 mod config_watch;
+mod contents;
 mod crash;
 mod dedupe;
 mod disposal;

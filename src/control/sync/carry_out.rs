@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Asks, Entry, ListedContent, ListedWork, SyncBegin, SyncBegun, SyncLines, SyncMissing, SyncTaken, Trouble};
+use super::{Asks, Entry, SyncBegin, SyncBegun, SyncLines, SyncMissing, SyncTaken, Trouble};
 use crate::control::add::{own_files, the_pipeline};
 use crate::control::hands::{Hands, Refusal};
 use crate::control::runs::unknown_run;
-use crate::intake::{ContentFolder, Given, ListBatch, ListIntake, ListLine, NotTaken};
-use crate::job::Priority;
+use crate::intake::{ContentFolder, ListBatch, ListIntake, ListLine, NotTaken};
 use crate::job::WirePath;
 use crate::run::{InputRead, RunId, RunInput};
 use crate::store::{Begun, Changeset, Enqueued, Holder, LineProblem, LinesTaken, MissingStep, NewListRun};
@@ -117,7 +116,7 @@ fn batch(lines: SyncLines) -> ListBatch {
     };
     for Entry { line, text, asks } in lines.entries {
         match asks {
-            Asks::Work(work) => batch.lines.push(listed(line, text, *work)),
+            Asks::Work(work) => batch.lines.push(ListLine { line, text, work }),
             Asks::Changeset { repo, changeset } => match serde_json::from_str::<serde::de::IgnoredAny>(&changeset) {
                 Ok(_) => batch.changesets.push(Changeset { line, repo, changeset }),
                 Err(error) => {
@@ -128,25 +127,6 @@ fn batch(lines: SyncLines) -> ListBatch {
         }
     }
     batch
-}
-
-fn listed(line: u64, text: String, work: ListedWork) -> ListLine {
-    ListLine {
-        line,
-        number: work.number,
-        text: text.into_bytes(),
-        path: work.path.map(|path| path.0),
-        op: work.op,
-        repo: work.repo,
-        priority: work.priority.unwrap_or(Priority::Normal),
-        key: work.key,
-        content: work.content.map(|content| match content {
-            ListedContent::Inline(text) => Given::Inline(text),
-            ListedContent::File(path) => Given::File(path.0),
-        }),
-        metadata: work.metadata,
-        note_only: work.skip,
-    }
 }
 
 fn bad(trouble: Trouble) -> LineProblem {

@@ -19,9 +19,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::super::add::{AddError, absolute, by_words, explain};
 use super::super::content::CONTENT_LIMIT;
 use super::super::digest_bytes;
-use super::{Given, ListIntake, ListLine, Underway};
-use crate::job::{Digest, FileIdentity, Op, SourceKey};
+use super::{ListIntake, ListLine, Underway};
+use crate::job::{Digest, FileIdentity, Op, SourceKey, WirePath};
 use crate::run::RunId;
+use crate::run::line::{ListedContent, ListedWork};
 use crate::store::{LineProblem, Listed, NewJob};
 
 /// What is known of a line's file and content.
@@ -62,16 +63,17 @@ impl ListIntake {
     }
 
     fn find(&self, run: RunId, line: &ListLine) -> Result<(SourceKey, Found), Stopped> {
-        check(line).map_err(Stopped::Line)?;
-        let delete = line.op == Some(Op::Delete);
-        let mut found = match (&line.content, &line.path) {
-            (Some(Given::Inline(text)), _) => self.keep(run, line, text)?,
-            (Some(Given::File(path)), _) => {
-                let (path, meta) = self.file(path)?;
+        let work = &line.work;
+        check(work).map_err(Stopped::Line)?;
+        let delete = work.op == Some(Op::Delete);
+        let mut found = match (&work.content, &work.path) {
+            (Some(ListedContent::Inline(text)), _) => self.keep(run, line, text)?,
+            (Some(ListedContent::File(path)), _) => {
+                let (path, meta) = self.file(&path.0)?;
                 Found { identity: FileIdentity::of(&meta), content: Some(path), ..Found::default() }
             }
             (None, Some(path)) if !delete => {
-                let (path, meta) = self.file(path)?;
+                let (path, meta) = self.file(&path.0)?;
                 Found { identity: FileIdentity::of(&meta), path: Some(path), ..Found::default() }
             }
             (None, _) => Found::default(),
@@ -79,9 +81,9 @@ impl ListIntake {
         if delete {
             found.identity = FileIdentity::default();
         }
-        let named = || line.path.as_ref().map(|path| absolute(Path::new("/"), path));
+        let named = || work.path.as_ref().map(|path| absolute(Path::new("/"), &path.0));
         let path = found.path.take().or_else(named);
-        let source = match (line.key.clone(), path) {
+        let source = match (work.key.clone(), path) {
             (None, path) => SourceKey::Path(path.unwrap_or_default()),
             (Some(key), Some(path)) => SourceKey::Keyed { key, path },
             (Some(key), None) => SourceKey::Keyed { path: PathBuf::from(&key), key },
@@ -129,52 +131,48 @@ impl ListIntake {
             let identity = FileIdentity { size: bytes.len() as u64, ..FileIdentity::default() };
             return Ok(Found { identity, digest, ..Found::default() });
         }
-        let name = line.path.as_deref().and_then(Path::file_name);
+        let name = line.work.path.as_ref().and_then(|path| path.0.file_name());
         let (path, identity) = self.contents.write(run, line.line, name, &bytes).map_err(Stopped::Machine)?;
         Ok(Found { identity, digest, content: Some(path), made: true, path: None })
     }
 
     fn underway(&self, run: RunId, line: ListLine, source: SourceKey, found: Found) -> Underway {
         let made = found.content.clone().filter(|_| found.made);
-        let listed = Listed {
-            run,
-            line: line.number.unwrap_or(line.line),
-            repo: line.repo,
-            op: line.op,
-            content: found.content,
-        };
+        let ListLine { line, text, work } = line;
+        let listed =
+            Listed { run, line: work.number.unwrap_or(line), repo: work.repo, op: work.op, content: found.content };
         let job = NewJob {
             source,
             pipeline: self.pipeline.clone(),
-            priority: line.priority,
+            priority: work.priority.unwrap_or_default(),
             run_at: None,
             identity: found.identity,
             digest: found.digest,
-            metadata: line.metadata,
+            metadata: work.metadata,
             force: false,
-            note_only: line.note_only,
+            note_only: work.skip,
             renamed: None,
             listed: Some(Box::new(listed)),
         };
-        Underway { job, line: line.line, text: line.text, made }
+        Underway { job, line, text, made }
     }
 }
 
 /// What can be said without looking at any file.
-fn check(line: &ListLine) -> Result<(), String> {
-    let holds_nul = |path: &PathBuf| path.as_os_str().as_bytes().contains(&0);
-    if line.path.as_ref().is_some_and(holds_nul) {
+fn check(work: &ListedWork) -> Result<(), String> {
+    let holds_nul = |path: &WirePath| path.0.as_os_str().as_bytes().contains(&0);
+    if work.path.as_ref().is_some_and(holds_nul) {
         return Err("a path can't hold a NUL byte".to_owned());
     }
-    match (&line.path, &line.key) {
+    match (&work.path, &work.key) {
         (_, Some(key)) if key.is_empty() => return Err("the key is empty".to_owned()),
         (None, None) => return Err("it names neither a path nor a key".to_owned()),
-        (None, Some(_)) if line.content.is_none() && line.op != Some(Op::Delete) => {
+        (None, Some(_)) if work.content.is_none() && work.op != Some(Op::Delete) => {
             return Err("it names neither a path nor a content, so there is nothing to process".to_owned());
         }
         _ => {}
     }
-    match line.metadata.as_deref().map(serde_json::from_str::<serde::de::IgnoredAny>) {
+    match work.metadata.as_deref().map(serde_json::from_str::<serde::de::IgnoredAny>) {
         Some(Err(error)) => Err(format!("the metadata is not JSON: {error}")),
         _ => Ok(()),
     }
@@ -182,8 +180,9 @@ fn check(line: &ListLine) -> Result<(), String> {
 
 impl ListLine {
     fn failed(self, message: String) -> LineProblem {
-        let path = self.path.or_else(|| self.key.map(PathBuf::from));
-        LineProblem { line: self.line, bad: false, path, op: self.op, repo: self.repo, text: self.text, message }
+        let ListedWork { path, key, op, repo, .. } = *self.work;
+        let path = path.map(|path| path.0).or_else(|| key.map(PathBuf::from));
+        LineProblem { line: self.line, bad: false, path, op, repo, text: self.text.into_bytes(), message }
     }
 }
 

@@ -181,6 +181,7 @@ async fn files_that_come_and_go_are_found_by_their_key() {
         (sources::KNOWN, "(scope=? AND identity=?)"),
         (sources::PRESENT, "(scope=? AND identity>? AND identity<?)"),
         (upkeep::ADDED_FILES, "INDEX sqlite_autoindex_sources_1 ("),
+        (upkeep::NEEDED_CONTENTS.text(16), "SEARCH j USING INDEX jobs_content (content=?)"),
         (vanish::LOSS, "(scope=? AND identity=?)"),
         (vanish::LOSS, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
         (disposition::NEWER, "SEARCH j USING INTEGER PRIMARY KEY"),

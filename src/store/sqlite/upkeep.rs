@@ -4,6 +4,7 @@
 //! The database's file is only ever looked at with `stat`: closing any other descriptor of it would drop SQLite's
 //! locks.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
 use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
+use super::bulk::Bulk;
 use super::{SqliteStore, check, prune, wire};
 use crate::clock::Timestamp;
 
@@ -31,6 +33,15 @@ pub(super) const ADDED_FILES: &str = "
         AND (scope, identity) > (coalesce((SELECT scope FROM sources WHERE id = ?1), -2),
                                  coalesce((SELECT identity FROM sources WHERE id = ?1), x''))
     ORDER BY scope, identity LIMIT ?2";
+
+/// Files that hold the content of a job that a lease or a person's `retry` may still bring to an attempt.
+pub(super) static NEEDED_CONTENTS: Bulk = Bulk::new(
+    "WITH v(content) AS (ROWS)
+     SELECT v.content FROM v CROSS JOIN jobs AS j INDEXED BY jobs_content
+     WHERE v.content IS NOT NULL AND j.content = v.content AND j.content IS NOT NULL
+         AND j.state NOT IN ('completed', 'skipped')",
+    1,
+);
 
 #[async_trait]
 impl Upkeep for SqliteStore {
@@ -69,6 +80,16 @@ impl Upkeep for SqliteStore {
             })
         })
         .await
+    }
+
+    async fn needed_contents(&self, contents: Vec<PathBuf>) -> Result<BTreeSet<PathBuf>> {
+        let mut reader = self.readers().acquire().await?;
+        let rows = NEEDED_CONTENTS
+            .fetch(&mut reader, &contents, |values, content: &PathBuf| {
+                values.push(wire::path_bytes(content));
+            })
+            .await?;
+        rows.iter().map(|row| Ok(wire::path(row.try_get(0)?))).collect()
     }
 
     async fn checkpoint(&self, mode: CheckpointMode) -> Result<Checkpoint> {
