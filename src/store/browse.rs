@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::error::Result;
 use crate::clock::Timestamp;
 use crate::job::{Job, JobError, JobId, Priority, StateName};
+use crate::run::RunId;
 
 /// Which jobs are meant.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,10 @@ pub struct JobFilter {
     pub pipeline: Option<String>,
     /// Of this watch.
     pub watch: Option<String>,
+    /// Of this run.
+    pub run: Option<RunId>,
+    /// Of this repository.
+    pub repo: Option<String>,
     /// Whose path (or relative path) matches; matched outside SQL, because paths are bytes.
     pub path: Option<globset::GlobMatcher>,
     /// Whose error contains this text, whatever the case.
