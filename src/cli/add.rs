@@ -246,7 +246,7 @@ fn next_path(input: &mut impl BufRead, end: u8) -> Result<Option<PathBuf>, Failu
 
 /// The path from the root, its folder without links and dots: one file has one name, however it was reached. A
 /// link at its end stays a name of its own.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+pub fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     let plain = std::path::absolute(path)
         .map_err(|error| Failure::usage(format!("`{}` is not a path: {error}", clean(&lossy(path)))))?;
     Ok(match (plain.parent().map(std::fs::canonicalize), plain.file_name()) {

@@ -171,6 +171,11 @@ impl Context {
 }
 
 impl Link {
+    /// Whether the newest question is without an answer because the connection broke.
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Daemon(client) if client.is_lost())
+    }
+
     /// Asks, and reads the answer.
     pub async fn ask<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, Failure> {
         let value = match self {

@@ -4,9 +4,11 @@ use clap::Args;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::runs::no_run;
 use super::time;
 use crate::control::Stores;
 use crate::job::{Job, JobId, StateName};
+use crate::run::RunId;
 use crate::store::{Browse, JobFilter};
 
 /// Jobs read at once.
@@ -21,6 +23,12 @@ pub struct Filter {
     /// Only jobs that this watch found.
     #[arg(long, value_name = "NAME")]
     pub watch: Option<String>,
+    /// Only jobs that this run made.
+    #[arg(long, value_name = "ID")]
+    pub run: Option<RunId>,
+    /// Only jobs of this repository, as a list named it.
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<String>,
     /// Only jobs whose path matches, for instance '*.pdf' or '/srv/inbox/**'.
     #[arg(long, value_name = "GLOB")]
     pub path: Option<String>,
@@ -35,8 +43,8 @@ pub struct Filter {
 impl Filter {
     /// Whether it lets everything through.
     pub fn is_empty(&self) -> bool {
-        let Self { pipeline, watch, path, error, since } = self;
-        [pipeline, watch, path, error, since].into_iter().all(Option::is_none)
+        let Self { pipeline, watch, run, repo, path, error, since } = self;
+        run.is_none() && [pipeline, watch, repo, path, error, since].into_iter().all(Option::is_none)
     }
 
     /// The filter for the store. Names that nobody knows are not found, rather than empty lists.
@@ -57,12 +65,19 @@ impl Filter {
         {
             return Err(Failure::not_found(format!("no watch `{name}`; see `ingestd watch list`")));
         }
+        if let Some(run) = self.run
+            && stores.runs.run(run).await?.is_none()
+        {
+            return Err(no_run(run));
+        }
         let path = self.path.as_deref().map(glob).transpose()?;
         let since = self.since.as_deref().map(|text| time::since(text, context.now())).transpose()?;
         Ok(JobFilter {
             states,
             pipeline: self.pipeline.clone(),
             watch: self.watch.clone(),
+            run: self.run,
+            repo: self.repo.clone(),
             path,
             error: self.error.clone(),
             since,

@@ -38,6 +38,7 @@ mod progress;
 mod resume;
 mod retry;
 mod run;
+mod run_view;
 mod runs;
 mod screen;
 mod selection;
@@ -45,6 +46,8 @@ mod show;
 mod stats;
 mod status;
 mod status_report;
+mod status_runs;
+mod sync;
 mod table;
 mod throttle;
 mod time;
@@ -81,6 +84,8 @@ Examples:
                                    try again what failed since yesterday
   find . -name '*.pdf' -print0 | ingestd add -0 -
                                    enqueue files by name
+  find . -name '*.pdf' | ingestd sync --name pdfs -
+                                   the same as a run: resumable, with progress
 
 Exit codes: 0 done, 1 it failed, 2 wrong usage or configuration, 3 no such job,
 watch, pipeline or run, 4 another daemon runs on this database.";
@@ -135,6 +140,8 @@ pub enum Command {
     Run(run::Run),
     /// Enqueue files.
     Add(add::Add),
+    /// Work through a list of paths or JSON Lines; resumable.
+    Sync(Box<sync::Sync>),
     /// Look after the watch folders that are kept in the database.
     Watch(watch::Watch),
     /// Look at the pipelines.
@@ -171,7 +178,7 @@ pub enum Command {
     Stats(stats::Stats),
     /// Every attempt of every job, in order.
     History(history::History),
-    /// Scans as runs, with their progress.
+    /// Scans and lists as runs, with their progress: look at them, pause, resume, cancel, remove.
     Runs(runs::Runs),
     /// Look after the database.
     Db(db::Db),
@@ -229,6 +236,7 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
     match command {
         Command::Run(args) => run::run(args, context).await,
         Command::Add(args) => add::run(args, context).await,
+        Command::Sync(args) => Box::pin(sync::run(*args, context)).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::Pipeline(args) => pipeline::run(args, context).await,
         Command::Pause(args) => pause::run(args, context).await,
@@ -330,6 +338,20 @@ mod tests {
             "ingestd logs 1 -f",
             "ingestd runs list --json --limit 5",
             "ingestd runs show 3 --json",
+            "ingestd runs pause 3",
+            "ingestd runs resume 3",
+            "ingestd runs cancel 3",
+            "ingestd runs remove 3",
+            "ingestd sync",
+            "ingestd sync -",
+            "ingestd sync list.txt --pipeline p --batch 50 --dry-run --name n --new --delete-missing --wait --quiet",
+            "ingestd sync - --resume 7 --root /srv --line-limit 64KiB --json",
+            "ingestd list --run 1 --repo r",
+            "ingestd retry --run 7 --failed",
+            "ingestd history --run 7",
+            "ingestd status --summary --json",
+            "ingestd status --run 7",
+            "ingestd status --failed --run 7 --json",
             "ingestd db query select",
             "ingestd db prune --dry-run --json",
             "ingestd kv set a b",
@@ -347,12 +369,18 @@ mod tests {
     #[test]
     fn what_comes_later_or_makes_no_sense_is_refused() {
         for line in [
-            "ingestd sync",
             "ingestd runs",
-            "ingestd runs pause 1",
+            "ingestd runs pause",
+            "ingestd sync --new --resume 7",
+            "ingestd sync --resume latest",
+            "ingestd sync --batch 0",
+            "ingestd sync --line-limit 33MiB",
+            "ingestd sync --name stdin",
+            "ingestd sync a b",
+            "ingestd status --summary --failed",
+            "ingestd status --watch --run 7",
             "ingestd runs show latest",
-            "ingestd list --run 1",
-            "ingestd list --repo r",
+            "ingestd list --run latest",
             "ingestd list --state busy",
             "ingestd add",
             "ingestd add a --at 2026-01-02T15:04:05Z --in 5m",

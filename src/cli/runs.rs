@@ -3,17 +3,18 @@
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::screen::{Style, clean, count};
+use super::run_view::{FailedView, Pace, RunInFull, counts};
+use super::screen::{Screen, Style, clean, count, plural, size};
 use super::table::{Cell, Column, Table};
-use super::view::{lossy, path_base64};
+use super::view::lossy;
 use super::{Format, time};
 use crate::clock::Timestamp;
-use crate::job::{Digest, DigestAlgorithm};
-use crate::run::{Run, RunId, RunInput, RunState, RunType};
+use crate::control::{Request, RunHand};
+use crate::run::{Run, RunId, RunInput, RunJobs, RunState};
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -40,117 +41,62 @@ enum Verb {
         #[command(flatten)]
         format: Format,
     },
-}
-
-/// A run, as JSON tells it.
-#[derive(Serialize)]
-struct RunView<'a> {
-    id: RunId,
-    name: Option<&'a str>,
-    #[serde(rename = "type")]
-    run_type: RunType,
-    state: RunState,
-    input: InputView,
-    dry_run: bool,
-    pipeline: &'a str,
-    total: Option<u64>,
-    processed: u64,
-    enqueued: u64,
-    completed: u64,
-    failed: u64,
-    skipped: u64,
-    bad_lines: u64,
-    position: u64,
-    current_path: Option<String>,
-    batch: u64,
-    rate_per_s: f64,
-    eta_ms: Option<u64>,
-    started_at: Timestamp,
-    updated_at: Timestamp,
-    finished_at: Option<Timestamp>,
-    duration_ms: i64,
-    checkpoint_version: u32,
-    changesets: [(); 0],
-    last_error: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct InputView {
-    kind: &'static str,
-    path: Option<String>,
-    digest: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path_base64: Option<String>,
-}
-
-impl InputView {
-    fn of(input: &RunInput) -> Self {
-        let (kind, path, read) = match input {
-            RunInput::Watch { root } => ("watch", Some(root), None),
-            RunInput::File { path, read } => ("file", Some(path), Some(read)),
-            RunInput::Stdin { read } => ("stdin", None, Some(read)),
-        };
-        let hex = |digest: [u8; 32]| Digest { algorithm: DigestAlgorithm::Blake3, bytes: digest }.to_string();
-        Self {
-            kind,
-            path: path.map(|path| lossy(path)),
-            digest: read.and_then(|read| read.digest).map(hex),
-            path_base64: path.and_then(|path| path_base64(path)),
-        }
-    }
-}
-
-impl<'a> RunView<'a> {
-    /// A scan has no lines, batches or changesets, and its jobs are not counted by how they ended.
-    fn of(run: &'a Run) -> Self {
-        Self {
-            id: run.id,
-            name: run.name.as_deref(),
-            run_type: run.run_type,
-            state: run.state,
-            input: InputView::of(&run.input),
-            dry_run: run.dry_run,
-            pipeline: &run.pipeline,
-            total: run.total,
-            processed: run.processed,
-            enqueued: run.enqueued,
-            completed: run.jobs.completed,
-            failed: run.jobs.failed + run.failed_lines,
-            skipped: run.skipped + run.jobs.skipped,
-            bad_lines: run.bad_lines,
-            position: run.position,
-            current_path: run.current_path.as_deref().map(lossy),
-            batch: run.batch,
-            rate_per_s: run.rate_per_s,
-            eta_ms: None,
-            started_at: run.started_at,
-            updated_at: run.updated_at,
-            finished_at: run.finished_at,
-            duration_ms: run.duration_ms,
-            checkpoint_version: run.checkpoint_version,
-            changesets: [],
-            last_error: run.last_error.as_deref(),
-        }
-    }
+    /// Stop reading a list and starting its jobs; survives restarts.
+    Pause {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        id: RunId,
+    },
+    /// Undo a pause.
+    Resume {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        id: RunId,
+    },
+    /// End it for good, and cancel its jobs that wait.
+    Cancel {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        id: RunId,
+    },
+    /// Forget a run that is over; its jobs stay.
+    Remove {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        id: RunId,
+    },
 }
 
 pub async fn run(args: Runs, context: &mut Context) -> Done {
     match args.verb {
         Verb::List { limit, format } => list(limit, format, context).await,
         Verb::Show { id, format } => show(id, format, context).await,
+        Verb::Pause { id } => steer(id, RunHand::Pause, context).await,
+        Verb::Resume { id } => steer(id, RunHand::Resume, context).await,
+        Verb::Cancel { id } => steer(id, RunHand::Cancel, context).await,
+        Verb::Remove { id } => steer(id, RunHand::Remove, context).await,
     }
 }
 
 async fn list(limit: usize, format: Format, context: &mut Context) -> Done {
-    let runs = context.read().await?.runs.runs(limit).await?;
+    let stores = context.read().await?;
+    let runs = stores.runs.runs(limit).await?;
     if format.json {
-        runs.iter().try_for_each(|run| context.screen.json(&RunView::of(run)))?;
+        for run in &runs {
+            let view = RunInFull::of(run, &stores, context.now()).await?;
+            context.screen.json(&view)?;
+        }
         return Ok(0);
     }
     if runs.is_empty() {
-        writeln!(context.screen, "no runs; the first scan of a watch is one")?;
+        writeln!(context.screen, "no runs; the first scan of a watch is one, and so is every `ingestd sync`")?;
         return Ok(0);
     }
+    table(&runs, &mut context.screen)?;
+    Ok(0)
+}
+
+fn table(runs: &[Run], screen: &mut Screen) -> Result<(), Failure> {
     let mut table = Table::new([
         Column::Right("ID"),
         Column::Middle("NAME"),
@@ -158,25 +104,37 @@ async fn list(limit: usize, format: Format, context: &mut Context) -> Done {
         Column::Left("STATE"),
         Column::Right("FILES"),
         Column::Right("NEW JOBS"),
+        Column::Right("WRONG"),
         Column::Left("STARTED"),
         Column::Right("TOOK"),
         Column::End("ERROR"),
     ]);
-    for run in &runs {
+    for run in runs {
+        let wrong = run.bad_lines + run.failed_lines + run.jobs.failed;
         table.row([
             run.id.to_string().into(),
-            run.name.as_deref().unwrap_or_default().into(),
+            name(run).into(),
             run.run_type.as_str().into(),
             Cell::styled(run.state.as_str(), style(run.state)),
             count(run.processed).into(),
             count(run.enqueued).into(),
-            time::relative(run.started_at, context.screen.now).into(),
+            Cell::styled(count(wrong), if wrong > 0 { Style::Red } else { Style::Plain }),
+            time::relative(run.started_at, screen.now).into(),
             time::short_ms(run.duration_ms).into(),
             run.last_error.as_deref().unwrap_or_default().into(),
         ]);
     }
-    table.write(&mut context.screen)?;
-    Ok(0)
+    Ok(table.write(screen)?)
+}
+
+/// A run's name, or where its list comes from.
+fn name(run: &Run) -> String {
+    match (&run.name, &run.input) {
+        (Some(name), _) => name.clone(),
+        (None, RunInput::File { path, .. }) => lossy(path),
+        (None, RunInput::Stdin { .. }) => "-".to_owned(),
+        (None, RunInput::Watch { root }) => lossy(root),
+    }
 }
 
 const fn style(state: RunState) -> Style {
@@ -188,27 +146,73 @@ const fn style(state: RunState) -> Style {
     }
 }
 
-async fn show(id: RunId, format: Format, context: &mut Context) -> Done {
-    let run = context.read().await?.runs.run(id).await?;
-    let run = run.ok_or_else(|| {
-        Failure::not_found(format!("no run {id}; `ingestd runs list` shows those that are there (old ones are pruned)"))
-    })?;
-    if format.json {
-        context.screen.json(&RunView::of(&run))?;
-        return Ok(0);
-    }
-    for (name, value) in facts(&run, context.screen.now) {
-        let name = context.screen.paint(&format!("{name:<12}"), Style::Dim);
-        writeln!(context.screen, "{name} {}", clean(&value))?;
+/// Says that there is no such run.
+pub fn no_run(id: RunId) -> Failure {
+    Failure::not_found(format!("no run {id}; `ingestd runs list` shows those that are there (old ones are pruned)"))
+}
+
+async fn steer(run: RunId, hand: RunHand, context: &mut Context) -> Done {
+    let _: Value = context.ask(Request::RunSteer { run, hand }).await?;
+    if !context.global.quiet {
+        let did = match hand {
+            RunHand::Pause => "paused",
+            RunHand::Resume => "goes on",
+            RunHand::Cancel => "cancelled",
+            RunHand::Remove => "removed",
+        };
+        writeln!(context.screen, "run {run} {did}")?;
     }
     Ok(0)
 }
 
-fn facts(run: &Run, now: Timestamp) -> Vec<(&'static str, String)> {
+/// Everything about one run.
+pub async fn show(id: RunId, format: Format, context: &mut Context) -> Done {
+    let stores = context.read().await?;
+    let run = stores.runs.run(id).await?.ok_or_else(|| no_run(id))?;
+    let now = context.screen.now;
+    let view = RunInFull::of(&run, &stores, now).await?;
+    if format.json {
+        context.screen.json(&view)?;
+        return Ok(0);
+    }
+    let facts = match run.input {
+        RunInput::Watch { .. } => of_scan(&run, now),
+        RunInput::File { .. } | RunInput::Stdin { .. } => of_list(&run, now),
+    };
+    for (name, value) in common(&run, now, facts) {
+        fact(name, &value, &mut context.screen)?;
+    }
+    for (repo, jobs) in view.repos() {
+        let RunJobs { open, completed, failed, skipped, cancelled } = jobs;
+        let text = format!(
+            "{}: {open} to be done, {completed} completed, {failed} failed, {skipped} skipped, {cancelled} cancelled",
+            clean(&repo)
+        );
+        fact("repository", &text, &mut context.screen)?;
+    }
+    for changeset in view.changesets() {
+        fact("changeset", &changeset.to_string(), &mut context.screen)?;
+    }
+    if !view.errors().is_empty() {
+        writeln!(context.screen)?;
+        failed_table(view.errors(), false, &mut context.screen)?;
+    }
+    Ok(0)
+}
+
+fn fact(name: &str, value: &str, screen: &mut Screen) -> Result<(), Failure> {
+    let name = screen.paint(&format!("{name:<12}"), Style::Dim);
+    Ok(writeln!(screen, "{name} {}", clean(value))?)
+}
+
+type Facts = Vec<(&'static str, String)>;
+
+fn common(run: &Run, now: Timestamp, of_input: Facts) -> Facts {
     let at = |time| format!("{time} ({})", time::relative(time, now));
     let mut facts = vec![("run", run.id.to_string())];
-    facts.extend(run.name.as_ref().map(|name| ("watch", name.clone())));
-    facts.push(("type", run.run_type.to_string()));
+    let whose = if matches!(run.input, RunInput::Watch { .. }) { "watch" } else { "name" };
+    facts.extend(run.name.as_ref().map(|name| (whose, name.clone())));
+    facts.push(("type", format!("{}{}", run.run_type, if run.dry_run { ", a dry run" } else { "" })));
     facts.push(("state", run.state.to_string()));
     facts.push(match &run.input {
         RunInput::Watch { root } => ("folder", lossy(root)),
@@ -216,9 +220,7 @@ fn facts(run: &Run, now: Timestamp) -> Vec<(&'static str, String)> {
         RunInput::Stdin { .. } => ("list", "standard input".to_owned()),
     });
     facts.push(("pipeline", run.pipeline.clone()));
-    facts.push(("files", format!("{}, {:.0} per second", count(run.processed), run.rate_per_s)));
-    facts.push(("new jobs", count(run.enqueued)));
-    facts.extend(run.current_path.as_deref().map(|path| ("now in", lossy(path))));
+    facts.extend(of_input);
     facts.push(("started", at(run.started_at)));
     facts.push(match run.finished_at {
         Some(finished) => ("finished", at(finished)),
@@ -227,4 +229,55 @@ fn facts(run: &Run, now: Timestamp) -> Vec<(&'static str, String)> {
     facts.push(("took", time::short_ms(run.duration_ms)));
     facts.extend(run.last_error.as_ref().map(|error| ("error", error.clone())));
     facts
+}
+
+fn of_scan(run: &Run, _now: Timestamp) -> Facts {
+    let mut facts = vec![("files", format!("{}, {:.0} per second", count(run.processed), run.rate_per_s))];
+    facts.push(("new jobs", count(run.enqueued)));
+    facts.extend(run.current_path.as_deref().map(|path| ("now in", lossy(path))));
+    facts
+}
+
+fn of_list(run: &Run, now: Timestamp) -> Facts {
+    let reading = run.reading && !run.state.is_final();
+    let mut facts = vec![("counts", counts(run))];
+    let (RunInput::File { read, .. } | RunInput::Stdin { read }) = &run.input else { return facts };
+    let how = if reading { "is being read, or waits for `ingestd sync` to go on" } else { "read" };
+    let position = format!(
+        "line {}, {} in {}, {:.0} lines per second; {how}",
+        count(run.position),
+        size(read.bytes),
+        plural(run.batch, "batch", "batches"),
+        run.rate_per_s
+    );
+    facts.push(("checkpoint", position));
+    facts.extend(Pace::of(run, now).eta.map(|eta| ("left", format!("about {}", time::short(eta)))));
+    facts
+}
+
+/// What did not end well, as a table.
+pub fn failed_table(rows: &[FailedView], with_run: bool, screen: &mut Screen) -> Result<(), Failure> {
+    let mut columns = vec![
+        Column::Right("LINE"),
+        Column::Left("OP"),
+        Column::Left("REPO"),
+        Column::Right("TRIES"),
+        Column::Middle("PATH"),
+        Column::End("ERROR"),
+    ];
+    if with_run {
+        columns.insert(0, Column::Right("RUN"));
+    }
+    let mut table = Table::new(columns);
+    for failed in rows {
+        let (run, line) = failed.place();
+        let [op, repo, tries] = failed.facts();
+        let mut cells: Vec<Cell> =
+            vec![count(line).into(), op.into(), repo.into(), tries.into(), failed.what().into(), failed.error().into()];
+        if with_run {
+            cells.insert(0, run.to_string().into());
+        }
+        table.row(cells);
+    }
+    Ok(table.write(screen)?)
 }

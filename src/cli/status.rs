@@ -14,9 +14,10 @@ use super::stats::percent;
 use super::status_report::{Report, gather};
 use super::table::cut;
 use super::watch_show::how_far;
-use super::{Format, pipeline, time, watch_view};
+use super::{Format, pipeline, runs, status_runs, time, watch_view};
 use crate::clock::Timestamp;
 use crate::job::StateName;
+use crate::run::RunId;
 use crate::watch::ScanKind;
 
 /// The screen is drawn this far apart at least.
@@ -30,13 +31,31 @@ const NAMED: usize = 8;
 #[derive(Args, Debug)]
 pub struct Status {
     /// Keep it on the screen and redraw it after changes, until interrupted.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["summary", "failed", "run"])]
     watch: bool,
+    /// All runs at a glance instead.
+    #[arg(long, conflicts_with_all = ["failed", "run"])]
+    summary: bool,
+    /// What did not end well in runs: lines, and the jobs of lines.
+    #[arg(long)]
+    failed: bool,
+    /// One run; with --failed, only what did not end well in this one.
+    #[arg(long, value_name = "ID")]
+    run: Option<RunId>,
+    /// With --failed: at most this many.
+    #[arg(long, value_name = "N", default_value_t = 1_000, requires = "failed")]
+    limit: usize,
     #[command(flatten)]
     format: Format,
 }
 
 pub async fn run(args: Status, context: &mut Context) -> Done {
+    match (args.summary, args.failed, args.run) {
+        (true, ..) => return status_runs::summary(args.format, context).await,
+        (_, true, run) => return status_runs::failed(run, args.limit, args.format, context).await,
+        (_, _, Some(run)) => return runs::show(run, args.format, context).await,
+        (false, false, None) => {}
+    }
     let stores = context.read().await?;
     if !args.watch {
         let report = gather(context, &stores).await?;

@@ -41,7 +41,7 @@ pub use sections::{
     ProcessorKind, Queue, Retention, Shutdown,
 };
 pub use throttle::{Breaker, Rate};
-pub use values::show_size;
+pub use values::{parse_size, show_size};
 pub use watch::watch_from_json;
 pub use watch_section::{Dedupe, DeleteBrake, Disposal, OnRename, Watch, WatchEvents, WatchMode, WatchOrder};
 

@@ -245,7 +245,8 @@ fn parse_duration(raw: &Raw<'_>) -> Option<Duration> {
     humantime::parse_duration(raw.text()?.trim()).ok()
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// A size in bytes, as people write it: `64MiB`, `1500B`, `1500`.
+pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

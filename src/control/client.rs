@@ -27,6 +27,8 @@ const LONG_ANSWER_LIMIT: Duration = Duration::from_hours(6);
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// See [`Client::is_lost`].
+    lost: bool,
 }
 
 impl Client {
@@ -38,7 +40,7 @@ impl Client {
             UnixStream::connect(short.path()).await
         };
         match timeout(CONNECT_LIMIT, connected).await {
-            Ok(Ok(stream)) => Ok(Some(Self { stream: BufReader::new(stream) })),
+            Ok(Ok(stream)) => Ok(Some(Self { stream: BufReader::new(stream), lost: false })),
             Ok(Err(error)) if nobody(&error) => Ok(None),
             Ok(Err(error)) => Err(Refusal::failed(format!("{}: {error}{}", path.display(), advice(&error, &path)))),
             Err(_) => Err(Refusal::failed(format!(
@@ -50,9 +52,17 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub async fn call(&mut self, request: &Request) -> Result<Value, Refusal> {
+        // Until there is a whole answer, nobody knows what came of the request.
+        self.lost = true;
         self.send(request).await?;
         let answer = timeout(patience(request), self.next_answer()).await;
         answer.map_err(|_| Refusal::failed("the daemon did not answer in time; see its log"))?
+    }
+
+    /// Whether the newest [`Self::call`] failed because of the connection, so that nobody knows whether it was carried
+    /// out. What was refused in words is not lost.
+    pub const fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Subscribes to changes; from then on only [`Self::changed`] may be called.
@@ -89,6 +99,7 @@ impl Client {
         if line.last() != Some(&b'\n') {
             return Err(gone(&io::ErrorKind::UnexpectedEof.into()));
         }
+        self.lost = false;
         match serde_json::from_slice(&line) {
             Ok(Response::Ok(value)) => Ok(value),
             Ok(Response::Err { code, message }) => Err(Refusal { code, message }),

@@ -175,7 +175,7 @@ proptest! {
     ) {
         let line = json!({ "path": name, "metadata": { "m": metadata }, "content": text, extra.as_str(): more });
         let understood = parse(line.to_string().as_bytes(), root()).unwrap();
-        prop_assert_eq!(&understood.unknown, &[extra.clone()]);
+        prop_assert_eq!(&understood.unknown, std::slice::from_ref(&extra));
         let Asks::Work(work) = &understood.asks else { panic!("{understood:?}") };
         let kept: Value = serde_json::from_str(work.metadata.as_deref().unwrap()).unwrap();
         prop_assert_eq!(kept, json!({ "m": metadata, extra.as_str(): more }));
