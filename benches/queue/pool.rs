@@ -34,6 +34,8 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
+        effects: store.clone(),
+        stages: store.clone(),
         contents: store.clone(),
         contents_at_work: ingestd::worker::content::AtWork::default(),
         clock: clock.clone(),
@@ -79,6 +81,7 @@ fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerS
         digest: DigestAlgorithm::Blake3,
         spool: database.with_file_name("spool"),
         pipelines: BTreeMap::from([(PIPELINE.to_owned(), pipeline)]),
+        stages: Arc::default(),
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),
         remembers: BTreeSet::new(),

@@ -68,6 +68,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         digest: config.queue.digest,
         spool: config.spool(),
         pipelines,
+        stages: config.stage_orders(),
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),
         remembers: BTreeSet::new(),

@@ -20,6 +20,7 @@ mod command;
 pub mod content;
 pub mod dispatcher;
 pub mod disposal;
+mod ledger;
 mod look;
 mod process;
 mod rate;

@@ -13,9 +13,10 @@ use super::super::error::{Result, StoreError};
 use super::restore::recount;
 
 /// Tables with a rowid, what others refer to first.
-const BY_ROWID: [&str; 8] = ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions", "runs"];
+const BY_ROWID: [&str; 9] =
+    ["boots", "pipelines", "watches", "sources", "jobs", "attempts", "dispositions", "runs", "effects"];
 /// Tables without.
-const WHOLE: [&str; 5] = ["kv", "taken", "outputs", "rates", "contents"];
+const WHOLE: [&str; 6] = ["kv", "taken", "outputs", "rates", "contents", "job_stages"];
 /// Rows that are copied in one statement while nothing fails.
 const RANGE: i64 = 10_000;
 /// Rows that are stepped over before a table is given up.
