@@ -106,7 +106,7 @@ impl Effects for Fake {
     }
 
     async fn abandon_effects(&self, _overdue: Timestamp) -> Result<AbandonedEffects> {
-        Ok(self.fallible()?.abandoned)
+        Ok(self.state().abandoned)
     }
 
     async fn effects_of(&self, _job: JobId, _limit: usize) -> Result<Vec<Effect>> {
