@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ingestd::clock::{Clock, SystemClock};
 use ingestd::config::{Pipeline, ProcessorKind};
+use ingestd::intake::ContentFolder;
 use ingestd::job::DigestAlgorithm;
 use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
@@ -34,6 +35,8 @@ pub fn drain(bench: &Bench, store: &Arc<SqliteStore>, n: i64) -> Took {
     let workshop = Workshop {
         queue: store.clone(),
         dispositions: store.clone(),
+        effects: store.clone(),
+        stages: store.clone(),
         contents: store.clone(),
         contents_at_work: ingestd::worker::content::AtWork::default(),
         clock: clock.clone(),
@@ -78,7 +81,9 @@ fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerS
         lease: Duration::from_mins(1),
         digest: DigestAlgorithm::Blake3,
         spool: database.with_file_name("spool"),
+        contents: ContentFolder::new(database.with_file_name("content"), 0o600),
         pipelines: BTreeMap::from([(PIPELINE.to_owned(), pipeline)]),
+        stages: Arc::default(),
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),
         remembers: BTreeSet::new(),

@@ -55,6 +55,8 @@ pub async fn open(
         accounts: store.clone(),
         runs: store.clone(),
         lists: store.clone(),
+        effects: store.clone(),
+        stages: store.clone(),
         upkeep: store.clone(),
     };
     Ok((stores, store, writer))

@@ -20,8 +20,8 @@ use super::connect;
 use super::failure::Failure;
 use super::screen::Screen;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::{Config, Database, Loaded, Sources};
-use crate::control::{Client, Hands, Lock, LockError, Request, Response, Stores, execute};
+use crate::config::{self, Config, Database, Loaded, Sources};
+use crate::control::{Client, Execution, Hands, Lock, LockError, Request, Response, Stores, execute, over};
 use crate::store::sqlite::{self, OpenMode, SqliteStore};
 
 /// How long a daemon may hold the lock without listening: it recovers, or it drains.
@@ -162,6 +162,17 @@ impl Context {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Asks the daemon for an execution, and no one else: without a daemon the execution is over. Reads no configuration
+    /// where the database is named, because processors call often.
+    pub async fn ask_daemon<T: DeserializeOwned>(&self, request: Request, execution: Execution) -> Result<T, Failure> {
+        let path = match &self.global.database {
+            Some(url) => config::database_file(url).map_err(|why| Failure::usage(format!("`{url}` {why}")))?,
+            None => self.config()?.database.path.clone(),
+        };
+        let mut client = Client::connect(&path).await?.ok_or_else(|| over(execution))?;
+        Ok(serde_json::from_value(client.call(&request).await?)?)
     }
 
     /// Asks once, and reads the answer.

@@ -16,6 +16,7 @@ mod context;
 mod db;
 mod db_files;
 mod db_stats;
+mod effect;
 mod explain;
 mod explain_job;
 mod explain_path;
@@ -43,6 +44,7 @@ mod runs;
 mod screen;
 mod selection;
 mod show;
+mod stage;
 mod stats;
 mod status;
 mod status_report;
@@ -68,6 +70,8 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use context::Context;
 use failure::{Done, Failure};
+
+use crate::processor::DATABASE_VARIABLE;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,6 +129,24 @@ pub struct Global {
     pub quiet: bool,
 }
 
+impl Args {
+    /// Inside a processor a command speaks of the database whose daemon started it, unless it is told otherwise. The
+    /// daemon itself is always told.
+    fn take_database_from_environment(&mut self) -> Result<(), Failure> {
+        let global = &mut self.global;
+        if matches!(self.command, Command::Run(_)) || global.config.is_some() || global.database.is_some() {
+            return Ok(());
+        }
+        if let Some(url) = std::env::var_os(DATABASE_VARIABLE).filter(|url| !url.is_empty()) {
+            let url = url.into_string().map_err(|url| {
+                Failure::usage(format!("{DATABASE_VARIABLE} is `{}`, which is not UTF-8", url.display()))
+            })?;
+            global.database = Some(url);
+        }
+        Ok(())
+    }
+}
+
 /// How results are written.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Format {
@@ -180,6 +202,10 @@ pub enum Command {
     History(history::History),
     /// Scans and lists as runs, with their progress: look at them, pause, resume, cancel, remove.
     Runs(runs::Runs),
+    /// Steps that are taken once: what a processor says before and after them, and what a person says of those whose outcome is unknown.
+    Effect(effect::Effect),
+    /// Move a job forward to a stage of its pipeline.
+    Stage(stage::Stage),
     /// Look after the database.
     Db(db::Db),
     /// The key-value store for system state.
@@ -221,7 +247,10 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn execute(args: Args) -> u8 {
+async fn execute(mut args: Args) -> u8 {
+    if let Err(failure) = args.take_database_from_environment() {
+        return complain(&failure);
+    }
     let mut context = Context::new(args.global);
     let done = dispatch(args.command, &mut context).await;
     context.close().await;
@@ -256,6 +285,8 @@ async fn dispatch(command: Command, context: &mut Context) -> Done {
         Command::Stats(args) => stats::run(args, context).await,
         Command::History(args) => history::run(args, context).await,
         Command::Runs(args) => runs::run(args, context).await,
+        Command::Effect(args) => effect::run(args, context).await,
+        Command::Stage(args) => stage::run(args, context).await,
         Command::Db(args) => db::run(args, context).await,
         Command::Kv(args) => kv::run(args, context).await,
         Command::Config(args) => config::run(args, context),

@@ -5,13 +5,14 @@ use std::io::Write;
 use clap::Args;
 
 use super::context::Context;
+use super::effect::{EffectView, SHOWN};
 use super::failure::{Done, Failure};
 use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
-use super::view::{AttemptView, JobInFull, JobView, lossy};
-use super::{Format, throttle, time, view, watch};
+use super::view::{AttemptView, JobInFull, JobView, StageView, lossy};
+use super::{Format, effect, throttle, time, view, watch};
 use crate::job::{Job, JobId, State};
-use crate::store::Attempt;
+use crate::store::{Attempt, Reached};
 
 /// Which job to show.
 #[derive(Args, Debug)]
@@ -27,15 +28,25 @@ pub async fn run(args: Show, context: &mut Context) -> Done {
     let stores = context.read().await?;
     let job = stores.browse.job(args.id).await?.ok_or_else(|| no_job(args.id))?;
     let attempts = stores.browse.attempts(args.id).await?;
+    let effects = stores.effects.effects_of(args.id, SHOWN).await?;
+    let stages = stores.stages.stages_of(args.id).await?;
     let config = context.config()?.clone();
     let job_view = JobView::of(&job, &config);
     if args.format.json {
         let attempts = attempts.iter().map(AttemptView::of).collect();
-        context.screen.json(&JobInFull { job: job_view, attempts, effects: [] })?;
+        let full = JobInFull {
+            job: job_view,
+            attempts,
+            effects: effects.iter().map(EffectView::from).collect(),
+            stages: stages.into_iter().map(StageView::from).collect(),
+            result: job.result.as_deref().map(view::json_or_text),
+        };
+        context.screen.json(&full)?;
         return Ok(0);
     }
     let budget = config.pipelines.get(&job.pipeline).map(|pipeline| pipeline.retry.max_attempts);
     let mut facts = facts(&job, budget, context);
+    facts.extend(reached(&job, &stages, context));
     facts.extend(held_back(&job, context).await?.map(|what| ("waits for", what)));
     for (name, value) in facts {
         let name = context.screen.paint(&format!("{name:<12}"), Style::Dim);
@@ -44,6 +55,10 @@ pub async fn run(args: Show, context: &mut Context) -> Done {
     if !attempts.is_empty() {
         writeln!(context.screen)?;
         table(&attempts, context)?;
+    }
+    if !effects.is_empty() {
+        writeln!(context.screen)?;
+        effect::table(&effects, context)?;
     }
     Ok(0)
 }
@@ -81,6 +96,21 @@ fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str
             .as_ref()
             .map(|error| ("error", format!("{error}{}", if error.permanent { " (retrying can't help)" } else { "" }))),
     );
+    facts
+}
+
+/// How far the job has come, when it came there, and what the other side made of it.
+fn reached(job: &Job, stages: &[Reached], context: &Context) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(stage) = &job.stage {
+        let times: Vec<String> = stages
+            .iter()
+            .map(|reached| format!("{} {}", reached.stage, time::relative(reached.at, context.screen.now)))
+            .collect();
+        facts.push(("stage", format!("{stage} ({})", times.join(", "))));
+    }
+    facts.extend(job.external_id.clone().map(|id| ("external id", id)));
+    facts.extend(job.result.clone().map(|result| ("result", result)));
     facts
 }
 

@@ -12,7 +12,7 @@ use super::failure::{Done, Failure};
 use super::screen::{Screen, Style, approximate, plural};
 use super::table::{Column, Table};
 use super::{Format, time};
-use crate::store::{Overview, PipelineStats, Stats as Figures};
+use crate::store::{Overview, PipelineStats, StageTimes, Stats as Figures};
 
 /// Blocks of the throughput line, from nothing to the most.
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -35,6 +35,7 @@ struct Report<'a> {
     priorities: Value,
     depth: Value,
     per_hour: Vec<Value>,
+    stages: &'a [StageTimes],
     bottleneck: Option<String>,
 }
 
@@ -42,6 +43,7 @@ pub async fn run(args: Stats, context: &mut Context) -> Done {
     let stores = context.read().await?;
     let span = Duration::from_secs(u64::from(args.days) * 86_400);
     let figures = stores.browse.stats(context.now().minus(span)).await?;
+    let stages = stores.stages.stage_times(context.now().minus(span)).await?;
     let overview = stores.browse.overview().await?;
     let permits = |name: &str| context.config().ok()?.pipelines.get(name).map(|pipeline| pipeline.concurrency);
     let bottleneck = bottleneck(&figures, &overview, span, permits);
@@ -57,12 +59,14 @@ pub async fn run(args: Stats, context: &mut Context) -> Done {
                 .iter()
                 .map(|(hour, n)| serde_json::json!({ "hour": hour, "completed": n }))
                 .collect(),
+            stages: &stages,
             bottleneck,
         };
         context.screen.json(&report)?;
         return Ok(0);
     }
     people(args.days, &figures, &overview, bottleneck.as_deref(), &mut context.screen)?;
+    between_stages(&stages, &mut context.screen)?;
     Ok(0)
 }
 
@@ -123,6 +127,33 @@ fn people(
         writeln!(screen, "\n{heading} {bottleneck}")?;
     }
     Ok(())
+}
+
+/// How long jobs took from stage to stage; nothing where no pipeline has stages.
+fn between_stages(stages: &[StageTimes], screen: &mut Screen) -> Result<(), Failure> {
+    if stages.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new([
+        Column::Middle("PIPELINE"),
+        Column::Left("FROM"),
+        Column::Left("TO"),
+        Column::Right("JOBS"),
+        Column::Right("P50"),
+        Column::Right("P95"),
+    ]);
+    for step in stages {
+        table.row([
+            step.pipeline.as_str().into(),
+            step.from.as_str().into(),
+            step.to.as_str().into(),
+            step.jobs.to_string().into(),
+            time::short_ms(step.p50_ms).into(),
+            time::short_ms(step.p95_ms).into(),
+        ]);
+    }
+    writeln!(screen)?;
+    Ok(table.write(screen)?)
 }
 
 /// The block for this part of the most.

@@ -9,10 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::effect::EffectView;
 use crate::clock::Timestamp;
 use crate::config::{Config, Dedupe, Disposal, OnRename, Watch, WatchMode, WatchOrder, show_size};
 use crate::job::{Job, JobError, JobId, Op, Priority, SkipReason, State, StateName};
-use crate::store::{Attempt, Counts, FailureGroup};
+use crate::store::{Attempt, Counts, FailureGroup, Reached};
 
 /// A job.
 #[derive(Serialize)]
@@ -197,7 +198,24 @@ pub struct JobInFull<'a> {
     /// Every execution, in order.
     pub attempts: Vec<AttemptView<'a>>,
     /// The steps that its processor recorded.
-    pub effects: [(); 0],
+    pub effects: Vec<EffectView>,
+    /// The stages that it came to, in order.
+    pub stages: Vec<StageView>,
+    /// What the other side answered.
+    pub result: Option<Value>,
+}
+
+/// A stage that a job came to.
+#[derive(Serialize)]
+pub struct StageView {
+    stage: String,
+    at: Timestamp,
+}
+
+impl From<Reached> for StageView {
+    fn from(reached: Reached) -> Self {
+        Self { stage: reached.stage, at: reached.at }
+    }
 }
 
 /// Jobs that share an error.

@@ -45,6 +45,14 @@ pub use values::{parse_size, show_size};
 pub use watch::watch_from_json;
 pub use watch_section::{Dedupe, DeleteBrake, Disposal, OnRename, Watch, WatchEvents, WatchMode, WatchOrder};
 
+/// The file that a database's URL names, absolute.
+///
+/// # Errors
+/// It names none; the words follow the URL.
+pub fn database_file(url: &str) -> Result<std::path::PathBuf, String> {
+    database::parse_url(url)
+}
+
 /// The annotated configuration file, with every key and its default, for `config init`.
 pub const fn reference() -> &'static str {
     include_str!("../../config/ingestd.toml")

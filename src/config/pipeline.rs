@@ -27,6 +27,8 @@ const HTTP_KEYS: [&str; 5] = ["url", "method", "body", "redirects", "headers"];
 const TEMPLATES: [&str; 4] = ["command", "env", "url", "headers"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+const MOST_STAGES: usize = 64;
+const LONGEST_STAGE: usize = 64;
 const LARGEST_OUTPUT_BYTES: u64 = 16 << 20;
 
 /// Reads one pipeline; `None` after a problem that leaves nothing to stand in.
@@ -52,6 +54,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
         retry: retry(section.section("retry"), common.retry),
         breaker: throttle::breaker(section.section("breaker")),
         rate: throttle::rate(&mut section),
+        stages: stages(&mut section),
         kind: ProcessorKind::Noop,
     };
     let specific = match kind {
@@ -82,6 +85,25 @@ fn retry(mut section: Section<'_, '_, '_>, default: RetryPolicy) -> RetryPolicy 
     };
     section.finish();
     policy
+}
+
+/// The declared stages, each named once.
+fn stages(section: &mut Section<'_, '_, '_>) -> Vec<String> {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
+    let name = text("a stage's name: 1 to 64 of a-z, 0-9, `_` and `-`", move |name: &str| {
+        (1..=LONGEST_STAGE).contains(&name.len()) && name.bytes().all(fits)
+    });
+    let form = list("a list of at most 64 stages in order, such as [\"sent\", \"confirmed\"]", name);
+    let stages = section.get("stages", Vec::new(), &form);
+    let double = stages.iter().enumerate().find(|(n, stage)| stages[..*n].contains(stage)).map(|(_, stage)| stage);
+    let wrong = match double {
+        Some(stage) => Some(format!("names `{stage}` twice: a job comes to a stage once")),
+        None => (stages.len() > MOST_STAGES).then(|| format!("names {} stages", stages.len())),
+    };
+    if let (Some(message), Some(value)) = (wrong, section.value("stages")) {
+        section.refuse("stages", value, Some(message), Some(form.allowed.clone()));
+    }
+    stages
 }
 
 fn exec(section: &mut Section<'_, '_, '_>) -> Option<ExecPipeline> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::throttle::{Breaker, Rate};
@@ -169,6 +170,8 @@ pub struct Pipeline {
     pub breaker: Breaker,
     /// How many jobs start in which time; `None`: no limit.
     pub rate: Option<Rate>,
+    /// The stages that its jobs move through, in order; empty: none.
+    pub stages: Vec<String>,
 }
 
 /// A processor and its own settings.
@@ -237,6 +240,12 @@ impl Config {
     /// The folder of contents that lines of lists brought along, of this database alone.
     pub fn contents(&self) -> PathBuf {
         self.state_directory().join("content").join(self.database.path.file_name().unwrap_or_default())
+    }
+
+    /// The declared stages of the pipelines that have some.
+    pub fn stage_orders(&self) -> Arc<BTreeMap<String, Vec<String>>> {
+        let declared = self.pipelines.iter().filter(|(_, pipeline)| !pipeline.stages.is_empty());
+        Arc::new(declared.map(|(name, pipeline)| (name.clone(), pipeline.stages.clone())).collect())
     }
 }
 
@@ -314,6 +323,7 @@ impl Pipeline {
             retry: RetryPolicy::default(),
             breaker: Breaker::default(),
             rate: None,
+            stages: Vec::new(),
         }
     }
 }

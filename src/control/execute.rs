@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::hands::{Hands, Refusal};
 use super::request::{Pong, Request, Response};
-use super::{add, runs, steer, sync, upkeep, watches};
+use super::{add, effects, runs, steer, sync, upkeep, watches};
 
 /// The prefix of the keys that the program keeps for itself.
 const OWN_KEYS: &str = "ingestd.";
@@ -60,6 +60,14 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
         Request::SyncMissing { run, holder } => answer(&sync::missing(run, holder, hands).await?),
         Request::SyncEnd { run, holder } => answer(&sync::end(run, holder, hands).await?),
         Request::RunSteer { run, hand } => answer(&runs::steer(run, hand, hands).await?),
+        Request::EffectBegin { execution, kind, context } => {
+            answer(&effects::begin(execution, kind, &context, hands).await?)
+        }
+        Request::EffectCommit { execution, id, result } => {
+            answer(&effects::commit(execution, id, result.as_deref(), hands).await?)
+        }
+        Request::EffectResolve { id, resolve } => answer(&effects::resolve(id, resolve, hands).await?),
+        Request::Stage(reach) => answer(&effects::reach(reach, hands).await?),
         Request::Maintenance { duty } => match &hands.live {
             Some(live) => live.maintenance(duty).await,
             None => upkeep::perform(duty, hands).await,

@@ -1,5 +1,6 @@
 //! A store and a daemon in memory, as far as the tests of the socket and the commands need them.
 
+mod effects;
 pub(crate) mod lists;
 mod runs;
 
@@ -112,6 +113,8 @@ pub(crate) fn hands(fake: &Arc<Fake>, live: bool) -> Hands {
             accounts: fake.clone(),
             runs: fake.clone(),
             lists: fake.clone(),
+            effects: fake.clone(),
+            stages: fake.clone(),
             upkeep: fake.clone(),
         },
         live: live.then_some(fake as Arc<dyn Live>),

@@ -12,7 +12,7 @@ use super::request::{Code, Confirmed, Duty, LiveStatus, Response, Scanned};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::job::JobId;
-use crate::store::{Accounts, Browse, Lists, Queue, Runs, Settings, Steering, StoreError, Upkeep};
+use crate::store::{Accounts, Browse, Effects, Lists, Queue, Runs, Settings, Stages, Steering, StoreError, Upkeep};
 
 /// The store, by what may be done with it.
 #[derive(Clone)]
@@ -31,6 +31,10 @@ pub struct Stores {
     pub runs: Arc<dyn Runs>,
     /// Runs over lists.
     pub lists: Arc<dyn Lists>,
+    /// Steps that are taken once.
+    pub effects: Arc<dyn Effects>,
+    /// How far jobs have come.
+    pub stages: Arc<dyn Stages>,
     /// The database's care.
     pub upkeep: Arc<dyn Upkeep>,
 }

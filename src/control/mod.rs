@@ -12,6 +12,7 @@
 
 mod add;
 pub mod client;
+mod effects;
 mod execute;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -29,6 +30,7 @@ mod upkeep;
 mod watches;
 
 pub use client::Client;
+pub use effects::{EffectAnswer, Execution, ReachStage, Resolve, StageAnswer, StageOf, over};
 pub use execute::execute;
 pub use files::LiveFile;
 pub use hands::{Hands, Live, Refusal, Stores};

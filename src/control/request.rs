@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::effects::{Execution, ReachStage, Resolve};
 use super::live_watch::LiveWatch;
 use super::runs::RunHand;
 use super::sync::{SyncBegin, SyncLines};
 use super::throttle::LiveThrottle;
 use crate::gate::Shut;
-use crate::job::WirePath;
-use crate::job::{JobId, Priority, StateName};
+use crate::job::{EffectId, EffectKind, JobId, Priority, StateName, WirePath};
 use crate::run::RunId;
 use crate::store::Holder;
 
@@ -145,6 +145,33 @@ pub enum Request {
         /// What to do.
         hand: RunHand,
     },
+    /// Begin a step that is taken once. Answered with [`EffectAnswer`](super::EffectAnswer).
+    EffectBegin {
+        /// The execution that takes it.
+        execution: Execution,
+        /// What sort of step.
+        kind: EffectKind,
+        /// What it is about, a JSON document.
+        context: String,
+    },
+    /// Say what came of a step.
+    EffectCommit {
+        /// The execution that took it.
+        execution: Execution,
+        /// Which.
+        id: EffectId,
+        /// A JSON document.
+        result: Option<String>,
+    },
+    /// Say as a person what came of a step.
+    EffectResolve {
+        /// Which.
+        id: EffectId,
+        /// What.
+        resolve: Resolve,
+    },
+    /// A job came to a stage. Answered with [`StageAnswer`](super::StageAnswer).
+    Stage(ReachStage),
     /// Look after the database now. Answered with the duty's figures.
     Maintenance {
         /// What to do.

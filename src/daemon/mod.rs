@@ -161,9 +161,14 @@ impl House {
 
         let (watches, watching) = watches::Watches::new(self, settings.clone(), crashed);
         watches.instruct_workers().await?;
+        // Before the first attempt, whose processor may speak to it: it is answered as soon as everything stands.
+        let listener = Listener::bind(&config.database.path, config.database.mode)
+            .with_context(|| format!("the control socket beside {} can't be made", config.database.path.display()))?;
         let workshop = Workshop {
             queue: self.store.clone(),
             dispositions: self.store.clone(),
+            effects: self.store.clone(),
+            stages: self.store.clone(),
             contents: self.store.clone(),
             contents_at_work: ContentsAtWork::default(),
             clock: self.clock.clone(),
@@ -189,8 +194,6 @@ impl House {
         parts.spawn("watchdog", ends_with(self.lifecycle.stopping_now(), self.watchdog()));
 
         let live = live::LiveDaemon::new(self, dispatching, settings.subscribe(), watching.clone(), upkeep);
-        let listener = Listener::bind(&config.database.path, config.database.mode)
-            .with_context(|| format!("the control socket beside {} can't be made", config.database.path.display()))?;
         let hands = Arc::new(self.hands(Arc::new(live)));
         // Also while what runs is let end: it can be looked at, and cancelled.
         let stop = self.lifecycle.stopping_now();
@@ -237,6 +240,7 @@ impl House {
                 failed = recovery.failed,
                 superseded = recovery.superseded,
                 dispositions = recovery.dispositions,
+                effects = recovery.effects,
                 "the last daemon did not stop in order; its jobs were taken back"
             );
         }
@@ -324,6 +328,8 @@ impl House {
                 accounts: store.clone(),
                 runs: store.clone(),
                 lists: store.clone(),
+                effects: store.clone(),
+                stages: store.clone(),
                 upkeep: store,
             },
             live: Some(live),
@@ -334,6 +340,7 @@ impl House {
         maintenance::Context {
             upkeep: self.store.clone(),
             queue: self.store.clone(),
+            effects: self.store.clone(),
             browse: self.store.clone(),
             settings: self.store.clone(),
             clock: Steady::anchored(self.clock.clone()),

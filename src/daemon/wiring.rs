@@ -75,6 +75,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         spool: config.spool(),
         contents: contents(config),
         pipelines,
+        stages: config.stage_orders(),
         disposals: BTreeMap::new(),
         dedupes: BTreeSet::new(),
         remembers: BTreeSet::new(),

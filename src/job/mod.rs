@@ -10,6 +10,7 @@
 //!   retrying ◀──transient──┘
 //! ```
 
+mod effect;
 mod id;
 mod key;
 mod outcome;
@@ -19,6 +20,10 @@ mod source;
 mod state;
 mod wire_path;
 
+pub use effect::{
+    CanonicalJson, Effect, EffectError, EffectId, EffectKey, EffectKind, EffectState, LARGEST_CONTEXT_BYTES,
+    LARGEST_RESULT_BYTES, Step,
+};
 pub use id::{Fence, JobId};
 pub use key::{IdempotencyKey, Incarnation};
 pub use outcome::{ErrorKind, JobError, Outcome, Testimony, Verdict};

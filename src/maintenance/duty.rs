@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::abandon::Abandon;
 use super::backup::{Backup, Verify};
 use super::check::Check;
 use super::checkpoint::{Checkpoint, Overflow};
@@ -20,11 +21,12 @@ use super::vacuum::Vacuum;
 use crate::config;
 use crate::gate::Gate;
 use crate::intake::ContentFolder;
-use crate::store::{Browse, Queue, Settings, StoreError, Upkeep};
+use crate::store::{Browse, Effects, Queue, Settings, StoreError, Upkeep};
 use crate::warnings::Warnings;
 
 /// Every duty, in the order in which those that are due together run.
-pub(super) static DUTIES: [&dyn Duty; 8] = [&Reclaim, &Space, &Overflow, &Checkpoint, &Prune, &Vacuum, &Check, &Backup];
+pub(super) static DUTIES: [&dyn Duty; 9] =
+    [&Reclaim, &Abandon, &Space, &Overflow, &Checkpoint, &Prune, &Vacuum, &Check, &Backup];
 
 /// Something that has to be done from time to time.
 #[async_trait]
@@ -67,6 +69,8 @@ pub struct Context {
     pub queue: Arc<dyn Queue>,
     /// For knowing which jobs run.
     pub browse: Arc<dyn Browse>,
+    /// For finding steps whose execution is over.
+    pub effects: Arc<dyn Effects>,
     /// Keeps the records of runs.
     pub settings: Arc<dyn Settings>,
     /// Judges ages.

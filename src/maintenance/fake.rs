@@ -12,7 +12,7 @@ use super::{Context, Steady};
 use crate::clock::{Boottime, Clock, ManualClock, Timestamp};
 use crate::gate::Gate;
 use crate::intake::ContentFolder;
-use crate::job::{IdempotencyKey, Job, JobId, Op, Priority, State};
+use crate::job::{CanonicalJson, Effect, EffectId, IdempotencyKey, Job, JobId, Op, Priority, State, Step};
 use crate::store::*;
 use crate::warnings::Warnings;
 
@@ -30,6 +30,7 @@ pub(super) struct FakeState {
     pub(super) findings: Vec<String>,
     pub(super) backups: u32,
     pub(super) reclaimable: u64,
+    pub(super) abandoned: AbandonedEffects,
     pub(super) running: Vec<JobId>,
     /// Files that hold contents of jobs.
     pub(super) needed: Vec<PathBuf>,
@@ -53,6 +54,7 @@ pub(super) fn context() -> (Context, Arc<Fake>, Arc<ManualClock>) {
         upkeep: fake.clone(),
         queue: fake.clone(),
         browse: fake.clone(),
+        effects: fake.clone(),
         settings: fake.clone(),
         clock: Steady::anchored(clock.clone() as Arc<dyn Clock>),
         warnings: Warnings::new(clock.clone()),
@@ -86,6 +88,37 @@ impl Fake {
             Some(error) => Err(error.clone()),
             None => Ok(state),
         }
+    }
+}
+
+#[async_trait]
+impl Effects for Fake {
+    async fn begin_effect(&self, _claim: Claim, _step: Step) -> Result<EffectBegun> {
+        Ok(EffectBegun::LeaseLost)
+    }
+
+    async fn commit_effect(&self, _: Claim, _: EffectId, _: Option<CanonicalJson>) -> Result<EffectCommitted> {
+        Ok(EffectCommitted::LeaseLost)
+    }
+
+    async fn withdraw_effect(&self, _claim: Claim, _id: EffectId) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn resolve_effect(&self, _: EffectId, _: Resolution, _daemon: bool) -> Result<EffectResolved> {
+        Ok(EffectResolved::NoSuch)
+    }
+
+    async fn abandon_effects(&self, _overdue: Timestamp) -> Result<AbandonedEffects> {
+        Ok(self.state().abandoned)
+    }
+
+    async fn effects_of(&self, _job: JobId, _limit: usize) -> Result<Vec<Effect>> {
+        Ok(Vec::new())
+    }
+
+    async fn effect(&self, _id: EffectId) -> Result<Option<Effect>> {
+        Ok(None)
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! Ages are judged by the [`Steady`] clock, so a step of the wall clock never prunes a row.
 
+mod abandon;
 mod absent;
 mod backup;
 mod check;

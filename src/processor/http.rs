@@ -7,6 +7,8 @@
 //! 3. The status decides (see `verdict`), the tail of the answer is kept. If the file changed while it was sent,
 //!    nobody knows what arrived, and the attempt has failed.
 //!
+//! 4. The call is a step in the job's ledger: a success is recorded before it is reported, and never called for again.
+//!
 //! The pipeline's timeout arrives as `stop`, which drops the call wherever it is. The client is built with the first
 //! call, so a daemon without HTTP pipelines never loads certificates.
 
@@ -19,6 +21,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::body::{OpenFile, description};
@@ -27,7 +30,7 @@ use self::verdict::{call_failed, judge};
 use super::output::Tail;
 use super::registry::BuildError;
 use super::template::Template;
-use super::{Processor, Report, Task};
+use super::{Intended, LedgerError, Processor, Report, Task};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Body, HttpPipeline};
 use crate::job::{ErrorKind, JobError, Op, Outcome};
@@ -81,11 +84,41 @@ impl HttpProcessor {
         Ok(Self { url, method, body, redirects, headers, clients: Clients::default(), output_limit })
     }
 
-    async fn call(&self, task: &Task) -> Result<Report, Outcome> {
-        let configured = self.configured_headers(task).map_err(Outcome::Failed)?;
+    /// The call as a step that is taken once. What was answered with success before is the outcome without a call; a
+    /// call of which nobody knows how it came out is safe to repeat, because it carries the idempotency key.
+    async fn call_once(&self, task: &Task) -> Result<Report, Outcome> {
         let url = Url::parse(&self.url.render_url(task)).map_err(|error| {
             Outcome::Failed(JobError::permanent(ErrorKind::Template, format!("the URL becomes invalid: {error}")))
         })?;
+        // Path and query may hold a secret, and the ledger is there to be read.
+        let context = json!({ "method": self.method.as_str(), "url": url.origin().ascii_serialization() });
+        let id = match task.ledger.begin("http", &context).await? {
+            Intended::Done(answer) => return Ok(self.replayed(&answer)),
+            Intended::Run(id) | Intended::Unknown(id) => id,
+        };
+        let report = self.call(task, url).await.unwrap_or_else(Report::of);
+        let noted = if report.outcome == Outcome::Done {
+            let answer = json!({ "status": report.code, "answer": String::from_utf8_lossy(&report.output) });
+            task.ledger.commit(id, &answer).await
+        } else {
+            task.ledger.withdraw(id).await
+        };
+        if let Err(error @ LedgerError::Refused(_)) = noted {
+            tracing::warn!(job.id = %task.job, %error, "what came of a call could not be recorded");
+        }
+        Ok(report)
+    }
+
+    /// What an earlier execution was answered.
+    fn replayed(&self, answer: &Value) -> Report {
+        let mut tail = Tail::new(self.output_limit);
+        tail.push(answer["answer"].as_str().unwrap_or_default().as_bytes());
+        let code = answer["status"].as_i64().and_then(|status| i32::try_from(status).ok());
+        Report { outcome: Outcome::Done, code, output: tail.into_bytes() }
+    }
+
+    async fn call(&self, task: &Task, url: Url) -> Result<Report, Outcome> {
+        let configured = self.configured_headers(task).map_err(Outcome::Failed)?;
         // A vanished file has no body to send.
         let body = if task.op == Op::Delete && self.body == Body::File { Body::None } else { self.body };
         let mut call = Call { method: self.method.clone(), url, body, at_home: true };
@@ -168,7 +201,7 @@ impl Processor for HttpProcessor {
         tokio::select! {
             biased;
             () = stop.cancelled() => Report::of(Outcome::Interrupted),
-            report = self.call(&task) => report.unwrap_or_else(Report::of),
+            report = self.call_once(&task) => report.unwrap_or_else(Report::of),
         }
     }
 

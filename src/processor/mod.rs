@@ -4,6 +4,7 @@ pub mod children;
 mod environment;
 mod exec;
 mod http;
+mod ledger;
 mod noop;
 mod output;
 mod registry;
@@ -12,6 +13,7 @@ mod template;
 pub use environment::{ChildEnvironment, DATABASE_VARIABLE};
 pub use exec::ExecProcessor;
 pub use http::HttpProcessor;
+pub use ledger::{Intended, Ledger, LedgerError};
 pub use noop::NoopProcessor;
 pub use registry::{BuildError, build};
 pub use template::{Template, TemplateError};
@@ -59,6 +61,8 @@ pub struct Task {
     pub stage: Option<String>,
     /// The file in the state directory into which the attempt's output goes while it lives.
     pub spool: PathBuf,
+    /// Where steps that are taken once are recorded.
+    pub ledger: Arc<dyn Ledger>,
     /// Cancelled, together with `stop`, when there is no right to work on it any more: no grace then.
     pub at_once: CancellationToken,
 }
@@ -126,6 +130,7 @@ pub(crate) mod tests {
             metadata: None,
             stage: None,
             spool: PathBuf::new(),
+            ledger: Arc::new(ledger::tests::Memory::default()),
             at_once: CancellationToken::new(),
         }
     }

@@ -20,10 +20,6 @@ pub struct JobFilter {
     pub pipeline: Option<String>,
     /// Of this watch.
     pub watch: Option<String>,
-    /// Of this run.
-    pub run: Option<RunId>,
-    /// Of this repository.
-    pub repo: Option<String>,
     /// Whose path (or relative path) matches; matched outside SQL, because paths are bytes.
     pub path: Option<globset::GlobMatcher>,
     /// Whose error contains this text, whatever the case.

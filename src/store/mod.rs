@@ -15,6 +15,7 @@ mod accounts;
 mod browse;
 mod contents;
 mod disposition;
+mod effects;
 mod error;
 mod lease;
 mod lists;
@@ -23,6 +24,7 @@ mod runs;
 mod settings;
 mod sources;
 pub mod sqlite;
+mod stages;
 mod steer;
 mod upkeep;
 
@@ -30,6 +32,7 @@ pub use accounts::{Account, Accounts, Ahead, Presence, Taken};
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use contents::{Completed, Contents};
 pub use disposition::{Disposition, Dispositions, Intent};
+pub use effects::{AbandonedEffects, EffectBegun, EffectCommitted, EffectResolved, Effects, Resolution};
 pub use error::{Obstacle, Result, StoreError};
 pub use lease::{AtWork, Claim, Lease};
 pub use lists::{
@@ -43,5 +46,6 @@ pub use queue::{
 pub use runs::{BegunRun, RunProgress, Runs, ScanToRun};
 pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, PresentFile, Sources};
+pub use stages::{NewStage, Reached, StageMoved, StageOrders, StageRefusal, StageTimes, Stages, Whose};
 pub use steer::{Steered, Steering};
 pub use upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};

@@ -256,6 +256,9 @@ pub struct Recovery {
     pub superseded: u64,
     /// Files found on their way to where `on_success` or `on_failure` send them.
     pub dispositions: u64,
+    /// Steps that were begun, and of which nobody knows how they came out.
+    #[serde(default)]
+    pub effects: u64,
 }
 
 /// The calls by which jobs come, are worked on, and end. Each takes many at once and is one transaction,

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::aside::{Aside, Beat, Unanswered};
 use super::content::{self, ContentClaim};
 use super::disposal::{self, Carried};
+use super::ledger::ExecutionLedger;
 use super::look::{being_written, unchanged, unreadable, unsettled};
 use super::process::{STOP_PATIENCE, process, told};
 use super::running::Handle;
@@ -31,7 +32,8 @@ use crate::intake::digest_file_while;
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{
-    AtWork, Content, Contents, Disposition, Dispositions, Intent, Lease, Queue, Settlement, StoreError, Work,
+    AtWork, Content, Contents, Disposition, Dispositions, Effects, Intent, Lease, Queue, Settlement, Stages,
+    StoreError, Work,
 };
 
 /// The pauses while an intent can't be committed.
@@ -47,6 +49,10 @@ pub struct Workshop {
     pub queue: Arc<dyn Queue>,
     /// For the intents.
     pub dispositions: Arc<dyn Dispositions>,
+    /// For steps that are taken once.
+    pub effects: Arc<dyn Effects>,
+    /// For how far jobs have come.
+    pub stages: Arc<dyn Stages>,
     /// For contents that were completed before.
     pub contents: Arc<dyn Contents>,
     /// Those that are at work.
@@ -261,7 +267,18 @@ impl Workshop {
             metadata: work.metadata.clone(),
             stage: work.stage.clone(),
             spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
+            ledger: Arc::new(self.ledger(lease, work)),
             at_once: handle.lost().clone(),
+        }
+    }
+
+    fn ledger(&self, lease: &Lease, work: &Work) -> ExecutionLedger {
+        ExecutionLedger {
+            effects: self.effects.clone(),
+            stages: self.stages.clone(),
+            orders: self.settings.borrow().stages.clone(),
+            claim: lease.claim(),
+            key: work.idempotency_key,
         }
     }
 
@@ -289,7 +306,7 @@ impl Workshop {
         };
         plan.error = error;
         // Boxed, because most executions have no file to move and need not carry the room for it.
-        match Box::pin(self.dispose(lease, &mut plan, Some(content.digest), handle)).await {
+        match Box::pin(self.dispose(lease, work, &mut plan, Some(content.digest), handle)).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
             Err(error) => Box::pin(self.not_carried(lease, work, plan, error)).await,
@@ -301,12 +318,13 @@ impl Workshop {
     async fn dispose(
         &self,
         lease: &Lease,
+        work: &Work,
         plan: &mut Disposition,
         digest: Option<Digest>,
         handle: &Handle,
     ) -> Result<bool, JobError> {
         for _ in 0..TOUCHES {
-            match self.intend(lease, plan, handle).await? {
+            match self.intend(lease, work, plan, handle).await? {
                 Intent::Committed => {}
                 Intent::Newer => return Ok(true),
                 Intent::LeaseLost => return Ok(false),
@@ -325,10 +343,16 @@ impl Workshop {
     /// Commits the intent. The processor's work is done and must not be done again for want of room, so a database that
     /// can't be written just now is waited for, until somebody stops the attempt, whose lease is as good as lost
     /// then.
-    async fn intend(&self, lease: &Lease, plan: &Disposition, handle: &Handle) -> Result<Intent, JobError> {
+    async fn intend(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        plan: &Disposition,
+        handle: &Handle,
+    ) -> Result<Intent, JobError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.dispositions.intend(lease.claim(), plan.clone()).await {
+            match self.dispositions.intend(lease.claim(), plan.clone(), work.idempotency_key).await {
                 Err(error) if error.is_passing() => {
                     tokio::select! {
                         () = handle.token().cancelled() => return Ok(Intent::LeaseLost),
@@ -399,7 +423,7 @@ impl Workshop {
     async fn resume(&self, lease: &Lease, work: &Work, disposition: Disposition, handle: &Handle) -> Findings {
         let verdict = disposition.error.clone().map_or(Verdict::Complete, |error| Verdict::Fail { error });
         let mut plan = disposition;
-        let verdict = match self.dispose(lease, &mut plan, work.digest, handle).await {
+        let verdict = match self.dispose(lease, work, &mut plan, work.digest, handle).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
             Err(error) => self.not_carried(lease, work, plan, error).await,

@@ -21,6 +21,7 @@ pub mod content;
 pub mod dispatcher;
 pub mod disposal;
 mod given;
+mod ledger;
 mod look;
 mod process;
 mod rate;

@@ -9,6 +9,7 @@ use crate::config::Disposal;
 use crate::intake::ContentFolder;
 use crate::job::{DigestAlgorithm, RetryPolicy};
 use crate::processor::SharedProcessor;
+use crate::store::StageOrders;
 
 /// The pool's settings.
 #[derive(Clone)]
@@ -25,6 +26,8 @@ pub struct WorkerSettings {
     pub contents: ContentFolder,
     /// What the pipelines do.
     pub pipelines: BTreeMap<String, PipelineSettings>,
+    /// The declared stages of pipelines.
+    pub stages: StageOrders,
     /// By watch: what happens to a file after success, and after failure.
     pub disposals: BTreeMap<String, (Disposal, Disposal)>,
     /// Watches whose files are skipped where their content was completed under another name.

@@ -144,7 +144,7 @@ fn a_live_key_names_its_job_and_one_that_completed_is_skipped_unless_there_is_so
     let forced = add(&["--force", "--json"]).json();
     assert_eq!((text(&forced, "result"), forced["version"].as_i64()), ("new", Some(2)));
     place.wait_count("completed", 2);
-    std::fs::write(&file, "another").unwrap();
+    fs::write(&file, "another").unwrap();
     let newer = add(&["--json"]).json();
     assert_eq!((text(&newer, "result"), newer["version"].as_i64()), ("new", Some(3)));
 }

@@ -372,7 +372,7 @@ async fn a_file_that_we_took_away_ourselves_is_no_delete_and_may_arrive_anew() {
         identity: work.identity,
         error: None,
     };
-    assert_eq!(f.store.intend(lease.claim(), way).await.unwrap(), Intent::Committed);
+    assert_eq!(f.store.intend(lease.claim(), way, work.idempotency_key).await.unwrap(), Intent::Committed);
     let seen_just_before = f.enqueue(watched("a", 1)).await;
     assert!(matches!(seen_just_before, Enqueued::Known { .. }), "{seen_just_before:?}");
     f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
@@ -394,7 +394,7 @@ async fn an_intent_outlives_a_crash_and_is_handed_to_the_next_lease() {
         identity: work.identity,
         error: None,
     };
-    f.store.intend(lease.claim(), way.clone()).await.unwrap();
+    f.store.intend(lease.claim(), way.clone(), work.idempotency_key).await.unwrap();
     assert_eq!(f.restart().await.dispositions, 1);
     let (lease, work) = f.lease_one().await;
     assert_eq!(work.disposition, Some(way));
@@ -466,7 +466,7 @@ async fn intend(f: &Fixture, lease: &Lease, work: &Work) {
         identity: work.identity,
         error: None,
     };
-    assert_eq!(f.store.intend(lease.claim(), way).await.unwrap(), Intent::Committed);
+    assert_eq!(f.store.intend(lease.claim(), way, work.idempotency_key).await.unwrap(), Intent::Committed);
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ const PROGRAM: [Case; 35] = [
     ("pipeline.nothing.retry.max_attempts", "1", |c| c.pipelines["nothing"].retry.max_attempts == 1),
 ];
 
-const PIPELINES: [Case; 23] = [
+const PIPELINES: [Case; 24] = [
     ("pipeline.documents.concurrency", "999", |c| c.pipelines["documents"].concurrency == 999),
     ("pipeline.documents.timeout", "'1s'", |c| c.pipelines["documents"].timeout == seconds(1)),
     ("pipeline.documents.output", "0", |c| c.pipelines["documents"].output_bytes == 0),
@@ -95,6 +95,9 @@ const PIPELINES: [Case; 23] = [
     }),
     ("pipeline.documents.rate", "'7/1m'", |c| {
         c.pipelines["documents"].rate == Some(Rate { jobs: 7, period: seconds(60), burst: 7 })
+    }),
+    ("pipeline.documents.stages", "['sent', 'confirmed']", |c| {
+        c.pipelines["documents"].stages == ["sent", "confirmed"]
     }),
     ("pipeline.hook.url", "'http://h/{name}'", |c| http(c).url == "http://h/{name}"),
     ("pipeline.hook.method", "'PUT'", |c| http(c).method == "PUT"),

@@ -161,6 +161,15 @@ fn impossible_values_are_refused() {
 }
 
 #[test]
+fn stages_have_names_and_each_is_declared_once() {
+    for (stages, word) in [("['Sent']", "a-z"), ("['']", "a-z"), ("['a', 'b', 'a']", "`a` twice"), ("'a'", "list")] {
+        let report = refused(&format!("[pipeline.p]\nkind = 'noop'\nstages = {stages}"));
+        assert_eq!(keys_of(&report), ["pipeline.p.stages"]);
+        assert!(report.to_string().contains(word), "{word}: {report}");
+    }
+}
+
+#[test]
 fn a_burst_is_a_number_of_jobs_beside_a_rate() {
     for (rate, burst, wrong) in [
         ("6/1m", "0", &["burst"][..]),

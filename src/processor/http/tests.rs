@@ -315,7 +315,7 @@ async fn the_other_bodies_and_deletes_send_no_file() {
     assert_eq!(scene.call().await.outcome, Outcome::Done);
     let calls = server.calls();
     assert!(calls[0].body.is_empty() && calls[1].body.is_empty());
-    let document: serde_json::Value = serde_json::from_slice(&calls[2].body).unwrap();
+    let document: Value = serde_json::from_slice(&calls[2].body).unwrap();
     assert_eq!(document["size_bytes"], 7);
     assert_eq!(calls[2].headers["content-type"], "application/vnd.mine+json", "the user's headers win");
 }

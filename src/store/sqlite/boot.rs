@@ -5,7 +5,7 @@ use sqlx::Row as _;
 use super::super::error::Result;
 use super::super::queue::Recovery;
 use super::recover::{self, Whose};
-use super::{SqliteStore, lists};
+use super::{SqliteStore, effects, lists};
 
 impl SqliteStore {
     /// Notes this daemon's start, takes back the leases of the dead ones, and keeps what it did for `status`.
@@ -30,6 +30,7 @@ impl SqliteStore {
                     let boot: i64 = row.first().map_or(Ok(0), |row| row.try_get(0))?;
                     let whose = Whose::DeadBoots { but: boot };
                     let mut recovery = recover::take_back(tx, whose, max_crashes, now, tally).await?;
+                    recovery.effects = effects::abandon(&mut *tx, now).await?;
                     recovery.dead_boots =
                         sqlx::query("UPDATE boots SET stopped_at = ?2 WHERE stopped_at IS NULL AND id <> ?1")
                             .bind(boot)

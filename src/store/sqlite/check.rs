@@ -133,7 +133,7 @@ mod tests {
                 "UPDATE taken SET version = 1 WHERE job = 5",
             ),
             (
-                "INSERT INTO dispositions VALUES (5, x'61', x'62', NULL, 'completed', NULL, NULL, 1, 1, 1, 1, 1)",
+                "INSERT INTO dispositions VALUES (5, x'61', x'62', NULL, 'completed', NULL, NULL, 1, 1, 1, 1, 1, NULL)",
                 "job 5 is completed, and its file is still noted as on its way",
                 "DELETE FROM dispositions",
             ),

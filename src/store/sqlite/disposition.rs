@@ -4,19 +4,21 @@ use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::disposition::{Disposition, Dispositions, Intent};
+use super::super::effects::EffectBegun;
 use super::super::error::Result;
 use super::super::lease::Claim;
+use super::effects::{self, stands};
 use super::{SqliteStore, wire};
 use crate::clock::Timestamp;
-use crate::job::FileIdentity;
+use crate::job::{FileIdentity, IdempotencyKey};
 
 #[async_trait]
 impl Dispositions for SqliteStore {
-    async fn intend(&self, claim: Claim, disposition: Disposition) -> Result<Intent> {
+    async fn intend(&self, claim: Claim, disposition: Disposition, key: IdempotencyKey) -> Result<Intent> {
         let clock = self.clock.clone();
         self.write(move |tx| {
             let (disposition, now) = (disposition.clone(), clock.now());
-            Box::pin(async move { intend(tx, claim, &disposition, now).await })
+            Box::pin(async move { intend(tx, claim, &disposition, &key, now).await })
         })
         .await
     }
@@ -26,27 +28,27 @@ impl Dispositions for SqliteStore {
     }
 }
 
-/// Whether the claim's lease still stands.
-async fn stands(tx: &mut SqliteConnection, claim: Claim) -> Result<bool> {
-    let row = sqlx::query("SELECT 1 FROM jobs WHERE id = ? AND fence = ? AND state = 'running'")
-        .bind(claim.job.0)
-        .bind(claim.fence.0)
-        .fetch_optional(tx)
-        .await?;
-    Ok(row.is_some())
-}
-
-async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: Timestamp) -> Result<Intent> {
+async fn intend(
+    tx: &mut SqliteConnection,
+    claim: Claim,
+    to: &Disposition,
+    key: &IdempotencyKey,
+    now: Timestamp,
+) -> Result<Intent> {
     if !stands(tx, claim).await? {
         return Ok(Intent::LeaseLost);
     }
     if has_newer(tx, claim).await? {
         return Ok(Intent::Newer);
     }
+    let effect = match effects::begin(tx, claim, &to.step(key), i64::MAX, now).await? {
+        EffectBegun::Run { id, .. } | EffectBegun::Unknown { id, .. } | EffectBegun::Done { id, .. } => id,
+        EffectBegun::LeaseLost | EffectBegun::TooMany { .. } => return Ok(Intent::LeaseLost),
+    };
     let [dev, inode, size, mtime, ctime] = wire::identity_columns(&to.identity);
     sqlx::query(
-        "INSERT INTO dispositions (job, path, private, target, verdict, error_kind, error_message, dev, inode, size, mtime_ns, ctime_ns)
-         VALUES (?1, ?2, ?3, ?4, iif(?5 IS NULL, 'completed', 'failed'), ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+        "INSERT INTO dispositions (job, path, private, target, verdict, error_kind, error_message, dev, inode, size, mtime_ns, ctime_ns, effect)
+         VALUES (?1, ?2, ?3, ?4, iif(?5 IS NULL, 'completed', 'failed'), ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
          ON CONFLICT (job) DO UPDATE SET dev = excluded.dev, inode = excluded.inode, size = excluded.size,
             mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns",
     )
@@ -61,6 +63,7 @@ async fn intend(tx: &mut SqliteConnection, claim: Claim, to: &Disposition, now: 
     .bind(size)
     .bind(mtime)
     .bind(ctime)
+    .bind(effect.0)
     .execute(&mut *tx)
     .await?;
     // From here on its absence is our doing and no delete.
@@ -90,6 +93,10 @@ async fn withdraw(tx: &mut SqliteConnection, claim: Claim, back: Option<FileIden
     if !stands(tx, claim).await? {
         return Ok(false);
     }
+    sqlx::query("DELETE FROM effects WHERE id = (SELECT effect FROM dispositions WHERE job = ?)")
+        .bind(claim.job.0)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query("DELETE FROM dispositions WHERE job = ?").bind(claim.job.0).execute(&mut *tx).await?;
     // Without the old file the mark stays: what is under the name now arrived anew, whatever its content.
     if let Some(back) = back {

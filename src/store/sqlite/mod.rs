@@ -17,6 +17,7 @@ mod catalog;
 mod check;
 mod contents;
 mod disposition;
+mod effects;
 mod enqueue;
 mod errors;
 #[cfg(test)]
@@ -42,6 +43,7 @@ mod salvage;
 mod settings;
 mod settle;
 mod sources;
+mod stages;
 mod stats;
 mod steer;
 mod tally;

@@ -5,12 +5,12 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, contents, disposition, enqueue, lease, lists, overview, prune, recover, runs,
-    settle, sources, stats, steer, tally, upkeep, vanish, ways,
+    accounts, backlog, browse, check, contents, disposition, effects, enqueue, lease, lists, overview, prune, recover,
+    runs, settle, sources, stages, stats, steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
-const LARGE: [&str; 23] = [
+const LARGE: [&str; 26] = [
     "run_lines",
     "run_changesets",
     "jobs",
@@ -34,6 +34,9 @@ const LARGE: [&str; 23] = [
     "runs",
     "rates",
     "r",
+    "effects",
+    "e",
+    "job_stages",
 ];
 
 /// A queue as SQLite sees it: new, and with statistics of one in which every state and the history hold many rows.
@@ -188,6 +191,25 @@ async fn files_that_come_and_go_are_found_by_their_key() {
         (steer::NAMED, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
     ])
     .await;
+}
+
+#[tokio::test]
+async fn effects_and_stages_are_found_by_their_job_their_state_or_their_names() {
+    assert_no_walk(&[
+        (effects::BEGIN, "SEARCH j USING INTEGER PRIMARY KEY"),
+        (effects::COMMIT, "SEARCH effects USING INTEGER PRIMARY KEY"),
+        (effects::WITHDRAW, "SEARCH effects USING INTEGER PRIMARY KEY"),
+        (effects::ABANDON, "SEARCH j USING INTEGER PRIMARY KEY"),
+        (effects::OF_JOB, "INDEX sqlite_autoindex_effects_1 (job=?)"),
+        (stages::BY_EXTERNAL, "INDEX jobs_external (external_id=?)"),
+        (stages::BY_KEY, "INDEX jobs_key (key=?)"),
+        (stages::BY_CALLERS_KEY, "(scope=? AND identity=?)"),
+        (stages::PLACE, "SEARCH j USING INTEGER PRIMARY KEY"),
+        (prune::FORGET_EFFECTS, "INDEX sqlite_autoindex_effects_1 (job=?)"),
+        (prune::FORGET_STAGES, "SEARCH job_stages USING PRIMARY KEY (job=?)"),
+    ])
+    .await;
+    assert_in_order(&[(effects::OVERDUE, "INDEX effects_begun (begun_at<?)")]).await;
 }
 
 #[tokio::test]

@@ -38,6 +38,12 @@ pub(super) const NOTE_STARTED: &str = "
                                        CROSS JOIN jobs AS j ON j.id = old.value AND j.executions > 0
                                            AND j.reason IS NOT 'duplicate')";
 
+/// ?1: the jobs.
+pub(super) const FORGET_EFFECTS: &str = "DELETE FROM effects WHERE job IN (SELECT value FROM json_each(?1))";
+
+/// ?1: the jobs.
+pub(super) const FORGET_STAGES: &str = "DELETE FROM job_stages WHERE job IN (SELECT value FROM json_each(?1))";
+
 /// ?1: the sources. A source that comes back after it was forgotten starts above every version that was forgotten,
 /// so that no idempotency key ever stands for two contents.
 pub(super) const RAISE_FLOOR: &str = "
@@ -145,7 +151,9 @@ async fn jobs(tx: &mut SqliteConnection, state: &'static str, cutoff: i64, limit
     }
     let old = json_array(&old);
     sqlx::query(UNCOUNT_JOBS).bind(&old).bind(state).execute(&mut *tx).await?;
-    sqlx::query(NOTE_STARTED).bind(&old).execute(&mut *tx).await?;
+    for sql in [NOTE_STARTED, FORGET_EFFECTS, FORGET_STAGES] {
+        sqlx::query(sql).bind(&old).execute(&mut *tx).await?;
+    }
     let done = sqlx::query("DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?1))")
         .bind(&old)
         .execute(&mut *tx)

@@ -13,10 +13,10 @@ use super::super::error::{Result, StoreError};
 use super::restore::{recount, recount_runs};
 
 /// Tables with a rowid, what others refer to first.
-const BY_ROWID: [&str; 9] =
-    ["boots", "pipelines", "watches", "lists", "sources", "jobs", "attempts", "dispositions", "runs"];
+const BY_ROWID: [&str; 10] =
+    ["boots", "pipelines", "watches", "lists", "sources", "jobs", "attempts", "dispositions", "runs", "effects"];
 /// Tables without.
-const WHOLE: [&str; 7] = ["kv", "taken", "outputs", "rates", "contents", "run_lines", "run_changesets"];
+const WHOLE: [&str; 8] = ["kv", "taken", "outputs", "rates", "contents", "run_lines", "run_changesets", "job_stages"];
 /// Rows that are copied in one statement while nothing fails.
 const RANGE: i64 = 10_000;
 /// Rows that are stepped over before a table is given up.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::super::error::Result;
 use super::super::lease::Place;
@@ -65,11 +65,13 @@ static LOOK_ANEW: Bulk = Bulk::new(include_str!("sql/look_anew.sql"), 2);
 static END_JOBS: Bulk = Bulk::new(include_str!("sql/end_jobs.sql"), 15);
 static UNBLOCK: Bulk = Bulk::new(include_str!("sql/unblock.sql"), 2);
 /// A file that could not be moved yet keeps its intent: the next attempt goes on there.
-static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (ROWS)", 1);
+static FORGET_INTENTS: Bulk = Bulk::new("DELETE FROM dispositions WHERE job IN (ROWS) RETURNING effect", 1);
+/// The steps that files on their way were are done.
+static DONE_EFFECTS: Bulk = Bulk::new(include_str!("sql/done_effects.sql"), 2);
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 12] = [
+pub(super) static STATEMENTS: [&Bulk; 13] = [
     &SUCCESSORS,
     &INSERT_ATTEMPTS,
     &STANDING,
@@ -82,6 +84,7 @@ pub(super) static STATEMENTS: [&Bulk; 12] = [
     &END_JOBS,
     &UNBLOCK,
     &FORGET_INTENTS,
+    &DONE_EFFECTS,
 ];
 
 impl Ends {
@@ -247,14 +250,32 @@ impl<'a> Effects<'a> {
             })
             .await?;
         let over: Vec<i64> = self.jobs.iter().filter(|job| job.finished_at.is_some()).map(|job| job.id).collect();
-        FORGET_INTENTS
-            .execute(tx, &[], &over, |values, id| {
+        let arrived = FORGET_INTENTS
+            .fetch(tx, &over, |values, id| {
                 values.push(*id);
             })
             .await?;
+        if !arrived.is_empty() {
+            self.arrived(tx, &arrived).await?;
+        }
         UNBLOCK
             .execute(tx, &[], &self.unblocked, |values, (id, digest)| {
                 values.push(*id).push(wire::digest_column(*digest));
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+impl Effects<'_> {
+    /// Files that were on their way are where they belong.
+    async fn arrived(&self, tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<()> {
+        let at = self.jobs.iter().map(|job| job.ended_at).max().unwrap_or_default();
+        let effects = rows.iter().map(|row| Ok((row.try_get::<Option<i64>, _>(0)?, at)));
+        let effects: Vec<(Option<i64>, i64)> = effects.collect::<Result<_>>()?;
+        DONE_EFFECTS
+            .execute(tx, &[], &effects, |values, (effect, at)| {
+                values.push(*effect).push(*at);
             })
             .await?;
         Ok(())

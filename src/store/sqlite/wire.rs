@@ -28,6 +28,14 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     out
 }
 
+/// The bytes that [`hex`] wrote; `None` for anything else.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
 /// A path for `unhex`.
 pub(super) fn hex_path(path: &Path) -> String {
     hex(path.as_os_str().as_bytes())

@@ -239,7 +239,7 @@ impl World {
             identity: work.identity,
             error: None,
         };
-        let answer = self.store.intend(claim, way).await.map_err(failed)?;
+        let answer = self.store.intend(claim, way, work.idempotency_key).await.map_err(failed)?;
         let found = match answer {
             Intent::Committed => Some(true),
             Intent::Newer => Some(false),
