@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(found(JobFilter { error: Some("eXIT".into()), ..none.clone() }).await, [10, 9]);
         fixture::sql(
             &store,
-            "UPDATE jobs SET run = 5 + id % 2, repo = 'r' || id % 3 WHERE id > 2; UPDATE jobs SET held_by = 5 WHERE id = 4",
+            "UPDATE jobs SET run = 5 + id % 2, repo = 'r' || (id % 3) WHERE id > 2; UPDATE jobs SET held_by = 5 WHERE id = 4",
         )
         .await;
         let of_run = JobFilter { run: Some(RunId(5)), ..none.clone() };

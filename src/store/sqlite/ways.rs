@@ -134,7 +134,7 @@ mod tests {
             (WAITING[1], "jobs_suspect"),
             (WAITING[2], "jobs_blocked"),
             (WAITING[3], "jobs_held"),
-            (OF_RUN, "jobs_run (run=? AND rowid<?)"),
+            (OF_RUN, "jobs_run (run=? AND id<?)"),
         ] {
             let plan = fixture::plan(&store, sql).await;
             assert!(plan.iter().any(|line| line.contains(index)), "{index}: {plan:#?}");
