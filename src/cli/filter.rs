@@ -81,7 +81,6 @@ impl Filter {
             path,
             error: self.error.clone(),
             since,
-            ..JobFilter::default()
         })
     }
 }

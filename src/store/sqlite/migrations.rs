@@ -13,33 +13,41 @@ use super::{OpenMode, QueueRules, SUPPORTED_SCHEMA, SqliteStore};
 use crate::clock::{ManualClock, Timestamp};
 use crate::config::Database;
 use crate::job::{FileIdentity, Op, Priority, SourceKey, StateName};
-use crate::run::RunType;
+use crate::run::{InputRead, RunId, RunInput, RunState, RunType};
 use crate::store::{
-    Appetite, Browse as _, Enqueued, NewJob, Queue as _, Renamed, Runs as _, ScanToRun, Upkeep as _, Want,
+    Appetite, Begun, Browse as _, Enqueued, Holder, Lists as _, NewJob, NewListRun, Queue as _, Renamed, Runs as _,
+    ScanToRun, Upkeep as _, Want,
 };
 
-/// The first schema, with five thousand jobs in every state but those that no worker would have left behind.
-async fn first_schema(path: &Path) {
+/// The first `n` schemas.
+async fn schemas(path: &Path, n: usize) -> sqlx::SqliteConnection {
     let mut connection = SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap();
-    let first = Migrator { migrations: migrations()[..1].to_vec().into(), ..Migrator::DEFAULT };
-    first.run(&mut connection).await.unwrap();
+    let some = Migrator { migrations: migrations()[..n].to_vec().into(), ..Migrator::DEFAULT };
+    some.run(&mut connection).await.unwrap();
+    connection
+}
+
+/// A schema with five thousand jobs in every state but those that no worker would have left behind.
+async fn filled(path: &Path, n: usize) {
+    let mut connection = schemas(path, n).await;
     sqlx::raw_sql(FILL).execute(&mut connection).await.unwrap();
-    let tidy = "
+    sqlx::raw_sql(TIDY).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+const TIDY: &str = "
         UPDATE sources SET dev = 1, inode = id, size = 3, mtime_ns = 4, ctime_ns = 5;
         INSERT INTO watches (id, name, root, created_at) VALUES (1, 'inbox', CAST('/in' AS BLOB), 0);
         UPDATE jobs SET blocked_by = NULL;
         UPDATE jobs SET started_at = 1 WHERE state = 'running';
         UPDATE boots SET stopped_at = NULL WHERE id = 1;
         INSERT INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', hex(randomblob(16)), 0)";
-    sqlx::raw_sql(tidy).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-}
 
 #[tokio::test]
 async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database { path: folder.path().join("q.db"), ..Database::default() };
-    first_schema(&database.path).await;
+    filled(&database.path, 1).await;
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
     let rules = QueueRules::from(&crate::config::Queue::default());
     let refused = SqliteStore::open(&database, rules, OpenMode::ReadWrite, clock.clone()).await.unwrap_err();
@@ -85,4 +93,58 @@ async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
     let leased = store.lease(wants, 3_000, Appetite::Regular).await.unwrap().work;
     let told = leased.iter().find(|(_, work)| work.path == Path::new("/in/new-4")).unwrap();
     assert_eq!((told.1.op, told.1.moved_from.as_deref()), (Op::Modify, Some(Path::new("/in/4"))));
+}
+
+#[tokio::test]
+async fn a_database_without_lists_keeps_its_runs_and_its_queue_and_reads_lists_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database { path: folder.path().join("q.db"), ..Database::default() };
+    filled(&database.path, 3).await;
+    let mut connection = SqliteConnectOptions::new().filename(&database.path).connect().await.unwrap();
+    let runs = "
+        INSERT INTO runs (name, type, state, input_kind, input_path, pipeline, newest_job, started_at, updated_at,
+                          finished_at)
+        VALUES ('inbox', 'initial', 'completed', 'watch', CAST('/in' AS BLOB), 'a', 9, 1, 2, 3),
+               ('inbox', 'recovery', 'running', 'watch', CAST('/in' AS BLOB), 'a', 5000, 4, 5, NULL)";
+    sqlx::raw_sql(runs).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let rules = QueueRules::from(&crate::config::Queue::default());
+    let (store, writer) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock).await.unwrap();
+    tokio::spawn(writer.unwrap().run());
+    store.begin_boot(1, "test").await.unwrap();
+    assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
+    let runs = store.runs(9).await.unwrap();
+    let told: Vec<_> = runs.iter().map(|run| (run.id.0, run.state, run.dry_run, run.jobs.open)).collect();
+    assert_eq!(told, [(2, RunState::Running, false, 0), (1, RunState::Completed, false, 0)]);
+    let scan = ScanToRun {
+        watch: "inbox".to_owned(),
+        root: "/in".into(),
+        pipeline: "a".to_owned(),
+        run_type: RunType::Recovery,
+    };
+    assert!(store.begin_scan(scan).await.unwrap().goes_on);
+
+    let holder = Holder("me".to_owned());
+    let list = NewListRun {
+        name: Some("inbox".to_owned()),
+        list: "inbox".to_owned(),
+        input: RunInput::Stdin { read: InputRead::default() },
+        pipeline: "a".to_owned(),
+        dry_run: false,
+        delete_missing: false,
+        holder: holder.clone(),
+    };
+    assert!(matches!(store.begin_list(list).await.unwrap(), Begun::Run { id: RunId(3), run_type: RunType::Initial }));
+    assert!(store.end_input(RunId(3), holder).await.unwrap());
+    let mut started = 0;
+    loop {
+        let wants = ["a", "b"].map(|name| Want { pipeline: name.to_owned(), permits: 3_000 }).to_vec();
+        match store.lease(wants, 3_000, Appetite::Regular).await.unwrap().work.len() {
+            0 => break,
+            more => started += more,
+        }
+    }
+    assert!(started > 2_000, "every job that waits is still found: {started}");
+    assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
 }

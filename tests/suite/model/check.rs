@@ -35,6 +35,36 @@ const RATES: &str =
 const COUNTERS: &str = "
     SELECT p.name, c.state, c.priority, c.n FROM counters AS c JOIN pipelines AS p ON p.id = c.pipeline WHERE c.n <> 0";
 
+/// What a run over a list, whose input is read, says of its jobs beside what there is.
+const OF_RUN: &str = "
+    SELECT r.state, r.jobs_open, r.jobs_completed, r.jobs_failed, r.jobs_skipped, r.jobs_cancelled,
+           count(j.id) FILTER (WHERE j.state IN ('pending', 'running', 'retrying')),
+           count(j.id) FILTER (WHERE j.state = 'completed'), count(j.id) FILTER (WHERE j.state = 'failed'),
+           count(j.id) FILTER (WHERE j.state = 'skipped'), count(j.id) FILTER (WHERE j.state = 'cancelled')
+    FROM runs AS r LEFT JOIN jobs AS j ON j.run = r.id WHERE r.list IS NOT NULL GROUP BY r.id";
+
+/// Where a run does not say what its jobs say: it counts those that were pruned, too, but no open one is.
+pub fn miscounts(database: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let mut statement = database.prepare(OF_RUN)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let state: String = row.get(0)?;
+        let numbers = (1..11).map(|at| row.get(at)).collect::<rusqlite::Result<Vec<i64>>>()?;
+        let (told, there) = numbers.split_at(5);
+        let fits = told[0] == there[0] && told.iter().zip(there).all(|(told, there)| told >= there);
+        let verdict = match (told[0], told[2] + told[4]) {
+            (1.., _) => "running",
+            (_, 0) => "completed",
+            _ => "failed",
+        };
+        if !fits || state != verdict {
+            wrong.push(format!("the run is {state} and counts {told:?}; there are {there:?}, so it is {verdict}"));
+        }
+    }
+    Ok(wrong)
+}
+
 /// Reads everything.
 pub fn read(database: &Connection) -> rusqlite::Result<(Facts, Counters)> {
     let mut facts = Facts::default();

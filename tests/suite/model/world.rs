@@ -8,10 +8,11 @@ use std::time::Duration;
 use ingestd::clock::{Clock, ManualClock, Timestamp};
 use ingestd::config::{Database, Durability};
 use ingestd::job::{IdempotencyKey, JobId, StateName};
+use ingestd::run::{InputRead, RunInput};
 use ingestd::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use ingestd::store::{
-    AddedFile, AtWork, Backlog, Browse, Enqueued, Lease, Prunable, Queue, Recovery, Settings, Steered, Steering,
-    Upkeep, Vanished, Work,
+    AddedFile, AtWork, Backlog, Begun, Browse, Enqueued, Holder, Lease, Lists, NewListRun, Prunable, Queue, Recovery,
+    Settings, Steered, Steering, Upkeep, Vanished, Work,
 };
 use rusqlite::{Connection, OpenFlags};
 
@@ -19,7 +20,7 @@ use super::actions::{Action, End, Ending, Hand, Loss, Old, PIPELINES, Pick, SOUR
 use super::check;
 use super::executions::{AGING_MS, LEASE_MS, MAX_CRASHES, Recovered, Steer};
 use super::semantics::{Answer, Facts, Gone, Model, Presence};
-use super::terms::{KEYED_PATH, Step, enqueued, failed, gone, new_job, same};
+use super::terms::{KEYED_PATH, RUN, Step, enqueued, failed, gone, new_job, same};
 
 const START_MS: i64 = 1_800_000_000_000;
 /// How many jobs may wait, for those who ask.
@@ -55,6 +56,22 @@ async fn open(folder: &tempfile::TempDir, clock: &Arc<ManualClock>) -> (Arc<Sqli
     (store, tokio::spawn(task.unwrap().run()))
 }
 
+/// A run whose input is read: from here on its state follows its jobs.
+async fn begin_list(store: &SqliteStore) {
+    let holder = Holder("model".to_owned());
+    let list = NewListRun {
+        name: None,
+        list: "stdin".to_owned(),
+        input: RunInput::Stdin { read: InputRead::default() },
+        pipeline: PIPELINES[0].to_owned(),
+        dry_run: false,
+        delete_missing: false,
+        holder: holder.clone(),
+    };
+    assert!(matches!(store.begin_list(list).await, Ok(Begun::Run { id: RUN, .. })));
+    assert!(store.end_input(RUN, holder).await.unwrap());
+}
+
 impl World {
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -63,6 +80,7 @@ impl World {
         store.begin_boot(1, "model").await.unwrap();
         store.put_watch("inbox", PathBuf::from("/in"), None).await.unwrap();
         store.register_pipelines(PIPELINES.map(str::to_owned).to_vec()).await.unwrap();
+        begin_list(&store).await;
         let reader = Connection::open_with_flags(folder.path().join("q.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         let model = Model { now: START_MS, ..Model::default() };
         let (before, held, at_work, keys) = (Facts::default(), Vec::new(), Vec::new(), HashMap::new());
@@ -85,6 +103,7 @@ impl World {
         };
         let mut wrong = check::breaches(&self.before, &after, &counters, &reopened);
         wrong.extend(check::deviations(&self.model.facts, &after));
+        wrong.extend(check::miscounts(&self.reader).map_err(|error| error.to_string())?);
         self.before = after;
         if wrong.is_empty() { Ok(told) } else { Err(format!("{told}\n    {}", wrong.join("\n    "))) }
     }

@@ -124,5 +124,4 @@ async fn cancel_slice(
 
 /// What finds its rows by an index.
 #[cfg(test)]
-pub(in crate::store::sqlite) const STATEMENTS: [(&str, &str); 1] =
-    [(NEWEST_JOBS, "INDEX jobs_run (run=? AND id<?)")];
+pub(in crate::store::sqlite) const STATEMENTS: [(&str, &str); 1] = [(NEWEST_JOBS, "INDEX jobs_run (run=? AND id<?)")];
