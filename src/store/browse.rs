@@ -26,6 +26,10 @@ pub struct JobFilter {
     pub error: Option<String>,
     /// Enqueued or ended since.
     pub since: Option<Timestamp>,
+    /// That a line of the list of this run asked for.
+    pub run: Option<RunId>,
+    /// Of this repository, as their lines say.
+    pub repo: Option<String>,
 }
 
 /// An execution in the history.
