@@ -226,7 +226,7 @@ async fn lines_that_are_handed_over_again_leave_the_contents_that_were_taken() {
     scene.lines(0, vec![work.clone()]).await;
     let content = content_of(&scene.taken()[0].jobs[0]);
     assert_eq!(scene.lines(0, vec![work.clone()]).await, SyncTaken::Elsewhere { line: 1 });
-    assert_eq!(scene.contents(), [content.clone()]);
+    assert_eq!(scene.contents(), std::slice::from_ref(&content));
     scene.change_run(|run| run.room = Some(0));
     assert_eq!(scene.lines(1, vec![work.clone()]).await, SyncTaken::Full { room: 0 });
     scene.change_run(|run| run.state = RunState::Paused);
