@@ -127,7 +127,7 @@ fn the_verdict_of_a_run_follows_its_jobs_retries_included() {
     let failed = place.ok(&["status", "--failed", "--run", "1", "--json"]).json_lines();
     let lines: Vec<[i64; 2]> = failed.iter().map(|line| numbers(line, ["line", "tries"])).collect();
     assert_eq!(lines, [[2, 1], [12, 1]], "{failed:?}");
-    assert!(failed.iter().all(|line| text(line, "error").contains("exit code 1")), "{failed:?}");
+    assert!(failed.iter().all(|line| text(line, "error").contains("exit 1")), "{failed:?}");
     let summary = place.ok(&["status", "--summary", "--json"]).json();
     assert_eq!(
         numbers(&summary, ["total", "active", "completed", "successes", "errors"]),
