@@ -157,7 +157,7 @@ async fn steer(run: RunId, hand: RunHand, context: &mut Context) -> Done {
         let did = match hand {
             RunHand::Pause => "paused",
             RunHand::Resume => "goes on",
-            RunHand::Cancel => "cancelled",
+            RunHand::Cancel | RunHand::GiveUp => "cancelled",
             RunHand::Remove => "removed",
         };
         writeln!(context.screen, "run {run} {did}")?;

@@ -18,6 +18,8 @@ pub enum RunHand {
     Resume,
     /// End it for good, and cancel its jobs that wait.
     Cancel,
+    /// End it for good in favour of another run of its list; its jobs stay.
+    GiveUp,
     /// Forget it.
     Remove,
 }
@@ -37,6 +39,7 @@ pub(super) async fn steer(run: RunId, hand: RunHand, hands: &Hands) -> Result<()
         RunHand::Pause => lists.pause_run(run).await?,
         RunHand::Resume => lists.resume_run(run).await?,
         RunHand::Cancel => lists.cancel_run(run).await?,
+        RunHand::GiveUp => lists.give_up_run(run).await?,
         RunHand::Remove => lists.remove_run(run).await?,
     };
     match steered {
@@ -51,7 +54,7 @@ async fn steer_scan(run: RunId, watch: &str, state: RunState, hand: RunHand, han
     match (hand, state) {
         (RunHand::Pause, RunState::Running | RunState::Paused) => watches::pause(watch, true, hands).await.map(drop),
         (RunHand::Resume, RunState::Running | RunState::Paused) => watches::pause(watch, false, hands).await.map(drop),
-        (RunHand::Cancel, RunState::Running | RunState::Paused) => Err(Refusal::failed(format!(
+        (RunHand::Cancel | RunHand::GiveUp, RunState::Running | RunState::Paused) => Err(Refusal::failed(format!(
             "run {run} is a scan, and its watch would only begin the next one; stop the watch with `ingestd watch pause \
              {watch}`"
         ))),
@@ -78,7 +81,7 @@ fn refused(run: RunId, hand: RunHand, state: RunState) -> String {
     let (what, advice) = match hand {
         RunHand::Pause => ("paused", "only a running one can"),
         RunHand::Resume => ("resumed", "only a paused one can"),
-        RunHand::Cancel => ("cancelled", "it is over"),
+        RunHand::Cancel | RunHand::GiveUp => ("cancelled", "it is over"),
         RunHand::Remove if state.is_final() => ("removed", "try again"),
         RunHand::Remove => return format!("run {run} is {state}; end it first: `ingestd runs cancel {run}`"),
     };

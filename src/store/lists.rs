@@ -246,6 +246,9 @@ pub trait Lists: Send + Sync {
     async fn resume_run(&self, id: RunId) -> Result<RunSteered>;
     /// Ends a run for good. Its waiting jobs are cancelled with [`Self::cancel_jobs_of`].
     async fn cancel_run(&self, id: RunId) -> Result<RunSteered>;
+    /// Ends a run for good in favour of another one of its list; its jobs stay. To be cancelled, they would be known to
+    /// the new run and never done.
+    async fn give_up_run(&self, id: RunId) -> Result<RunSteered>;
     /// Cancels jobs of a run that wait, at most `limit`; answers how many.
     async fn cancel_jobs_of(&self, id: RunId, limit: usize) -> Result<u64>;
     /// Forgets a run that is over; its jobs stay.

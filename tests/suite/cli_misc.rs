@@ -100,10 +100,10 @@ fn wrong_usage_ends_with_2_and_unknown_jobs_with_3() {
     place.exits(2, &["show", "not-a-number"]);
     let unknown = place.exits(3, &["show", "4711"]);
     assert!(unknown.stderr.contains("4711") && unknown.stdout.is_empty(), "{unknown:?}");
-    // Commands of later issues are unknown, not accepted and ignored.
-    for later in ["sync", "runs"] {
-        assert_eq!(place.cli(&[later]).code, 2, "{later}");
-    }
+    place.exits(2, &["runs"]);
+    place.exits(2, &["sync", "--new", "--resume", "1"]);
+    place.exits(3, &["runs", "show", "4711"]);
+    place.exits(3, &["sync", "--resume", "4711"]);
 }
 
 #[test]

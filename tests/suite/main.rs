@@ -37,6 +37,7 @@ mod runs;
 mod shutdown;
 mod stages;
 mod store;
+mod sync;
 mod throttle;
 mod tools;
 mod torture;

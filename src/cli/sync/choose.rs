@@ -244,9 +244,12 @@ impl Chooser<'_> {
                 )));
             }
             let _: serde_json::Value =
-                self.steady.ask(&Request::RunSteer { run: id, hand: RunHand::Cancel }, self.context).await?;
+                self.steady.ask(&Request::RunSteer { run: id, hand: RunHand::GiveUp }, self.context).await?;
             if !self.context.global.quiet {
-                note(&format!("run {id}, which stood at line {}, is cancelled", count(one.run.position)));
+                note(&format!(
+                    "run {id}, which stood at line {}, is cancelled; its jobs stay",
+                    count(one.run.position)
+                ));
             }
         }
         Ok(())
@@ -305,7 +308,7 @@ fn read(run: &Run) -> Option<InputRead> {
 fn changed(run: &Run) -> Failure {
     Failure::failed(format!(
         "run {} was broken off at line {}, and this list does not begin with the lines that it has read; \
-         --new begins anew with this list (the run is cancelled; what it enqueued stays known)",
+         --new begins anew with this list (the run is cancelled, its jobs stay)",
         run.id,
         count(run.position)
     ))

@@ -10,7 +10,7 @@ use super::super::failure::Failure;
 use super::handover::{Ended, Handover, taken_over};
 use super::tell::Far;
 use crate::control::{Request, SyncMissing};
-use crate::run::{Run, RunState};
+use crate::run::{Run, RunId, RunState};
 
 /// How often jobs are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -80,8 +80,8 @@ impl Handover<'_> {
             if run.state.is_final() {
                 return Ok(Ended::Through);
             }
-            if context.daemon().await?.is_none() {
-                self.alone(context).await?;
+            if !self.steady.expects_daemon(context).await {
+                return Err(alone(self.run));
             }
             if !std::mem::replace(&mut paused, run.state == RunState::Paused) && paused {
                 let id = self.run;
@@ -96,18 +96,6 @@ impl Handover<'_> {
         }
     }
 
-    /// Without a daemon nothing moves; one that is restarted is given time.
-    async fn alone(&mut self, context: &Context) -> Result<(), Failure> {
-        if self.steady.link(context).await.is_ok() && self.steady.is_direct() {
-            return Err(Failure::failed(format!(
-                "everything is enqueued, but no daemon runs on this database, so run {} can't end; start one with \
-                 `ingestd run`, and see `ingestd runs show {0}`",
-                self.run
-            )));
-        }
-        Ok(())
-    }
-
     /// The run as it stands.
     pub async fn now(&mut self, context: &Context) -> Result<Run, Failure> {
         let stores = self.steady.stores(context).await?;
@@ -119,6 +107,14 @@ impl Handover<'_> {
         self.teller.close();
         self.teller.event("end", run, json!({}), context)
     }
+}
+
+/// Without a daemon nothing moves.
+fn alone(run: RunId) -> Failure {
+    Failure::failed(format!(
+        "everything is enqueued, but no daemon runs on this database, so run {run} can't end; start one with \
+         `ingestd run`, and see `ingestd runs show {run}`"
+    ))
 }
 
 /// How far the jobs have come.

@@ -30,12 +30,14 @@ pub struct Steady {
     linked_at: Instant,
     /// Whether there was a link before.
     before: bool,
+    /// When a daemon was linked or seen last.
+    daemon_at: Option<Instant>,
 }
 
 impl Steady {
     /// Not linked yet.
     pub fn new() -> Self {
-        Self { link: None, stores: None, linked_at: Instant::now(), before: false }
+        Self { link: None, stores: None, linked_at: Instant::now(), before: false, daemon_at: None }
     }
 
     /// Asks, as often as it takes, and reads the answer.
@@ -74,6 +76,15 @@ impl Steady {
         matches!(self.link, Some(Link::Direct(_)))
     }
 
+    /// Whether there may be a daemon: one runs, or one was there a short time ago and may be on its way back.
+    pub async fn expects_daemon(&mut self, context: &Context) -> bool {
+        // One that starts or stops may refuse to be spoken to.
+        if !matches!(context.daemon().await, Ok(None)) {
+            self.daemon_at = Some(Instant::now());
+        }
+        self.daemon_at.is_some_and(|at| at.elapsed() < RELINK)
+    }
+
     /// Lets go of everything until it is needed again.
     pub async fn rest(&mut self, context: &Context) {
         self.link = None;
@@ -89,6 +100,9 @@ impl Steady {
                 let link = context.link().await?;
                 self.linked_at = Instant::now();
                 self.before = true;
+                if matches!(link, Link::Daemon(_)) {
+                    self.daemon_at = Some(self.linked_at);
+                }
                 link
             }
         };

@@ -167,6 +167,10 @@ impl Lists for Fake {
         Ok(self.move_run(id, &[RunState::Running, RunState::Paused], RunState::Cancelled))
     }
 
+    async fn give_up_run(&self, id: RunId) -> Result<RunSteered> {
+        self.cancel_run(id).await
+    }
+
     async fn cancel_jobs_of(&self, id: RunId, limit: usize) -> Result<u64> {
         Ok(self.with_run(id, 0, |run| {
             let some = run.waiting.min(limit as u64);

@@ -113,6 +113,12 @@ impl Lists for SqliteStore {
         self.steer_run(id, steer::Hand::Cancel).await
     }
 
+    async fn give_up_run(&self, id: RunId) -> Result<RunSteered> {
+        let steered = self.steer_run(id, steer::Hand::GiveUp).await?;
+        self.release(id).await?;
+        Ok(steered)
+    }
+
     async fn cancel_jobs_of(&self, id: RunId, limit: usize) -> Result<u64> {
         self.cancel_waiting(id, limit).await
     }

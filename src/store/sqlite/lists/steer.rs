@@ -20,12 +20,18 @@ pub(super) enum Hand {
     Pause,
     Resume,
     Cancel,
+    GiveUp,
 }
 
 /// ?1: the run, ?2: now. From here on nobody reads it, and its jobs are looked through from the newest on.
 const CANCEL: &str = "
     UPDATE runs SET state = 'cancelled', reading = 0, finished_at = coalesce(finished_at, ?2), updated_at = ?2,
         current_path = NULL, cancelling = 9223372036854775807
+    WHERE id = ?1";
+
+/// ?1: the run, ?2: now. From here on nobody reads it; its jobs go their way.
+const GIVE_UP: &str = "
+    UPDATE runs SET state = 'cancelled', reading = 0, finished_at = ?2, updated_at = ?2, current_path = NULL
     WHERE id = ?1";
 
 /// ?1: the run, ?2: below this number, ?3: at most so many.
@@ -86,6 +92,8 @@ async fn steer(tx: &mut SqliteConnection, id: RunId, hand: Hand, now: Timestamp)
         (Hand::Pause, RunState::Running) => "UPDATE runs SET state = 'paused', updated_at = ?2 WHERE id = ?1",
         (Hand::Resume, RunState::Paused) => "UPDATE runs SET state = 'running', updated_at = ?2 WHERE id = ?1",
         (Hand::Cancel, RunState::Running | RunState::Paused | RunState::Cancelled) => CANCEL,
+        (Hand::GiveUp, RunState::Running | RunState::Paused) => GIVE_UP,
+        (Hand::GiveUp, RunState::Cancelled) => return Ok(RunSteered::Done),
         _ => return Ok(RunSteered::Refused(state)),
     };
     sqlx::query(sql).bind(id.0).bind(now.as_millis()).execute(tx).await?;
