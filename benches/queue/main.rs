@@ -29,8 +29,10 @@ mod daemon;
 mod database;
 mod depth;
 mod drain;
+mod effects;
 mod enqueue;
 mod exec;
+mod keys;
 mod memory;
 mod paths;
 mod pool;
@@ -66,6 +68,8 @@ const SUBJECTS: &[(&str, fn(&Bench))] = &[
     ("memory", memory::resident),
     ("sync", sync::plain_paths),
     ("resume", sync::resumed),
+    ("effects", effects::begun_and_committed),
+    ("keys", keys::made),
 ];
 
 fn main() {

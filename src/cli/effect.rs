@@ -87,7 +87,7 @@ pub struct InExecution {
     /// The job; inside a processor its own.
     #[arg(long, value_name = "ID")]
     job: Option<JobId>,
-    /// The number of its attempt's lease, INGESTD_FENCE; inside a processor its own.
+    /// The number of its attempt's lease; inside a processor its own.
     #[arg(long, value_name = "N")]
     fence: Option<i64>,
 }

@@ -16,7 +16,7 @@ use crate::control::{ReachStage, Request, StageAnswer, StageOf};
 pub struct Stage {
     /// The stage.
     #[arg(value_name = "NAME")]
-    stage: String,
+    name: String,
     /// Inside a processor: the name that the other side gave the job, kept with it. Elsewhere: the job with this name.
     #[arg(long, value_name = "X")]
     external_id: Option<String>,
@@ -33,7 +33,7 @@ pub struct Stage {
 }
 
 pub async fn run(args: Stage, context: &mut Context) -> Done {
-    let Stage { stage, external_id, result, idempotency_key, execution, format } = args;
+    let Stage { name: stage, external_id, result, idempotency_key, execution, format } = args;
     let of = whose(idempotency_key, execution, external_id.as_deref())?;
     // A name that finds the job need not be given to it.
     let external_id = external_id.filter(|_| !matches!(of, StageOf::External(_)));

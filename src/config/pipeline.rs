@@ -99,10 +99,10 @@ fn retry(mut section: Section<'_, '_, '_>, default: RetryPolicy) -> RetryPolicy 
 /// The declared stages, each named once.
 fn stages(section: &mut Section<'_, '_, '_>) -> Vec<String> {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    let name = text("a stage's name: 1 to 64 of a-z, 0-9, `_` and `-`", move |name: &str| {
-        (1..=LONGEST_STAGE).contains(&name.len()) && name.bytes().all(fits)
-    });
-    let form = list("a list of at most 64 stages in order, such as [\"sent\", \"confirmed\"]", name);
+    let name = text("a name", move |name| (1..=LONGEST_STAGE).contains(&name.len()) && name.bytes().all(fits));
+    let allowed = "a list of at most 64 names in order, each of 1 to 64 characters a-z, 0-9, _ and -, such as \
+                   [\"sent\", \"confirmed\"]";
+    let form = list(allowed, name);
     let stages = section.get("stages", Vec::new(), &form);
     let double = stages.iter().enumerate().find(|(n, stage)| stages[..*n].contains(stage)).map(|(_, stage)| stage);
     let wrong = match double {

@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn what_a_context_says_decides_and_not_how_it_was_written() {
-        let written =
-            "{ \"b\": [1, 2.50, -0.0, 1e2, 18446744073709551615], \"a\": \"\\u00e9\\/\\u001F\\n\", \"Z\": null }";
-        let text = "{\"Z\":null,\"a\":\"\u{e9}/\\u001f\\n\",\"b\":[1,2.5,-0.0,100.0,18446744073709551615]}";
+        let written = "{ \"b\": [1, 2.50, -0.0, 1e2, 1e30, 1.5E-9, 18446744073709551615], \"a\": \"\\u00e9\\/\\u001F\\n\", \"Z\": null }";
+        let text =
+            "{\"Z\":null,\"a\":\"\u{e9}/\\u001f\\n\",\"b\":[1,2.5,-0.0,100.0,1e+30,1.5e-9,18446744073709551615]}";
         assert_eq!(canonical(written).as_str(), text);
         assert_eq!(canonical(text).as_str(), text);
         assert_eq!(canonical("{\"a\":1,\"a\":2}").as_str(), "{\"a\":2}");

@@ -13,7 +13,7 @@ use crate::store::AbandonedEffects;
 use crate::warnings::Severity;
 
 /// From one look to the next. Whoever begins such a step again is told by the ledger itself; this is for the eye.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// A step that takes longer is told.
 const LONG: Duration = Duration::from_hours(1);

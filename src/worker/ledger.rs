@@ -58,10 +58,8 @@ impl Ledger for ExecutionLedger {
     }
 
     async fn withdraw(&self, id: EffectId) -> Result<(), LedgerError> {
-        match patiently(|| self.effects.withdraw_effect(self.claim, id)).await? {
-            true => Ok(()),
-            false => Err(LedgerError::LeaseLost),
-        }
+        let withdrawn = patiently(|| self.effects.withdraw_effect(self.claim, id)).await?;
+        if withdrawn { Ok(()) } else { Err(LedgerError::LeaseLost) }
     }
 
     async fn reach(&self, stage: &str, external_id: Option<String>) -> Result<(), LedgerError> {

@@ -109,7 +109,8 @@ async fn plans(sql: &str) -> Vec<Vec<String>> {
 /// holds nothing else.
 fn walks(step: &str) -> bool {
     let Some(table) = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()) else { return false };
-    let running = step.ends_with("INDEX jobs_running") || step.ends_with("INDEX jobs_leased");
+    let of_now = ["jobs_running", "jobs_leased", "effects_begun"];
+    let running = of_now.iter().any(|index| step.ends_with(&format!("INDEX {index}")));
     let few = running || step.ends_with("INDEX runs_paused");
     LARGE.contains(&table) && !few && !step.contains("VIRTUAL TABLE")
 }
