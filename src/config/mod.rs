@@ -7,6 +7,7 @@
 //! 4. `place` finds the line of a value again, for `explain`.
 //! 5. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
 
+mod batch;
 mod check;
 mod database;
 mod globs;

@@ -10,7 +10,7 @@ use super::report::Problem;
 use super::section::{Findings, Section, check_name};
 use super::sections::{Body, ExecPipeline, HttpPipeline, Pipeline, ProcessorKind};
 use super::values::{CENTURY, DAY, choice, duration, integer, list, number, optional_path, size, text};
-use super::{placeholders, secrets, throttle, values};
+use super::{batch, placeholders, secrets, throttle, values};
 use crate::job::{Jitter, RetryPolicy};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -30,6 +30,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const MOST_STAGES: usize = 64;
 const LONGEST_STAGE: usize = 64;
 const LARGEST_OUTPUT_BYTES: u64 = 16 << 20;
+const LARGEST_BATCH: usize = 10_000;
 
 /// Reads one pipeline; `None` after a problem that leaves nothing to stand in.
 pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Option<Pipeline> {
@@ -47,10 +48,13 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     let mut section = Section::new(key, &table, found);
     let kind = section.require("kind", &choice(&KINDS))?;
     let common = Pipeline::of(ProcessorKind::Noop);
+    let batch_size = section.get("batch_size", common.batch_size, &integer(1..=LARGEST_BATCH));
     let pipeline = Pipeline {
         concurrency: section.get("concurrency", common.concurrency, &integer(1..=10_000)),
         timeout: section.get("timeout", common.timeout, &duration(MILLISECOND..=CENTURY)),
         output_bytes: section.get("output", common.output_bytes, &size(0..=LARGEST_OUTPUT_BYTES)),
+        batch_size,
+        batch_linger: section.get("batch_linger", common.batch_linger, &duration(Duration::ZERO..=DAY)),
         retry: retry(section.section("retry"), common.retry),
         breaker: throttle::breaker(section.section("breaker")),
         rate: throttle::rate(&mut section),
@@ -59,9 +63,14 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     };
     let specific = match kind {
         Kind::Exec => exec(&mut section).map(ProcessorKind::Exec),
-        Kind::Http => http(&mut section).map(ProcessorKind::Http),
+        Kind::Http => http(&mut section, batch_size).map(ProcessorKind::Http),
         Kind::Noop => Some(ProcessorKind::Noop),
     };
+    if batch_size > 1
+        && let Some(specific) = &specific
+    {
+        batch::refuse_placeholders(specific, &mut section);
+    }
     section.finish_with(|key| {
         let owner = match key {
             _ if kind != Kind::Exec && EXEC_KEYS.contains(&key) => "exec",
@@ -132,8 +141,7 @@ fn check_command(section: &mut Section<'_, '_, '_>, command: &[String]) -> bool 
     false
 }
 
-fn http(section: &mut Section<'_, '_, '_>) -> Option<HttpPipeline> {
-    const BODIES: [(&str, Body); 3] = [("file", Body::File), ("metadata", Body::Metadata), ("none", Body::None)];
+fn http(section: &mut Section<'_, '_, '_>, batch_size: usize) -> Option<HttpPipeline> {
     let form = text("an address that begins with http:// or https://", |_| true);
     let url = section.require("url", &form);
     let url = url.filter(|url| match check_url(url) {
@@ -149,11 +157,27 @@ fn http(section: &mut Section<'_, '_, '_>) -> Option<HttpPipeline> {
     let token = |name: &str| reqwest::Method::from_bytes(name.as_bytes()).is_ok();
     let method = text("an HTTP method, such as \"POST\" or \"PUT\"", token);
     let method = section.get("method", "POST".to_owned(), &method);
-    let body = section.get("body", Body::File, &choice(&BODIES));
+    let body = body(section, batch_size);
     let redirects = section.get("redirects", 0, &integer(0..=20));
     let headers = section.strings("headers", sensitive_header, check_header);
     check_header_twice(section, headers.keys().map(String::as_str));
     Some(HttpPipeline { url: url?, method, body, redirects, headers })
+}
+
+/// What is sent of a job, or of a batch's jobs.
+fn body(section: &mut Section<'_, '_, '_>, batch_size: usize) -> Body {
+    const BODIES: [(&str, Body); 3] = [("file", Body::File), ("metadata", Body::Metadata), ("none", Body::None)];
+    if batch_size == 1 {
+        return section.get("body", Body::File, &choice(&BODIES));
+    }
+    let body = section.get("body", Body::Metadata, &choice(&BODIES));
+    if body != Body::Metadata
+        && let Some(value) = section.value("body")
+    {
+        let message = "does not fit batch_size > 1: the body of a batch is a JSON array that describes its jobs";
+        section.refuse("body", value, Some(message.to_owned()), Some("\"metadata\", or no key at all".to_owned()));
+    }
+    body
 }
 
 fn check_template(template: &str) -> Result<(), String> {

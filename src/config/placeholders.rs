@@ -47,6 +47,24 @@ pub(super) fn fill(text: &str) -> Result<String, String> {
     Ok(out)
 }
 
+/// The first placeholder that stands for something else in each job of a pipeline.
+pub(super) fn per_job(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('{') {
+            rest = after;
+            continue;
+        }
+        let (name, after) = rest.split_once('}')?;
+        if name != "pipeline" {
+            return Some(name);
+        }
+        rest = after;
+    }
+    None
+}
+
 fn known(name: &str) -> Result<(), String> {
     if PLACEHOLDERS.contains(&name) {
         return Ok(());
@@ -65,6 +83,12 @@ fn all() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_from_job_to_job_is_found() {
+        assert_eq!(per_job("{pipeline} {{path}} {{{pipeline}}}"), None);
+        assert_eq!(per_job("{{x}}{pipeline}-{name}"), Some("name"));
+    }
 
     #[test]
     fn known_placeholders_pass_and_others_are_named() {

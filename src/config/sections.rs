@@ -158,12 +158,16 @@ pub struct Backup {
 pub struct Pipeline {
     /// What does the work.
     pub kind: ProcessorKind,
-    /// Jobs that may run at once.
+    /// Executions that may run at once.
     pub concurrency: usize,
     /// An attempt that takes longer is ended and has failed.
     pub timeout: Duration,
     /// How much of the output each attempt keeps.
     pub output_bytes: u64,
+    /// Jobs that one execution may take. With more than one, the processor is told of all of them at once.
+    pub batch_size: usize,
+    /// How long a batch that is not full may wait for jobs that are known to become due.
+    pub batch_linger: Duration,
     /// What follows a failure.
     pub retry: RetryPolicy,
     /// When the pipeline waits for its destination.
@@ -320,6 +324,8 @@ impl Pipeline {
             concurrency: std::thread::available_parallelism().map_or(1, usize::from),
             timeout: Duration::from_mins(5),
             output_bytes: 8 << 10,
+            batch_size: 1,
+            batch_linger: Duration::ZERO,
             retry: RetryPolicy::default(),
             breaker: Breaker::default(),
             rate: None,

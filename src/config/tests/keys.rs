@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::*;
-use super::{MINIMAL, Written, loaded};
+use super::{MINIMAL, Written, keys_of, loaded, refused};
 use crate::job::{DigestAlgorithm, Jitter, Priority, RetryPolicy};
 
 /// Each key with a value that is not its default, and whether the configuration then says so.
@@ -36,7 +36,7 @@ fn inbox(config: &Config) -> &Watch {
     &config.watches["inbox"]
 }
 
-const PROGRAM: [Case; 35] = [
+const PROGRAM: [Case; 36] = [
     ("database.url", "'sqlite:/q/x.db'", |c| c.database.path.to_str() == Some("/q/x.db")),
     ("database.durability", "'normal'", |c| c.database.durability == Durability::Normal),
     ("database.mode", "'0660'", |c| c.database.mode == 0o660),
@@ -71,13 +71,15 @@ const PROGRAM: [Case; 35] = [
     ("pipeline.nothing.concurrency", "999", |c| c.pipelines["nothing"].concurrency == 999),
     ("pipeline.nothing.timeout", "'1ms'", |c| c.pipelines["nothing"].timeout == Duration::from_millis(1)),
     ("pipeline.nothing.output", "'16MiB'", |c| c.pipelines["nothing"].output_bytes == 16 << 20),
+    ("pipeline.nothing.batch_size", "10000", |c| c.pipelines["nothing"].batch_size == 10_000),
     ("pipeline.nothing.retry.max_attempts", "1", |c| c.pipelines["nothing"].retry.max_attempts == 1),
 ];
 
-const PIPELINES: [Case; 24] = [
+const PIPELINES: [Case; 25] = [
     ("pipeline.documents.concurrency", "999", |c| c.pipelines["documents"].concurrency == 999),
     ("pipeline.documents.timeout", "'1s'", |c| c.pipelines["documents"].timeout == seconds(1)),
     ("pipeline.documents.output", "0", |c| c.pipelines["documents"].output_bytes == 0),
+    ("pipeline.documents.batch_linger", "'1s'", |c| c.pipelines["documents"].batch_linger == seconds(1)),
     ("pipeline.documents.command", "['x', '{name}']", |c| exec(c).command == ["x", "{name}"]),
     ("pipeline.documents.env", "{ A = '{job}' }", |c| exec(c).env.get("A").is_some_and(|value| value == "{job}")),
     ("pipeline.documents.cwd", "'/tmp'", |c| exec(c).cwd == Some("/tmp".into())),
@@ -214,9 +216,10 @@ fn the_test_of_each_key_leaves_none_out() {
         let known = tested.contains(key)
             // What all kinds share is tested on one of them.
             || key == "pipeline.documents.kind"
-            || ["nothing", "hook"].iter().any(|name| {
-                key.strip_prefix(&format!("pipeline.{name}."))
-                    .is_some_and(|rest| tested.contains(format!("pipeline.documents.{rest}").as_str()))
+            || ["documents", "nothing", "hook"].iter().any(|name| {
+                key.strip_prefix(&format!("pipeline.{name}.")).is_some_and(|rest| {
+                    ["documents", "nothing"].iter().any(|name| tested.contains(format!("pipeline.{name}.{rest}").as_str()))
+                })
             });
         assert!(known, "{key}");
     }
@@ -311,9 +314,12 @@ fn the_reference_says_every_key_with_its_default() {
 }
 
 #[test]
-fn keys_that_arrive_later_are_unknown() {
-    for (table, key) in [("pipeline.documents", "batch_size = 1"), ("pipeline.documents", "batch_linger = '0s'")] {
-        let text = MINIMAL.replace(&format!("[{table}]"), &format!("[{table}]\n{key}"));
-        assert!(Written::new(&text).load().is_err(), "{key}");
+fn a_batch_goes_out_as_an_array_of_its_jobs_unless_the_body_says_what_it_cannot() {
+    let hook = |keys: &str| format!("[pipeline.hook]\nkind = 'http'\nurl = 'http://h/{{pipeline}}'\n{keys}");
+    assert_eq!(http(&loaded(&hook("batch_size = 2")).config).body, Body::Metadata);
+    assert_eq!(http(&loaded(&hook("batch_size = 2\nbody = 'metadata'")).config).body, Body::Metadata);
+    for body in ["file", "none"] {
+        let report = refused(&hook(&format!("batch_size = 2\nbody = '{body}'")));
+        assert_eq!(keys_of(&report), ["pipeline.hook.body"], "{report}");
     }
 }

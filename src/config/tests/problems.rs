@@ -238,3 +238,23 @@ fn a_database_in_a_file_stands_beside_the_rest() {
     let url = "[database]\nurl = 'sqlite:///srv/q/ingestd.db'";
     assert_eq!(super::loaded(url).config.state_directory(), std::path::Path::new("/srv/q"));
 }
+
+#[test]
+fn placeholders_of_a_single_job_do_not_fit_a_batch_and_each_is_named_with_its_place() {
+    let report = refused(
+        "[pipeline.a]\nkind = 'exec'\nbatch_size = 2\ncommand = ['x', '{pipeline}', '{path}', '{{name}}']\n\
+         env = { A = 'of {watch}', B = '{pipeline}' }\n\
+         [pipeline.b]\nkind = 'http'\nbatch_size = 2\nurl = 'http://h/{job}'\nheaders = { X-A = 's3cret {digest}' }\n\
+         [pipeline.c]\nkind = 'exec'\nbatch_size = 1\ncommand = ['x', '{path}']\n",
+    );
+    assert_eq!(
+        keys_of(&report),
+        ["pipeline.a.command[2]", "pipeline.a.env.A", "pipeline.b.url", "pipeline.b.headers.X-A"],
+        "{report}"
+    );
+    let text = report.to_string();
+    for name in ["{path}", "{watch}", "{job}", "{digest}"] {
+        assert!(text.contains(&format!("{name} stands for one job")), "{text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+}
