@@ -65,7 +65,7 @@ fn leases(bench: &Bench, opened: &Opened) -> Took {
     let leasing = bench.runtime.spawn(async move {
         let mut took = Took::default();
         for _ in 0..LEASES {
-            let want = Want { pipeline: PIPELINE.to_owned(), permits: LEASE };
+            let want = Want::single(PIPELINE, LEASE);
             let watch = Watch::start();
             let leased = store.lease(vec![want], LEASE, Appetite::Regular).await.unwrap();
             took += watch.stop();

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::layers::join;
+use super::placeholders;
 use super::report::Problem;
 use super::section::Section;
 use super::sections::ProcessorKind;
-use super::placeholders;
 
 /// Refuses each placeholder of a single job in the strings of a pipeline that works in batches.
 pub(super) fn refuse_placeholders(kind: &ProcessorKind, section: &mut Section<'_, '_, '_>) {

@@ -40,8 +40,8 @@ pub use lists::{
     RunSummary, Taken as LinesTaken, Unfinished,
 };
 pub use queue::{
-    Appetite, Backlog, Content, Enqueued, Gone, Leased, Left, Listed, NewJob, Queue, Recovery, Renamed, Settled,
-    Settlement, Vanished, Want, Work,
+    Appetite, Backlog, Batching, Content, Enqueued, Gone, Leased, Left, Listed, NewJob, Queue, Recovery, Renamed,
+    Settled, Settlement, Vanished, Want, Work,
 };
 pub use runs::{BegunRun, RunProgress, Runs, ScanToRun};
 pub use settings::{KvEntry, Settings, WatchRow};

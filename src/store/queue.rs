@@ -119,13 +119,36 @@ pub enum Vanished {
     Nothing,
 }
 
-/// How many jobs of a pipeline may start now.
+/// What of a pipeline may start now.
 #[derive(Clone, Debug)]
 pub struct Want {
     /// The pipeline.
     pub pipeline: String,
-    /// Its free permits.
+    /// Its free permits: executions.
     pub permits: usize,
+    /// How many jobs an execution takes.
+    pub batch: Batching,
+}
+
+/// How a pipeline's jobs are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Jobs that one execution takes at most; never 0.
+    pub size: usize,
+    /// How long a batch that is not full may wait, counted from when its first job became due.
+    pub linger: Duration,
+}
+
+impl Batching {
+    /// One job to each execution.
+    pub const SINGLE: Self = Self { size: 1, linger: Duration::ZERO };
+}
+
+impl Want {
+    /// A pipeline whose jobs are executed one by one.
+    pub fn single(pipeline: impl Into<String>, permits: usize) -> Self {
+        Self { pipeline: pipeline.into(), permits, batch: Batching::SINGLE }
+    }
 }
 
 /// Which kind of job a lease call may take.
@@ -192,9 +215,11 @@ impl Work {
 /// What a lease call found.
 #[derive(Debug, Default)]
 pub struct Leased {
-    /// The jobs, first the one that comes first.
+    /// The jobs, execution by execution, first the one that comes first.
     pub work: Vec<(Lease, Work)>,
-    /// The earliest time at which another job of the asked pipelines becomes due.
+    /// How many of them each execution takes: of one pipeline and one operation.
+    pub executions: Vec<usize>,
+    /// When to ask again at the latest: the earliest time at which another job of the asked pipelines becomes due.
     pub next_due: Option<Timestamp>,
     /// Whether a suspect is due.
     pub suspect_due: bool,
@@ -275,8 +300,8 @@ pub trait Queue: Send + Sync {
     }
     /// Notes that files are gone.
     async fn vanish(&self, gone: Vec<Gone>) -> Result<Vec<Vanished>>;
-    /// Leases what is due, at most `limit` in all: the pipelines take turns, in the order of `wants`, and the last one
-    /// that was served comes last in the answer.
+    /// Leases what is due, for at most `limit` executions in all: the pipelines take turns, in the order of `wants`, and
+    /// the last one that was served comes last in the answer.
     async fn lease(&self, wants: Vec<Want>, limit: usize, appetite: Appetite) -> Result<Leased>;
     /// Prolongs leases; answers each with its new deadline, or `None` where it was lost or has expired. Does not depend
     /// on whether anything can be written just now.

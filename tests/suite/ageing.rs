@@ -43,7 +43,7 @@ fn sorted(waiting: &BTreeMap<JobId, (Priority, Timestamp)>, now: Timestamp, agin
 }
 
 async fn lease(f: &Fixture, pipeline: &str, n: usize) -> Vec<JobId> {
-    let wants = vec![Want { pipeline: pipeline.to_owned(), permits: n }];
+    let wants = vec![Want::single(pipeline, n)];
     f.store.lease(wants, n, Appetite::Regular).await.unwrap().work.iter().map(|(_, work)| work.job).collect()
 }
 
@@ -141,7 +141,7 @@ impl Day {
         f: &Fixture,
         waiting: &mut BTreeMap<JobId, (Priority, Timestamp)>,
     ) -> Vec<(Lease, JobId)> {
-        let wants = vec![Want { pipeline: "docs".to_owned(), permits: PERMITS }];
+        let wants = vec![Want::single("docs", PERMITS)];
         let leased = f.store.lease(wants, PERMITS, Appetite::Regular).await.unwrap();
         let start = |(lease, work): (Lease, ingestd::store::Work)| {
             let (level, due) = waiting.remove(&work.job).unwrap();

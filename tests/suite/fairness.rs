@@ -77,7 +77,7 @@ async fn a_long_queue_of_one_pipeline_does_not_delay_the_first_job_of_another() 
     let f = Fixture::new().await;
     let many = (0..20_000).map(|i| file(&format!("/docs/{i}"), 1)).collect();
     f.store.enqueue(many).await.unwrap();
-    let wants = |names: [&str; 2]| names.map(|name| Want { pipeline: name.to_owned(), permits: 8 }).to_vec();
+    let wants = |names: [&str; 2]| names.map(|name| Want::single(name, 8)).to_vec();
     let before = f.store.lease(wants(["docs", "other"]), 8, Appetite::Regular).await.unwrap();
     assert_eq!(before.work.len(), 8, "alone it may have every permit");
     f.store.enqueue(vec![NewJob { pipeline: "other".to_owned(), ..file("/other", 1) }]).await.unwrap();

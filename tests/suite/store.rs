@@ -47,7 +47,7 @@ impl Fixture {
     }
 
     pub(crate) async fn lease(&self, n: usize) -> Vec<(Lease, Work)> {
-        let wants = vec![Want { pipeline: "docs".to_owned(), permits: n }];
+        let wants = vec![Want::single("docs", n)];
         self.store.lease(wants, n, Appetite::Regular).await.unwrap().work
     }
 
@@ -256,7 +256,7 @@ async fn two_crashes_make_a_suspect_and_crashes_alone_end_it() {
     }
     assert!(f.lease(1).await.is_empty(), "a suspect is not leased among others");
     for alone in 1..=2 {
-        let wants = vec![Want { pipeline: "docs".to_owned(), permits: 1 }];
+        let wants = vec![Want::single("docs", 1)];
         let leased = f.store.lease(wants, 1, Appetite::OneSuspect).await.unwrap();
         assert!(leased.suspect_due && leased.work[0].1.suspect && leased.work[0].1.job == job);
         let recovery = f.restart().await;
@@ -283,7 +283,7 @@ async fn a_job_in_the_future_waits_and_says_until_when() {
     let f = Fixture::new().await;
     let due = f.clock.now().plus(Duration::from_secs(10));
     f.enqueue(NewJob { run_at: Some(due), ..file("/a", 1) }).await;
-    let wants = vec![Want { pipeline: "docs".to_owned(), permits: 1 }];
+    let wants = vec![Want::single("docs", 1)];
     let leased = f.store.lease(wants, 1, Appetite::Regular).await.unwrap();
     assert!(leased.work.is_empty());
     assert_eq!(leased.next_due, Some(due));
@@ -550,7 +550,7 @@ async fn pipelines_take_turns() {
     }
     let other = NewJob { pipeline: "other".to_owned(), ..file("/other", 1) };
     f.enqueue(other).await;
-    let wants = ["docs", "other"].map(|name| Want { pipeline: name.to_owned(), permits: 10 }).to_vec();
+    let wants = ["docs", "other"].map(|name| Want::single(name, 10)).to_vec();
     let leased = f.store.lease(wants, 4, Appetite::Regular).await.unwrap();
     let names: Vec<&str> = leased.work.iter().map(|(_, work)| work.pipeline.as_str()).collect();
     assert_eq!(names, ["docs", "other", "docs", "docs"]);

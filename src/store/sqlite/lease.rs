@@ -3,8 +3,9 @@
 //! 1. Each pipeline and level is one range of the index `jobs_due`, already in order; its head is read.
 //! 2. A waiting job rises one level for each `priority_aging` that it has waited, never above `high`. Within one
 //!    level that keeps the order, so merging the heads of the levels is exact, and no row is rewritten.
-//! 3. Pipelines take turns until the permits or the limit are used up.
-//! 4. Jobs of paused runs are set aside where they are met, and what stands behind them comes to the head.
+//! 3. Jobs of paused runs are set aside where they are met, and what stands behind them comes to the head.
+//! 4. What is executed together is put together (`batches`). Pipelines take turns, an execution at a time, until the
+//!    permits or the limit are used up.
 //! 5. The chosen rows are marked with this boot, a higher fence and a deadline.
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use super::super::error::{Result, StoreError};
 use super::super::lease::{Lease, Place};
 use super::super::queue::{Appetite, Leased, Want, Work};
 use super::QueueRules;
+use super::batches;
 use super::bulk::Bulk;
 use super::catalog::Catalog;
 use super::enqueue::parse;
@@ -55,10 +57,10 @@ struct Request<'a> {
 
 /// A waiting job at the head of its range.
 #[derive(Clone, Copy, Debug)]
-struct Head {
-    id: i64,
-    priority: i64,
-    run_at: i64,
+pub(super) struct Head {
+    pub id: i64,
+    pub priority: i64,
+    pub run_at: i64,
 }
 
 impl Head {
@@ -99,7 +101,7 @@ impl Leases {
         let mut leased = Leased::default();
         for want in &asked.wants {
             let Some(pipeline) = catalog.pipeline(&want.pipeline).filter(|pipeline| !pipeline.paused) else { continue };
-            let depth = want.permits.min(asked.limit);
+            let (depth, more) = batches::depth(want, asked.limit);
             let Some(heads) = heads_that_may_run(tx, pipeline.id, &request, depth, pauses).await? else {
                 // There is more to set aside than one transaction should: soon again.
                 tally.unblocked();
@@ -110,16 +112,21 @@ impl Leases {
                 Appetite::Regular => heads.regular,
                 Appetite::OneSuspect => heads.suspect.into_iter().collect(),
             };
-            if due.len() < depth {
-                leased.next_due = leased.next_due.into_iter().chain(heads.next_due).min();
-            }
-            queues.push(due);
+            let next_due = match due.len() < depth {
+                true => heads.next_due,
+                // One call gives no more, and is made again at once.
+                false => more.then_some(request.now),
+            };
+            leased.next_due = leased.next_due.into_iter().chain(next_due).min();
+            queues.push(batches::gather(tx, due, want, request.now, next_due).await?);
         }
         let limit = match asked.appetite {
             Appetite::Regular => asked.limit,
             Appetite::OneSuspect => asked.limit.min(1),
         };
-        leased.work = mark(tx, &request, take_turns(queues, limit), tally).await?;
+        let executions = take_turns(queues, limit);
+        leased.executions = executions.iter().map(Vec::len).collect();
+        leased.work = mark(tx, &request, executions.concat(), tally).await?;
         Ok(leased)
     }
 }
@@ -185,8 +192,8 @@ async fn heads(tx: &mut SqliteConnection, pipeline: i64, request: &Request<'_>, 
     Ok(heads)
 }
 
-/// One from each pipeline in turn, each pipeline in its own order.
-fn take_turns(queues: Vec<Vec<Head>>, limit: usize) -> Vec<Head> {
+/// One execution from each pipeline in turn, each pipeline in its own order.
+fn take_turns(queues: Vec<Vec<Vec<Head>>>, limit: usize) -> Vec<Vec<Head>> {
     let mut queues: Vec<_> = queues.into_iter().map(Vec::into_iter).collect();
     let mut chosen = Vec::new();
     while chosen.len() < limit {

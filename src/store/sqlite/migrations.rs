@@ -81,7 +81,7 @@ async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
     assert!(matches!(answers[0], Enqueued::New { version: 2, .. }), "{answers:?}");
     assert!(matches!(answers[1], Enqueued::New { .. } | Enqueued::Known { state: StateName::Pending, .. }));
     assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
-    let wants = vec![Want { pipeline: "a".to_owned(), permits: 3_000 }];
+    let wants = vec![Want::single("a", 3_000)];
     let leased = store.lease(wants, 3_000, Appetite::Regular).await.unwrap().work;
     let told = leased.iter().find(|(_, work)| work.path == Path::new("/in/new-4")).unwrap();
     assert_eq!((told.1.op, told.1.moved_from.as_deref()), (Op::Modify, Some(Path::new("/in/4"))));

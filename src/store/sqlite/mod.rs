@@ -10,6 +10,7 @@
 
 mod accounts;
 mod backlog;
+mod batches;
 mod boot;
 mod browse;
 mod bulk;

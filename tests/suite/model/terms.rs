@@ -58,7 +58,7 @@ pub fn outcome(ending: Ending, newer: Option<i64>) -> Outcome {
 }
 
 pub fn wants(ask: &Ask) -> Vec<Want> {
-    ask.wants.iter().map(|(pipeline, permits)| Want { pipeline: (*pipeline).to_owned(), permits: *permits }).collect()
+    ask.wants.iter().map(|(pipeline, permits)| Want::single(*pipeline, *permits)).collect()
 }
 
 pub fn new_job(seen: &Sighting, with_digest: bool, now: i64) -> NewJob {
