@@ -12,6 +12,7 @@ use ingestd::intake::ContentFolder;
 use ingestd::job::DigestAlgorithm;
 use ingestd::lifecycle::Pulses;
 use ingestd::processor::NoopProcessor;
+use ingestd::store::Batching;
 use ingestd::store::sqlite::SqliteStore;
 use ingestd::warnings::Warnings;
 use ingestd::worker::attempt::Workshop;
@@ -73,6 +74,7 @@ fn noop(database: &Path, clock: &Arc<dyn Clock>, warnings: &Warnings) -> WorkerS
         throttle: Throttle::new(PIPELINE, configured.breaker, configured.rate, clock.clone(), warnings.clone()),
         processor: Arc::new(NoopProcessor),
         concurrency: CONCURRENCY,
+        batch: Batching::SINGLE,
         timeout: configured.timeout,
         retry: configured.retry,
     };

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::intake::ContentFolder;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
+use crate::store::Batching;
 use crate::store::sqlite::{SqliteStore, make_folder, verify};
 use crate::warnings::Warnings;
 use crate::worker::{PipelineSettings, Throttle, WorkerSettings};
@@ -62,6 +63,7 @@ pub fn worker_settings(config: &Config, clock: &Arc<dyn Clock>, warnings: &Warni
         let settings = PipelineSettings {
             processor,
             concurrency: pipeline.concurrency,
+            batch: Batching { size: pipeline.batch_size, linger: pipeline.batch_linger },
             timeout: pipeline.timeout,
             retry: pipeline.retry.clone(),
             throttle: Throttle::new(name, pipeline.breaker, pipeline.rate, clock.clone(), warnings.clone()),

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     Vanished,
     /// It is not a regular file.
     NotAFile,
+    /// The processor of a batch said of this very job that it failed.
+    Answer,
     /// A placeholder's value can't be put where it is asked for.
     Template,
     /// The file could not be moved or deleted after the processor was done.
@@ -45,7 +47,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Exit,
         Self::Signal,
         Self::Timeout,
@@ -56,6 +58,7 @@ impl ErrorKind {
         Self::Unreadable,
         Self::Vanished,
         Self::NotAFile,
+        Self::Answer,
         Self::Template,
         Self::Disposition,
         Self::Crash,
@@ -75,6 +78,7 @@ impl ErrorKind {
             Self::Unreadable => "unreadable",
             Self::Vanished => "vanished",
             Self::NotAFile => "not-a-file",
+            Self::Answer => "answer",
             Self::Template => "template",
             Self::Disposition => "disposition",
             Self::Crash => "crash",
@@ -153,7 +157,7 @@ impl JobError {
                 Some(500..=599) => Testimony::Down,
                 _ => Testimony::Up,
             },
-            ErrorKind::Exit | ErrorKind::Signal => Testimony::Up,
+            ErrorKind::Exit | ErrorKind::Signal | ErrorKind::Answer => Testimony::Up,
             ErrorKind::Connection | ErrorKind::Tls | ErrorKind::Timeout | ErrorKind::Spawn if !self.permanent => {
                 Testimony::Down
             }

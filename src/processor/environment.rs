@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::Task;
+use crate::job::IdempotencyKey;
 
 /// What every command of a daemon shares.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +62,20 @@ pub fn task_variables(task: &Task) -> [(&'static str, OsString); 14] {
         ("INGESTD_METADATA", task.metadata.clone().unwrap_or_default().into()),
         ("INGESTD_STAGE", task.stage.clone().unwrap_or_default().into()),
     ]
+}
+
+/// The variables that tell a command of several tasks: what they share, and the key of all of them together. Those of
+/// a single task are empty, so that none is taken from whoever started the daemon.
+pub fn batch_variables(tasks: &[&Task], key: IdempotencyKey) -> Vec<(&'static str, OsString)> {
+    let Some(first) = tasks.first() else { return Vec::new() };
+    let shared = |name: &'static str, value: OsString| match name {
+        "INGESTD_OP" | "INGESTD_PIPELINE" => (name, value),
+        KEY_VARIABLE => (name, key.to_string().into()),
+        _ => (name, OsString::new()),
+    };
+    let mut variables: Vec<_> = task_variables(first).into_iter().map(|(name, value)| shared(name, value)).collect();
+    variables.push(("INGESTD_BATCH", tasks.len().to_string().into()));
+    variables
 }
 
 #[cfg(test)]

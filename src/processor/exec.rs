@@ -10,6 +10,8 @@
 //!
 //! Dropping the future in between kills the group.
 
+mod batch;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -32,9 +34,9 @@ use super::environment::{ChildEnvironment, task_variables};
 use super::output::Output;
 use super::registry::BuildError;
 use super::template::Template;
-use super::{Processor, Report, Task};
+use super::{BatchReport, Processor, Report, Task};
 use crate::config::ExecPipeline;
-use crate::job::{ErrorKind, JobError, Outcome};
+use crate::job::{ErrorKind, IdempotencyKey, JobError, Outcome};
 use crate::os;
 
 /// How long what is left in the pipe is read after the whole group has ended.
@@ -94,38 +96,46 @@ impl ExecProcessor {
     }
 
     fn spawn(&self, task: &Task) -> Result<(Child, Group, Receiver), Outcome> {
+        self.start(task, |words| {
+            let (read, write) = io::pipe()?;
+            let output = Receiver::from_owned_fd(OwnedFd::from(read))?;
+            let mut command = self.command(task, words, task_variables(task));
+            command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
+            let (child, group) = lead(command, task, task.idempotency_key)?;
+            Ok((child, group, output))
+        })
+    }
+
+    /// Starts what the words that are rendered for the task make.
+    fn start<T>(&self, task: &Task, try_start: impl Fn(&[OsString]) -> io::Result<T>) -> Result<T, Outcome> {
         let words: Vec<OsString> = self.command.iter().map(|word| word.render(task)).collect();
         let program = words.first().cloned().unwrap_or_default();
-        let spawned = self.try_spawn(task, &words).or_else(|error| {
+        let started = try_start(&words).or_else(|error| {
             // Our own folder is made when it is first missed, which is once in a state directory's life.
             if error.kind() != io::ErrorKind::NotFound || self.cwd.is_some() || self.work.is_dir() {
                 return Err(error);
             }
             std::fs::create_dir_all(&self.work)?;
-            self.try_spawn(task, &words)
+            try_start(&words)
         });
-        spawned.map_err(|error| self.not_started(&program, &error))
+        started.map_err(|error| self.not_started(&program, &error))
     }
 
-    fn try_spawn(&self, task: &Task, words: &[OsString]) -> io::Result<(Child, Group, Receiver)> {
-        let (read, write) = io::pipe()?;
-        let output = Receiver::from_owned_fd(OwnedFd::from(read))?;
-        // The command holds the pipe's writing ends; dropping it with the closure leaves them to the child alone.
+    /// The command in its environment; its standard streams are the caller's to say.
+    fn command(
+        &self,
+        task: &Task,
+        words: &[OsString],
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Command {
         let mut command = Command::new(words.first().map_or_else(|| OsStr::new(""), OsString::as_os_str));
         command.args(words.get(1..).unwrap_or_default());
         command.env_clear().envs(self.inherited.iter().map(|(name, value)| (name, value)));
-        command.envs(task_variables(task));
+        command.envs(variables);
         command.envs(self.env.iter().map(|(name, template)| (name, template.render(task))));
         command.current_dir(self.folder()).process_group(0);
-        command.stdin(Stdio::null()).stdout(write.try_clone()?).stderr(write);
         os::begin_as_processor(&mut command);
-        let record = task.spool.with_extension("group");
-        let (child, group) = Group::start(record, &task.idempotency_key.to_string(), move || {
-            let child = command.spawn()?;
-            let id = child.id();
-            Ok((child, id))
-        })?;
-        Ok((child, group, output))
+        command
     }
 
     /// What follows from a command that could not be started.
@@ -166,6 +176,19 @@ impl ExecProcessor {
             }
             _ => deferred(ErrorKind::Spawn, format!("the program {name} can't be started ({error})")),
         }
+    }
+
+    /// What a command that has ended comes to.
+    fn report(&self, status: io::Result<ExitStatus>, stop: &CancellationToken, output: Output<'_>) -> Report {
+        let (outcome, code) = match status {
+            _ if stop.is_cancelled() => (Outcome::Interrupted, status.ok().and_then(|status| status.code())),
+            Ok(status) => (self.judge(status), status.code()),
+            Err(error) => {
+                let message = format!("the command can't be waited for ({error})");
+                (Outcome::Failed(JobError::transient(ErrorKind::Io, message)), None)
+            }
+        };
+        Report { outcome, code, output: output.into_bytes() }
     }
 
     /// What an exit status means.
@@ -218,16 +241,22 @@ impl Processor for ExecProcessor {
                 () = &mut gathered => supervised.await,
             }
         };
-        let (outcome, code) = match status {
-            _ if stop.is_cancelled() => (Outcome::Interrupted, status.ok().and_then(|status| status.code())),
-            Ok(status) => (self.judge(status), status.code()),
-            Err(error) => {
-                let message = format!("the command can't be waited for ({error})");
-                (Outcome::Failed(JobError::transient(ErrorKind::Io, message)), None)
-            }
-        };
-        Report { outcome, code, output: output.into_bytes() }
+        self.report(status, &stop, output)
     }
+
+    async fn process_batch(&self, tasks: &[&Task], stop: CancellationToken) -> BatchReport {
+        self.run_batch(tasks, &stop).await
+    }
+}
+
+/// Lets the command lead a group of its own, which the file beside the task's spool records.
+fn lead(mut command: Command, task: &Task, key: IdempotencyKey) -> io::Result<(Child, Group)> {
+    // The command may hold the writing ends of pipes; dropping it with the closure leaves them to the child alone.
+    Group::start(task.spool.with_extension("group"), &key.to_string(), move || {
+        let child = command.spawn()?;
+        let id = child.id();
+        Ok((child, id))
+    })
 }
 
 /// Reads the pipe until nobody holds its other end any more.

@@ -12,6 +12,7 @@
 //! The pipeline's timeout arrives as `stop`, which drops the call wherever it is. The client is built with the first
 //! call, so a daemon without HTTP pipelines never loads certificates.
 
+mod batch;
 mod body;
 mod client;
 mod verdict;
@@ -24,13 +25,14 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::body::{OpenFile, description};
+use self::body::OpenFile;
 use self::client::Clients;
 use self::verdict::{call_failed, judge};
+use super::description::description;
 use super::output::Tail;
 use super::registry::BuildError;
 use super::template::Template;
-use super::{Intended, LedgerError, Processor, Report, Task};
+use super::{BatchReport, Intended, LedgerError, Processor, Report, Task, batch_key};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Body, HttpPipeline};
 use crate::job::{ErrorKind, JobError, Op, Outcome};
@@ -48,6 +50,13 @@ pub struct HttpProcessor {
     headers: Vec<(HeaderName, Template)>,
     clients: Clients,
     output_limit: usize,
+}
+
+/// What a call is about.
+#[derive(Clone, Copy)]
+enum About<'t> {
+    Job(&'t Task),
+    Batch(&'t [&'t Task]),
 }
 
 /// A call on its way over redirects.
@@ -121,37 +130,48 @@ impl HttpProcessor {
         let configured = self.configured_headers(task).map_err(Outcome::Failed)?;
         // A vanished file has no body to send.
         let body = if task.op == Op::Delete && self.body == Body::File { Body::None } else { self.body };
-        let mut call = Call { method: self.method.clone(), url, body, at_home: true };
+        let call = Call { method: self.method.clone(), url, body, at_home: true };
+        let (response, url) = self.follow(call, About::Job(task), &configured).await.map_err(Outcome::Failed)?;
+        Ok(self.report(response, &url, ANSWER_LIMIT, |_| {}).await)
+    }
+
+    /// Sends the call wherever it is redirected; answers with the last answer, and whose it is.
+    async fn follow(
+        &self,
+        mut call: Call,
+        about: About<'_>,
+        configured: &HeaderMap,
+    ) -> Result<(Response, Url), JobError> {
         let mut redirects_left = self.redirects;
         loop {
-            let response = self.send(&call, task, &configured).await.map_err(Outcome::Failed)?;
+            let response = self.send(&call, about, configured).await?;
             match call.after(&response, redirects_left) {
                 Some(next) => call = next,
-                None => return Ok(self.report(response, &call.url).await),
+                None => return Ok((response, call.url)),
             }
             redirects_left -= 1;
         }
     }
 
     /// Sends the call and waits for the answer's head.
-    async fn send(&self, call: &Call, task: &Task, configured: &HeaderMap) -> Result<Response, JobError> {
+    async fn send(&self, call: &Call, about: About<'_>, configured: &HeaderMap) -> Result<Response, JobError> {
         let client = self.clients.for_url(&call.url).map_err(|error| call_failed(&call.url, &error))?;
-        let mut headers = own_headers(task);
+        let mut headers = about.headers();
         let mut file = None;
         let mut request = client.request(call.method.clone(), call.url.clone());
-        match call.body {
-            Body::File => {
+        match (call.body, about) {
+            (Body::File, About::Job(task)) => {
                 let opened = OpenFile::open(&task.path).await?;
                 headers.insert(CONTENT_TYPE, content_type(&task.path));
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(opened.length()));
                 request = request.body(opened.stream().await?);
                 file = Some(opened);
             }
-            Body::Metadata => {
+            (Body::Metadata, _) => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                request = request.body(description(task));
+                request = request.body(about.description());
             }
-            Body::None => {}
+            (Body::None, _) | (Body::File, About::Batch(_)) => {}
         }
         if call.at_home {
             headers.extend(configured.clone());
@@ -164,7 +184,14 @@ impl HttpProcessor {
         answer.map_err(|error| call_failed(&call.url, &error))
     }
 
-    async fn report(&self, mut response: Response, url: &Url) -> Report {
+    /// What an answer comes to. Its body is read for so many bytes at most, and `heard` by whoever wants it.
+    async fn report(
+        &self,
+        mut response: Response,
+        url: &Url,
+        limit: usize,
+        mut heard: impl FnMut(&[u8]) + Send,
+    ) -> Report {
         let status = response.status();
         let outcome = judge(status, response.headers(), url, SystemClock.now());
         let mut tail = Tail::new(self.output_limit);
@@ -172,8 +199,9 @@ impl HttpProcessor {
         // A connection that breaks here has already told its status.
         while let Ok(Some(chunk)) = response.chunk().await {
             tail.push(&chunk);
+            heard(&chunk);
             read += chunk.len();
-            if read >= ANSWER_LIMIT {
+            if read >= limit {
                 break;
             }
         }
@@ -202,6 +230,14 @@ impl Processor for HttpProcessor {
             biased;
             () = stop.cancelled() => Report::of(Outcome::Interrupted),
             report = self.call_once(&task) => report.unwrap_or_else(Report::of),
+        }
+    }
+
+    async fn process_batch(&self, tasks: &[&Task], stop: CancellationToken) -> BatchReport {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => BatchReport::of(Outcome::Interrupted),
+            report = self.call_about_all(tasks) => report.unwrap_or_else(BatchReport::of),
         }
     }
 
@@ -234,15 +270,36 @@ impl Call {
     }
 }
 
-/// The headers that tell the other side of the job.
-fn own_headers(task: &Task) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if let Ok(key) = HeaderValue::from_str(&task.idempotency_key.to_string()) {
-        headers.insert("idempotency-key", key);
+impl About<'_> {
+    /// The headers that tell the other side of it.
+    fn headers(self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let key = match self {
+            Self::Job(task) => {
+                headers.insert("x-ingestd-job", HeaderValue::from(task.job.0));
+                headers.insert("x-ingestd-attempt", HeaderValue::from(task.attempt));
+                task.idempotency_key
+            }
+            Self::Batch(tasks) => {
+                headers.insert("x-ingestd-batch", HeaderValue::from(tasks.len()));
+                batch_key(tasks)
+            }
+        };
+        if let Ok(key) = HeaderValue::from_str(&key.to_string()) {
+            headers.insert("idempotency-key", key);
+        }
+        headers
     }
-    headers.insert("x-ingestd-job", HeaderValue::from(task.job.0));
-    headers.insert("x-ingestd-attempt", HeaderValue::from(task.attempt));
-    headers
+
+    /// The job, or the array of all, as JSON.
+    fn description(self) -> String {
+        match self {
+            Self::Job(task) => description(task).to_string(),
+            Self::Batch(tasks) => {
+                serde_json::Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string()
+            }
+        }
+    }
 }
 
 /// What the file's name says of its content.

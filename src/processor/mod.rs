@@ -1,6 +1,8 @@
 //! What does the work: the trait, and the registry of kinds.
 
+mod answers;
 pub mod children;
+mod description;
 mod environment;
 mod exec;
 mod http;
@@ -18,10 +20,12 @@ pub use noop::NoopProcessor;
 pub use registry::{BuildError, build};
 pub use template::{Template, TemplateError};
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::job::{Digest, Fence, IdempotencyKey, JobId, Op, Outcome};
@@ -85,13 +89,49 @@ impl Report {
     }
 }
 
-/// Something that works on one job.
+/// What an execution of several tasks came to.
+#[derive(Debug)]
+pub struct BatchReport {
+    /// What holds for every task that is not named.
+    pub whole: Report,
+    /// What was said of single tasks, by job.
+    pub named: HashMap<JobId, Outcome>,
+}
+
+impl BatchReport {
+    /// The same for every task, without code and output.
+    pub fn of(outcome: Outcome) -> Self {
+        Self { whole: Report::of(outcome), named: HashMap::new() }
+    }
+}
+
+/// The idempotency key of several tasks together: SHA-256 over their keys (32 bytes each), one after the other in the
+/// order of the batch.
+pub fn batch_key(tasks: &[&Task]) -> IdempotencyKey {
+    let mut hash = Sha256::new();
+    for task in tasks {
+        hash.update(task.idempotency_key.0);
+    }
+    IdempotencyKey(hash.finalize().into())
+}
+
+/// Something that works on one job, or on several at once.
 #[async_trait]
 pub trait Processor: Send + Sync {
     /// Works on the task until it is done or `stop` is cancelled. Once cancelled it has to leave nothing behind
     /// that still works, and returns soon (see also [`Task::at_once`]); what it then reports is ignored but for `code` and `output`. The
     /// pipeline's timeout arrives as such a cancellation too.
     async fn process(&self, task: Task, stop: CancellationToken) -> Report;
+
+    /// Works on several tasks of one pipeline and operation in one go, by the same rules; at least one. What it is not
+    /// made for is done one by one.
+    async fn process_batch(&self, tasks: &[&Task], stop: CancellationToken) -> BatchReport {
+        let mut named = HashMap::with_capacity(tasks.len());
+        for task in tasks {
+            named.insert(task.job, self.process((*task).clone(), stop.clone()).await.outcome);
+        }
+        BatchReport { whole: Report::of(Outcome::Done), named }
+    }
 
     /// Whether somebody else does the work, so that a timeout is to be blamed on them.
     fn calls_out(&self) -> bool {

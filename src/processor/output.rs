@@ -53,6 +53,8 @@ const LEAST_SPOOL: u64 = 64 << 10;
 pub struct Output<'a> {
     tail: Tail,
     spool: &'a Path,
+    /// Other names under which the file is seen.
+    also: Vec<&'a Path>,
     file: Option<File>,
     file_bytes: u64,
     spooling: bool,
@@ -61,7 +63,13 @@ pub struct Output<'a> {
 impl<'a> Output<'a> {
     /// Keeps at most `limit` bytes, and shows them live in `spool`.
     pub const fn new(limit: usize, spool: &'a Path) -> Self {
-        Self { tail: Tail::new(limit), spool, file: None, file_bytes: 0, spooling: true }
+        Self { tail: Tail::new(limit), spool, also: Vec::new(), file: None, file_bytes: 0, spooling: true }
+    }
+
+    /// Shows the file under these names too: one file, as it is one execution that prints for many jobs.
+    pub fn also(mut self, names: impl IntoIterator<Item = &'a Path>) -> Self {
+        self.also.extend(names);
+        self
     }
 
     /// Takes what was printed. Writes to the page cache on the calling thread: the file is small and never synced.
@@ -78,7 +86,17 @@ impl<'a> Output<'a> {
     fn write(&mut self, chunk: &[u8]) -> std::io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(File::create(self.spool)?),
+            None => {
+                let file = self.file.insert(File::create(self.spool)?);
+                for name in self.also.drain(..) {
+                    match std::fs::hard_link(self.spool, name) {
+                        // An earlier part of the same execution showed it there, and it is the same file still.
+                        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+                        _ => {}
+                    }
+                }
+                file
+            }
         };
         if self.file_bytes + chunk.len() as u64 > LEAST_SPOOL.max(4 * self.tail.limit as u64) {
             file.set_len(0)?;
@@ -131,6 +149,20 @@ mod tests {
         let kept = output.into_bytes();
         assert_eq!(kept.len(), 100);
         assert!(live.ends_with(&kept));
+    }
+
+    #[test]
+    fn one_file_is_seen_under_the_names_of_all_its_jobs() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["1", "2", "3"].map(|name| folder.path().join(name));
+        let also = || names[1..].iter().map(std::path::PathBuf::as_path);
+        let mut output = Output::new(10, &names[0]).also(also());
+        output.push(b"first");
+        assert!(names.iter().all(|name| std::fs::read(name).unwrap() == b"first"));
+        // The second part of an execution begins with another of its jobs.
+        let mut output = Output::new(10, &names[1]).also([names[2].as_path()]);
+        output.push(b"next");
+        assert!(names.iter().all(|name| std::fs::read(name).unwrap() == b"next"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One execution of a job under one lease: look → process → dispose → verdict.
+//! One execution of a job under one lease: look → process → dispose → verdict. (Of several together: see `batch`.)
 //!
 //! 1. *Look*: the file's content is digested unless that is known. Gone, unchanged, or newer than this version:
 //!    the execution ends here.
@@ -86,11 +86,22 @@ pub struct Unsettled {
     pub claim: Option<ContentClaim>,
 }
 
-/// What an execution knows by its end.
-struct Findings {
-    report: Report,
-    content: Option<Content>,
-    claim: Option<ContentClaim>,
+/// A job under its lease: what it is about, and by what it is stopped.
+#[derive(Debug)]
+pub struct Member {
+    /// The right to work on it.
+    pub lease: Lease,
+    /// What it is about.
+    pub work: Arc<Work>,
+    /// The attempt's end of what the dispatcher holds.
+    pub handle: Handle,
+}
+
+/// What an execution knows of a job by its end.
+pub(super) struct Findings {
+    pub(super) report: Report,
+    pub(super) content: Option<Content>,
+    pub(super) claim: Option<ContentClaim>,
     /// The verdict that an intent from before a crash carries.
     settled: Option<Verdict>,
 }
@@ -101,34 +112,101 @@ impl Findings {
     }
 }
 
+/// A job that was looked at, and has something to process.
+pub(super) struct Ready {
+    pub(super) task: Task,
+    content: Option<Content>,
+    claim: Option<ContentClaim>,
+}
+
+impl Ready {
+    pub(super) fn with(self, report: Report) -> Findings {
+        Findings { report, content: self.content, claim: self.claim, settled: None }
+    }
+}
+
 impl Workshop {
-    /// Executes the job to its end. It counts as at work under its lease from here on.
+    /// Executes jobs of one pipeline and operation to their ends, one alone or several together. They count as at work
+    /// under their leases from here on.
     pub fn attempt(
         self,
-        lease: Lease,
-        work: Arc<Work>,
+        mut members: Vec<Member>,
         pipeline: PipelineSettings,
-        handle: Handle,
         execution: Execution,
-    ) -> impl Future<Output = Ended> {
-        let at_work = lease.at_work();
+    ) -> impl Future<Output = Vec<Ended>> {
+        let at_work: Vec<AtWork> = members.iter().map(|member| member.lease.at_work()).collect();
         async move {
-            let ended = self.work_on(lease, work, &pipeline, &handle, execution).await;
+            let alone = if members.len() == 1 && pipeline.batch.size <= 1 { members.pop() } else { None };
+            let ended = match alone {
+                Some(member) => vec![self.work_on(member, &pipeline, execution).await],
+                None => Box::pin(self.work_on_all(members, &pipeline, execution)).await,
+            };
             drop(at_work);
             ended
         }
     }
 
-    async fn work_on(
-        &self,
-        lease: Lease,
-        work: Arc<Work>,
-        pipeline: &PipelineSettings,
-        handle: &Handle,
-        execution: Execution,
-    ) -> Ended {
+    async fn work_on(&self, member: Member, pipeline: &PipelineSettings, execution: Execution) -> Ended {
         let begun = Instant::now();
-        let mut findings = self.execute(&lease, &work, pipeline, handle, execution).await;
+        let findings = match self.prepare(&member, pipeline, content::PATIENCE).await {
+            Ok(ready) => self.execute(ready, &member.handle, pipeline, execution).await,
+            Err(findings) => findings,
+        };
+        self.conclude(member, findings, begun).await
+    }
+
+    async fn execute(
+        &self,
+        ready: Ready,
+        handle: &Handle,
+        pipeline: &PipelineSettings,
+        execution: Execution,
+    ) -> Findings {
+        let Ready { task, content, claim } = ready;
+        let spool = task.spool.clone();
+        let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
+        execution.ended(&mut report, pipeline.processor.calls_out());
+        if pipeline.processor.spools() {
+            remove_spool(&spool);
+        }
+        Findings { report, content, claim, settled: None }
+    }
+
+    /// What there is to process; the findings where there is nothing. Somebody else's claim on the same content is
+    /// waited for with so much patience.
+    pub(super) async fn prepare(
+        &self,
+        member: &Member,
+        pipeline: &PipelineSettings,
+        patience: Duration,
+    ) -> Result<Ready, Findings> {
+        let Member { lease, work, handle } = member;
+        if let Some(disposition) = &work.disposition {
+            return Err(tokio::select! {
+                findings = Box::pin(self.resume(lease, work, disposition.clone(), handle)) => findings,
+                () = handle.lost().cancelled() => Findings::early(Outcome::Interrupted, None),
+            });
+        }
+        let looked = tokio::select! {
+            biased;
+            looked = self.look(lease.at_work(), work, pipeline.timeout) => looked,
+            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
+        };
+        let content = looked.map_err(|outcome| Findings::early(outcome, None))?;
+        if let Some(moot) = self.moot(work, content.as_ref()).await {
+            let unchanged = moot == Outcome::Moot(SkipReason::Unchanged);
+            return Err(Findings::early(moot, content.filter(|_| unchanged)));
+        }
+        let claim = self
+            .claim(lease, work, content.as_ref(), handle, patience)
+            .await
+            .map_err(|outcome| Findings::early(outcome, content))?;
+        Ok(Ready { task: self.task(lease, work, content.as_ref(), handle), content, claim })
+    }
+
+    /// The verdict, and the file's way; whatever becomes of other jobs in the same execution.
+    pub(super) async fn conclude(&self, member: Member, mut findings: Findings, begun: Instant) -> Ended {
+        let Member { lease, work, handle } = member;
         if handle.lost().is_cancelled() {
             return Ended::LeaseLost(lease);
         }
@@ -136,7 +214,7 @@ impl Workshop {
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
             None => tokio::select! {
-                verdict = self.judge(&lease, &work, &mut findings, handle) => verdict,
+                verdict = self.judge(&lease, &work, &mut findings, &handle) => verdict,
                 () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
             },
         };
@@ -151,47 +229,6 @@ impl Workshop {
             duration: begun.elapsed(),
         };
         Ended::Verdict(Unsettled { end, work, claim: findings.claim })
-    }
-
-    async fn execute(
-        &self,
-        lease: &Lease,
-        work: &Work,
-        pipeline: &PipelineSettings,
-        handle: &Handle,
-        execution: Execution,
-    ) -> Findings {
-        if let Some(disposition) = &work.disposition {
-            return tokio::select! {
-                findings = Box::pin(self.resume(lease, work, disposition.clone(), handle)) => findings,
-                () = handle.lost().cancelled() => Findings::early(Outcome::Interrupted, None),
-            };
-        }
-        let looked = tokio::select! {
-            biased;
-            looked = self.look(lease.at_work(), work, pipeline.timeout) => looked,
-            () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
-        };
-        let content = match looked {
-            Ok(content) => content,
-            Err(outcome) => return Findings::early(outcome, None),
-        };
-        if let Some(moot) = self.moot(work, content.as_ref()).await {
-            let unchanged = moot == Outcome::Moot(SkipReason::Unchanged);
-            return Findings::early(moot, content.filter(|_| unchanged));
-        }
-        let claim = match self.claim(lease, work, content.as_ref(), handle).await {
-            Ok(claim) => claim,
-            Err(outcome) => return Findings::early(outcome, content),
-        };
-        let task = self.task(lease, work, content.as_ref(), handle);
-        let spool = task.spool.clone();
-        let mut report = process(pipeline, task, handle, STOP_PATIENCE).await;
-        execution.ended(&mut report, pipeline.processor.calls_out());
-        if pipeline.processor.spools() {
-            remove_spool(&spool);
-        }
-        Findings { report, content, claim, settled: None }
     }
 
     /// The file's content as it is now; an outcome where there is nothing to process.
@@ -268,7 +305,7 @@ impl Workshop {
             stage: work.stage.clone(),
             spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
             ledger: Arc::new(self.ledger(lease, work)),
-            at_once: handle.lost().clone(),
+            at_once: handle.at_once().clone(),
         }
     }
 
@@ -437,7 +474,7 @@ fn not_committed(error: &StoreError) -> JobError {
 }
 
 /// The tail is kept with the attempt by now; what can't be removed is swept up later.
-fn remove_spool(spool: &Path) {
+pub(super) fn remove_spool(spool: &Path) {
     match std::fs::remove_file(spool) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -3,6 +3,7 @@
 //! 1. An attempt claims its content before it looks whether that was completed under another name, and lets go of it
 //!    once its end is written. So of two that are at work at the same moment, the second sees what came of the first.
 //! 2. Who finds the content claimed waits for a moment, and is then deferred, so that it holds no permit for long.
+//!    One of a batch does not even wait: the other may well be in the same batch.
 //! 3. What was completed under another name is a duplicate, whatever became of that other file since.
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use crate::processor::Report;
 use crate::store::{Content, Contents, Lease, Work};
 
 /// How long an attempt waits for another one with the same content, and when it asks again.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(2);
 
 /// The contents at work, as many as there are permits, each by its pipeline.
@@ -67,8 +68,8 @@ impl AtWork {
         }
     }
 
-    async fn claim_patiently(&self, key: Key, job: JobId) -> Result<ContentClaim, JobId> {
-        let until = tokio::time::Instant::now() + PATIENCE;
+    async fn claim_patiently(&self, key: Key, job: JobId, patience: Duration) -> Result<ContentClaim, JobId> {
+        let until = tokio::time::Instant::now() + patience;
         loop {
             let mut released = std::pin::pin!(self.0.released.notified());
             released.as_mut().enable();
@@ -87,10 +88,11 @@ impl AtWork {
         lease: &Lease,
         work: &Work,
         digest: Digest,
+        patience: Duration,
     ) -> Result<ContentClaim, Outcome> {
         let later = |why| Outcome::Deferred { after: Some(LATER), error: JobError::transient(ErrorKind::Io, why) };
         let claim = self
-            .claim_patiently((work.pipeline.clone(), digest), work.job)
+            .claim_patiently((work.pipeline.clone(), digest), work.job, patience)
             .await
             .map_err(|other| later(format!("job {other} is at work on the same content")))?;
         match contents.completed_elsewhere(lease, digest).await {
@@ -113,6 +115,7 @@ impl Workshop {
         work: &Work,
         content: Option<&Content>,
         handle: &Handle,
+        patience: Duration,
     ) -> Result<Option<ContentClaim>, Outcome> {
         // That a file was renamed is told whatever is in it.
         let Some(content) = content.filter(|_| work.moved_from.is_none() && self.dedupes(work)) else {
@@ -120,7 +123,7 @@ impl Workshop {
         };
         tokio::select! {
             biased;
-            claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest) => claim.map(Some),
+            claim = self.contents_at_work.first(self.contents.as_ref(), lease, work, content.digest, patience) => claim.map(Some),
             () = handle.token().cancelled() => Err(told(Report::of(Outcome::Interrupted), handle).outcome),
         }
     }
@@ -145,8 +148,9 @@ mod tests {
         let first = at_work.claim(&key("p", 1), JobId(1)).unwrap();
         let _other_content = at_work.claim(&key("p", 2), JobId(2)).unwrap();
         let _other_pipeline = at_work.claim(&key("q", 1), JobId(3)).unwrap();
-        assert_eq!(at_work.claim_patiently(key("p", 1), JobId(4)).await.unwrap_err(), JobId(1));
-        let (second, ()) = tokio::join!(at_work.claim_patiently(key("p", 1), JobId(4)), async move { drop(first) });
+        assert_eq!(at_work.claim_patiently(key("p", 1), JobId(4), PATIENCE).await.unwrap_err(), JobId(1));
+        let (second, ()) =
+            tokio::join!(at_work.claim_patiently(key("p", 1), JobId(4), PATIENCE), async move { drop(first) });
         assert_eq!(at_work.claim(&key("p", 1), JobId(5)).unwrap_err(), JobId(4));
         drop(second);
         assert!(at_work.claim(&key("p", 1), JobId(5)).is_ok());

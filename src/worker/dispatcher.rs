@@ -14,18 +14,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
-use super::attempt::{Ended, Unsettled, Workshop};
+use super::attempt::{Ended, Member, Unsettled, Workshop};
 use super::command::{Command, Handles, obey};
 use super::given::remove_used_up;
 use super::look::take_what_came_back;
-use super::running::{Handle, Running, StopReason};
+use super::running::{self, Handle, Running, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
 use super::throttle::Grant;
 use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, Verdict};
 use crate::lifecycle::Pulse;
-use crate::store::{Appetite, Claim, Lease, Leased, Settlement, StoreError, Want, Work};
+use crate::store::{Appetite, Lease, Leased, Settlement, StoreError, Want, Work};
 use crate::warnings::{Severity, Warnings};
 
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
@@ -51,8 +51,8 @@ pub struct Dispatcher {
     commands: mpsc::Receiver<Command>,
     stops: Stops,
     pulse: Pulse,
-    attempts: JoinSet<Ended>,
-    by_task: HashMap<Id, Claim>,
+    executions: JoinSet<Vec<Ended>>,
+    by_task: HashMap<Id, running::Execution>,
     warnings: Warnings,
     /// Pipelines whose program was missing the last time.
     programless: BTreeSet<String>,
@@ -96,7 +96,7 @@ impl Dispatcher {
             commands,
             stops,
             pulse,
-            attempts: JoinSet::new(),
+            executions: JoinSet::new(),
             by_task: HashMap::new(),
             warnings,
             programless: BTreeSet::new(),
@@ -149,13 +149,13 @@ impl Dispatcher {
                 Some(command) = self.commands.recv() => { obey(&self.running, command); Woken::Idle }
                 Ok(()) = self.workshop.settings.changed() => Woken::Hungry,
                 Some(settled) = self.settling.next() => { report(settled)?; Woken::Idle }
-                Some(ended) = self.attempts.join_next_with_id() => { self.gather(ended); Woken::Hungry }
+                Some(ended) = self.executions.join_next_with_id() => { self.gather(ended); Woken::Hungry }
                 () = &mut changed => Woken::Hungry,
                 () = until_due(&*self.workshop.clock, next_due, self.steps.as_ref()), if self.may_lease() => Woken::Hungry,
                 () = until_boottime(&*self.workshop.clock, self.throttled_until), if self.may_lease() => Woken::Hungry,
             };
             hungry = matches!(woken, Woken::Hungry);
-            while let Some(ended) = self.attempts.try_join_next_with_id() {
+            while let Some(ended) = self.executions.try_join_next_with_id() {
                 self.gather(ended);
             }
         }
@@ -255,7 +255,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// How many jobs may start, of which pipelines.
+    /// How many executions may start, of which pipelines.
     fn appetite(&mut self) -> (Vec<Want>, usize, Appetite) {
         self.throttled_until = None;
         let settings = self.workshop.settings.borrow();
@@ -270,7 +270,7 @@ impl Dispatcher {
             let grant = grant(&self.running, name, pipeline, appetite);
             self.throttled_until = self.throttled_until.into_iter().chain(grant.more_at).min();
             if grant.permits > 0 {
-                wants.push(Want { pipeline: name.clone(), permits: grant.permits });
+                wants.push(Want { pipeline: name.clone(), permits: grant.permits, batch: pipeline.batch });
             }
         }
         // They stand in the order of their names; the turns go on where they ended, or the first name would win every
@@ -283,7 +283,7 @@ impl Dispatcher {
 
     fn begin(&mut self, leased: Leased, appetite: Appetite) -> Option<Timestamp> {
         self.pause = None;
-        let Leased { work, next_due, suspect_due } = leased;
+        let Leased { work, executions, next_due, suspect_due } = leased;
         // What runs now is let end, then the suspect has its turn, then everybody else again: neither starves.
         self.quiesce = suspect_due && appetite == Appetite::Regular;
         if appetite == Appetite::OneSuspect && work.is_empty() {
@@ -295,11 +295,9 @@ impl Dispatcher {
         }
         let settings = self.workshop.settings.borrow().clone();
         let now = self.workshop.clock.now();
-        for (lease, work) in work {
-            if work.suspect {
-                tracing::warn!(job.id = %work.job, "crashed twice in a row; running it alone");
-            }
-            self.start(lease, Arc::new(work), &settings, now);
+        let mut work = work.into_iter();
+        for jobs in executions {
+            self.start(work.by_ref().take(jobs).collect(), &settings, now);
         }
         self.ask_throttles(&settings, appetite);
         next_due
@@ -313,35 +311,58 @@ impl Dispatcher {
         }
     }
 
-    fn start(&mut self, lease: Lease, work: Arc<Work>, settings: &WorkerSettings, now: Timestamp) {
-        let Some(pipeline) = settings.pipelines.get(&work.pipeline).cloned() else {
-            // A reload took the pipeline away between the question and the answer: back to where it was.
-            self.ended.push(Unsettled { end: release(lease, now), work, claim: None });
+    /// Starts an execution of these jobs, all of one pipeline.
+    fn start(&mut self, jobs: Vec<(Lease, Work)>, settings: &WorkerSettings, now: Timestamp) {
+        let handles = Handle::together(jobs.iter().map(|(lease, _)| lease.deadline()));
+        let members = jobs.into_iter().zip(handles);
+        let members: Vec<Member> =
+            members.map(|((lease, work), handle)| Member { lease, work: Arc::new(work), handle }).collect();
+        let Some(first) = members.first() else { return };
+        let Some(pipeline) = settings.pipelines.get(&first.work.pipeline).cloned() else {
+            // A reload took the pipeline away between the question and the answer: back to where they were.
+            let back = members.into_iter();
+            self.ended.extend(back.map(|Member { lease, work, .. }| Unsettled {
+                end: release(lease, now),
+                work,
+                claim: None,
+            }));
             return;
         };
-        let (claim, handle) = (lease.claim(), Handle::new(lease.deadline()));
-        self.running.insert(claim, work.clone(), handle.clone(), now);
-        self.set_alarm(lease.deadline());
+        if first.work.suspect {
+            tracing::warn!(job.id = %first.work.job, "crashed twice in a row; running it alone");
+        }
+        // They were leased together, so the leases end together.
+        let (claim, deadline) = (first.lease.claim(), first.lease.deadline());
+        let entry = |member: &Member| (member.lease.claim(), member.work.clone(), member.handle.clone());
+        let running = self.running.insert(entry(first), members.iter().skip(1).map(entry), now);
+        self.set_alarm(deadline);
         let execution = pipeline.throttle.start(claim);
-        let attempt = self.workshop.clone().attempt(lease, work, pipeline, handle, execution);
-        let task = self.attempts.spawn(attempt);
-        self.by_task.insert(task.id(), claim);
+        let task = self.executions.spawn(self.workshop.clone().attempt(members, pipeline, execution));
+        self.by_task.insert(task.id(), running);
     }
 
-    fn gather(&mut self, ended: Result<(Id, Ended), tokio::task::JoinError>) {
+    fn gather(&mut self, ended: Result<(Id, Vec<Ended>), tokio::task::JoinError>) {
         let task = match &ended {
             Ok((id, _)) => *id,
             Err(error) => error.id(),
         };
-        let Some(claim) = self.by_task.remove(&task) else { return };
-        self.running.remove(claim);
-        match ended {
-            Ok((_, Ended::Verdict(end))) => self.ended.push(end),
-            Ok((_, Ended::LeaseLost(lease))) => {
-                tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
+        let Some(execution) = self.by_task.remove(&task) else { return };
+        let claims = self.running.remove(execution);
+        let ends = match ended {
+            Ok((_, ends)) => ends,
+            // Their leases are gone with it, run out, and are taken back.
+            Err(error) => {
+                let jobs = claims.iter().map(|claim| claim.job.to_string()).collect::<Vec<_>>().join(", ");
+                return tracing::error!(job.id = %jobs, %error, "an execution panicked");
             }
-            // Its lease is gone with it, runs out, and is taken back.
-            Err(error) => tracing::error!(job.id = %claim.job, %error, "an attempt panicked"),
+        };
+        for end in ends {
+            match end {
+                Ended::Verdict(end) => self.ended.push(end),
+                Ended::LeaseLost(lease) => {
+                    tracing::warn!(job.id = %lease.job(), fence = %lease.fence(), "lease lost; the attempt was stopped");
+                }
+            }
         }
     }
 

@@ -15,6 +15,8 @@
 mod alarm;
 mod aside;
 pub mod attempt;
+mod batch;
+mod bisect;
 mod breaker;
 mod command;
 pub mod content;

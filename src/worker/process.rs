@@ -55,6 +55,7 @@ mod tests {
     use crate::clock::Boottime;
     use crate::job::RetryPolicy;
     use crate::processor::Processor;
+    use crate::store::Batching;
     use crate::worker::Throttle;
 
     const SHORT: Duration = Duration::from_millis(20);
@@ -73,7 +74,14 @@ mod tests {
         let clock = Arc::new(crate::clock::SystemClock);
         let warnings = crate::warnings::Warnings::new(clock.clone());
         let throttle = Throttle::new("deaf", crate::config::Breaker::default(), None, clock, warnings);
-        PipelineSettings { processor: Arc::new(Deaf), concurrency: 1, timeout, retry: RetryPolicy::default(), throttle }
+        PipelineSettings {
+            processor: Arc::new(Deaf),
+            concurrency: 1,
+            batch: Batching::SINGLE,
+            timeout,
+            retry: RetryPolicy::default(),
+            throttle,
+        }
     }
 
     fn handle() -> Handle {

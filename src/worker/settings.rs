@@ -9,12 +9,12 @@ use crate::config::Disposal;
 use crate::intake::ContentFolder;
 use crate::job::{DigestAlgorithm, RetryPolicy};
 use crate::processor::SharedProcessor;
-use crate::store::StageOrders;
+use crate::store::{Batching, StageOrders};
 
 /// The pool's settings.
 #[derive(Clone)]
 pub struct WorkerSettings {
-    /// Jobs that may run at once over all pipelines; `None`: no further limit.
+    /// Executions that may run at once over all pipelines; `None`: no further limit.
     pub concurrency: Option<usize>,
     /// How long a lease lasts unless renewed.
     pub lease: Duration,
@@ -45,8 +45,10 @@ pub struct WorkerSettings {
 pub struct PipelineSettings {
     /// What does the work.
     pub processor: SharedProcessor,
-    /// Jobs that may run at once.
+    /// Executions that may run at once.
     pub concurrency: usize,
+    /// How jobs are put together to executions.
+    pub batch: Batching,
     /// An attempt that takes longer is ended and has failed.
     pub timeout: Duration,
     /// What follows a failure.

@@ -250,16 +250,22 @@ impl Execution {
     /// The processor is done. A failure by the destination while the breaker is open becomes a deferral in the report,
     /// that of a probe for as long as the breaker waits for the next one; everything else stays as it is.
     pub fn ended(mut self, report: &mut Report, calls_out: bool) {
+        self.heard(self.claim, report, calls_out);
+    }
+
+    /// The same of one call among several of the execution, the one about the job of this claim and others with it.
+    /// `true`: the destination is to blame, and its breaker is open.
+    pub fn heard(&mut self, claim: Claim, report: &mut Report, calls_out: bool) -> bool {
         let testimony = match &report.outcome {
             // A command that takes too long is there.
             Outcome::Failed(error) if error.kind == ErrorKind::Timeout && !calls_out => Testimony::Up,
             outcome => Testimony::of(outcome, report.code),
         };
-        let meaning = self.tell(testimony, &report.outcome);
-        let least = match meaning {
+        let least = match self.tell(claim, testimony, &report.outcome) {
+            Meaning::Ordinary | Meaning::Closed => return false,
+            Meaning::Opened => return true,
             Meaning::Deferred => None,
             Meaning::ProbeFailed { again_after } => Some(again_after),
-            Meaning::Ordinary | Meaning::Opened | Meaning::Closed => return,
         };
         let outcome = std::mem::replace(&mut report.outcome, Outcome::Interrupted);
         report.outcome = match outcome {
@@ -267,9 +273,15 @@ impl Execution {
             Outcome::Deferred { after, error } => Outcome::Deferred { after: after.max(least), error },
             other => other,
         };
+        true
     }
 
-    fn tell(&mut self, testimony: Testimony, outcome: &Outcome) -> Meaning {
+    /// The lease under which it was started.
+    pub const fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    fn tell(&mut self, claim: Claim, testimony: Testimony, outcome: &Outcome) -> Meaning {
         self.told = true;
         let shared = &self.throttle.shared;
         // Good news is no news, and silence is none while there is no probe.
@@ -281,7 +293,7 @@ impl Execution {
         if state.destination != self.throttle.destination {
             return Meaning::Ordinary;
         }
-        let meaning = state.breaker.ended(self.claim, testimony, now);
+        let meaning = state.breaker.ended(claim, testimony, now);
         if let (Testimony::Down, Outcome::Failed(error) | Outcome::Deferred { error, .. }) = (testimony, outcome) {
             state.last_error = Some(error.to_string());
         }
@@ -301,7 +313,7 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         if !self.told {
-            self.tell(Testimony::Nothing, &Outcome::Interrupted);
+            self.tell(self.claim, Testimony::Nothing, &Outcome::Interrupted);
         }
     }
 }
