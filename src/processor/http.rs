@@ -296,7 +296,7 @@ impl About<'_> {
         match self {
             Self::Job(task) => description(task).to_string(),
             Self::Batch(tasks) => {
-                serde_json::Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string()
+                Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string()
             }
         }
     }
