@@ -121,7 +121,7 @@ impl Reader {
 
     /// Works on at most so many jobs of a pipeline.
     async fn work(&self, most: usize, verdict: &Verdict) -> Vec<JobId> {
-        let wants = vec![Want { pipeline: "documents".to_owned(), permits: most }];
+        let wants = vec![Want::single("documents", most)];
         let leased = self.store.lease(wants, most, Appetite::Regular).await.unwrap().work;
         let ids = leased.iter().map(|(_, work)| work.job).collect();
         let ends = leased.into_iter().map(|(lease, _)| Settlement {
@@ -319,7 +319,7 @@ async fn the_counts_of_a_run_follow_its_jobs_on_every_way_to_their_ends() {
     assert!(matches!(reader.store.enqueue(vec![newer]).await.unwrap()[..], [Enqueued::New { .. }]));
     assert_eq!((jobs().await.open, jobs().await.skipped), (4, 1));
     // A crash of a job that has a successor ends it.
-    let wants = vec![Want { pipeline: "documents".to_owned(), permits: 1 }];
+    let wants = vec![Want::single("documents", 1)];
     let leased = reader.store.lease(wants, 9, Appetite::Regular).await.unwrap().work;
     let running = leased[0].1.path.clone();
     let mut newer = file(id, 1, running.file_name().unwrap().to_str().unwrap());
