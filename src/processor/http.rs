@@ -295,9 +295,7 @@ impl About<'_> {
     fn description(self) -> String {
         match self {
             Self::Job(task) => description(task).to_string(),
-            Self::Batch(tasks) => {
-                Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string()
-            }
+            Self::Batch(tasks) => Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string(),
         }
     }
 }

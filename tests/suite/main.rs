@@ -12,6 +12,7 @@ mod support;
 
 mod ageing;
 mod audit;
+mod batches;
 mod cli_database;
 mod cli_jobs;
 mod cli_misc;

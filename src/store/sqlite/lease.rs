@@ -3,9 +3,9 @@
 //! 1. Each pipeline and level is one range of the index `jobs_due`, already in order; its head is read.
 //! 2. A waiting job rises one level for each `priority_aging` that it has waited, never above `high`. Within one
 //!    level that keeps the order, so merging the heads of the levels is exact, and no row is rewritten.
-//! 3. What is executed together is put together (`batches`). Pipelines take turns, an execution at a time, until the
+//! 3. Jobs of paused runs are set aside where they are met, and what stands behind them comes to the head.
+//! 4. What is executed together is put together (`batches`). Pipelines take turns, an execution at a time, until the
 //!    permits or the limit are used up.
-//! 4. Jobs of paused runs are set aside where they are met, and what stands behind them comes to the head.
 //! 5. The chosen rows are marked with this boot, a higher fence and a deadline.
 
 use std::collections::BTreeMap;

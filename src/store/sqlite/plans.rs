@@ -5,8 +5,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqliteConnection};
 
 use super::{
-    accounts, backlog, browse, check, contents, disposition, effects, enqueue, lease, lists, overview, prune, recover,
-    runs, settle, sources, stages, stats, steer, tally, upkeep, vanish, ways,
+    accounts, backlog, batches, browse, check, contents, disposition, effects, enqueue, lease, lists, overview, prune,
+    recover, runs, settle, sources, stages, stats, steer, tally, upkeep, vanish, ways,
 };
 
 /// The tables that grow, by the names that the statements give them. Others hold a few rows whatever the queue does.
@@ -153,7 +153,7 @@ async fn leasing_reads_the_heads_of_ranges_in_order() {
 
 #[tokio::test]
 async fn no_statement_over_many_rows_walks_or_sorts() {
-    let bulks = [&enqueue::LOOK_UP, &lease::WORK, &lease::MARK_LEASED].into_iter();
+    let bulks = [&enqueue::LOOK_UP, &batches::OPERATIONS, &lease::WORK, &lease::MARK_LEASED].into_iter();
     let bulks = bulks.chain([&sources::KNOWN_AS]).chain(enqueue::RENAME_STATEMENTS);
     for bulk in bulks.chain(enqueue::STATEMENTS).chain(settle::STATEMENTS).chain(tally::STATEMENTS) {
         for rows in [1, 1_000] {
