@@ -139,7 +139,7 @@ async fn a_database_without_lists_keeps_its_runs_and_its_queue_and_reads_lists_f
     assert!(store.end_input(RunId(3), holder).await.unwrap());
     let mut started = 0;
     loop {
-        let wants = ["a", "b"].map(|name| Want { pipeline: name.to_owned(), permits: 3_000 }).to_vec();
+        let wants = ["a", "b"].map(|name| Want::single(name, 3_000)).to_vec();
         match store.lease(wants, 3_000, Appetite::Regular).await.unwrap().work.len() {
             0 => break,
             more => started += more,
