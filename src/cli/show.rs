@@ -12,6 +12,7 @@ use super::table::{Column, Table};
 use super::view::{AttemptView, JobInFull, JobView, StageView, lossy};
 use super::{Format, effect, throttle, time, view, watch};
 use crate::job::{Job, JobId, State};
+use crate::run::RunId;
 use crate::store::{Attempt, Reached};
 
 /// Which job to show.
@@ -75,6 +76,8 @@ fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str
     facts.push(("pipeline", job.pipeline.clone()));
     facts.extend(job.watch.clone().map(|watch| ("watch", watch)));
     facts.push(("path", lossy(&job.path)));
+    facts.extend(job.content.as_deref().map(|content| ("content", lossy(content))));
+    facts.extend(job.run.map(|run| ("run", asked_by(run, job))));
     facts.push(("operation", format!("{}, version {}", job.op, job.version)));
     facts.extend(job.moved_from.as_deref().map(|path| ("moved from", lossy(path))));
     facts.push(("priority", job.priority.to_string()));
@@ -97,6 +100,13 @@ fn facts(job: &Job, budget: Option<u32>, context: &Context) -> Vec<(&'static str
             .map(|error| ("error", format!("{error}{}", if error.permanent { " (retrying can't help)" } else { "" }))),
     );
     facts
+}
+
+/// The line of a list that asked for a job.
+fn asked_by(run: RunId, job: &Job) -> String {
+    let line = job.line.map(|line| format!(", line {line}")).unwrap_or_default();
+    let repo = job.repo.as_deref().map(|repo| format!(", of {repo}")).unwrap_or_default();
+    format!("{run}{line}{repo}")
 }
 
 /// How far the job has come, when it came there, and what the other side made of it.
