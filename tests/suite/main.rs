@@ -38,6 +38,7 @@ mod runs;
 mod shutdown;
 mod stages;
 mod store;
+mod store_lists;
 mod sync;
 mod throttle;
 mod tools;

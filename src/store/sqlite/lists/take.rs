@@ -13,7 +13,7 @@ use super::super::enqueue::{Decided, Intake, Naming, parse};
 use super::super::tally::Tally;
 use super::super::wire;
 use crate::clock::{Timestamp, millis};
-use crate::job::{SourceKey, StateName};
+use crate::job::{Op, SourceKey, StateName};
 use crate::run::{RunId, RunState};
 
 static INSERT_PROBLEMS: Bulk = Bulk::new(
@@ -179,7 +179,7 @@ async fn note(tx: &mut SqliteConnection, lines: &Lines) -> Result<()> {
     INSERT_PROBLEMS
         .execute(tx, &[lines.run.0], &lines.problems, |values, problem: &LineProblem| {
             values.push(wire::number(problem.line)).push(if problem.bad { "bad" } else { "failed" });
-            values.push(problem.path.as_deref().map(wire::path_bytes)).push(problem.op.map(|op| op.as_str()));
+            values.push(problem.path.as_deref().map(wire::path_bytes)).push(problem.op.map(Op::as_str));
             values.push(problem.repo.as_deref()).push(problem.text.as_slice()).push(problem.message.as_str());
         })
         .await?;
