@@ -150,9 +150,10 @@ async fn prune(dry_run: bool, format: Format, context: &mut Context) -> Done {
     Ok(0)
 }
 
-/// The rows in the figures of pruning.
+/// The rows in the figures of pruning, beside which files are told.
 fn rows(figures: &Value) -> u64 {
-    let counts = figures.as_object().into_iter().flatten().filter(|(key, _)| !key.ends_with("_ms"));
+    let is_rows = |key: &str| !key.ends_with("_ms") && !matches!(key, "spool_files" | "contents");
+    let counts = figures.as_object().into_iter().flatten().filter(|(key, _)| is_rows(key));
     counts.filter_map(|(_, n)| n.as_u64()).sum()
 }
 

@@ -10,7 +10,7 @@ use super::backup::{backup_now, backup_to};
 use super::check::{Check, check_now, figures};
 use super::checkpoint::checkpoint_now;
 use super::duty::{Context, Duty, Failure};
-use super::prune::prune_now;
+use super::prune::{Prune, prune_now};
 use super::vacuum::vacuum_now;
 use crate::config;
 
@@ -90,8 +90,10 @@ impl MaintenanceCommand {
         match self {
             Self::Checkpoint => Ok(json!(checkpoint_now(upkeep).await?)),
             Self::Vacuum => Ok(json!(vacuum_now(upkeep).await?)),
-            Self::Prune { dry_run } => {
-                Ok(json!(prune_now(upkeep, &settings.retention, context.clock.now(), *dry_run).await?))
+            // It stands for the duty, and so does all that the duty does.
+            Self::Prune { dry_run: false } => Ok(Prune.run(context, settings).await?.unwrap_or_default()),
+            Self::Prune { dry_run: true } => {
+                Ok(json!(prune_now(upkeep, &settings.retention, context.clock.now(), true).await?))
             }
             Self::Backup { target: None } => Ok(json!(backup_now(upkeep, context.verify, settings, wall).await?)),
             Self::Backup { target: Some(target) } => Ok(json!(backup_to(upkeep, context.verify, target, wall).await?)),

@@ -118,6 +118,33 @@ fn the_same_content_again_is_no_job_and_another_one_is_a_version() {
 }
 
 #[test]
+fn a_sweep_removes_what_no_job_needs_and_keeps_what_waits_or_failed() {
+    let place = place();
+    let _daemon = Daemon::start(&place);
+    let sync = |key: &str, content: &str| {
+        let line = format!("{{\"key\":\"{key}\",\"content\":\"{content}\"}}\n");
+        assert_eq!(place.feed(&["sync", "-"], line.as_bytes()).code, 0);
+    };
+    sync("failed", "failed");
+    place.wait_count("failed", 1);
+    place.ok(&["pause"]);
+    sync("k", "superseded");
+    sync("k", "newest");
+    assert_eq!(contents(&place).len(), 3);
+    place.ok(&["db", "prune"]);
+    assert_eq!(contents(&place).len(), 3, "a young content may be of lines that are being taken");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(2);
+    for content in contents(&place) {
+        fs::File::open(content.parent().unwrap()).unwrap().set_modified(long_ago).unwrap();
+    }
+    let pruned = place.ok(&["db", "prune", "--json"]).json();
+    assert_eq!(count(&pruned, "contents"), 1);
+    let mut left: Vec<String> = contents(&place).into_iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["failed", "newest"]);
+}
+
+#[test]
 fn nobody_else_reads_contents() {
     use std::os::unix::fs::PermissionsExt;
     let place = place();
