@@ -273,3 +273,83 @@ impl Batch {
         Some(rest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that is read of a list, batch by batch.
+    fn batches(list: &[u8], lines: usize, limit: usize) -> Vec<Batch> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        std::fs::write(&path, list).unwrap();
+        let source = Source::file(&path).unwrap();
+        let mut reader = Reader::new(source, Position::default(), PathBuf::from("/root"), lines, limit);
+        let mut batches = Vec::new();
+        while let Got::Batch(batch) = reader.next(&CancellationToken::new()).unwrap() {
+            batches.push(*batch);
+        }
+        batches
+    }
+
+    /// The batches follow each other without a gap, each with the digest of all bytes up to its end.
+    fn follow_each_other(list: &[u8], batches: &[Batch]) {
+        let mut at = InputRead::default();
+        for batch in batches {
+            assert_eq!((batch.before.read.lines, batch.before.read.bytes), (at.lines, at.bytes));
+            at = batch.read;
+            let end = usize::try_from(at.bytes).unwrap();
+            assert_eq!(at.digest, Some(*blake3::hash(&list[..end]).as_bytes()));
+            assert_eq!(at.lines as usize, list[..end].split_inclusive(|byte| *byte == b'\n').count());
+            let said = batch.entries.iter().map(|entry| entry.line).chain(batch.troubles.iter().map(|bad| bad.line));
+            let mut said: Vec<u64> = said.collect();
+            said.sort_unstable();
+            assert_eq!(said.len() as u64, batch.count);
+            assert!(said.iter().all(|line| (batch.after_line() + 1..=at.lines).contains(line)));
+        }
+        assert_eq!(at.bytes as usize, list.len());
+    }
+
+    fn any_list() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            Just(Vec::new()),
+            Just(br#"{"path":"a"}"#.to_vec()),
+            Just(b"{".to_vec()),
+            prop::collection::vec(any::<u8>().prop_filter("a line", |byte| *byte != b'\n'), 0..40),
+        ];
+        (prop::collection::vec(line, 0..30), any::<bool>()).prop_map(|(lines, ended)| {
+            let mut list = lines.join(&b'\n');
+            list.extend(ended.then_some(b'\n'));
+            list
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_line_is_read_once_whatever_the_batches(list in any_list(), lines in 1..8_usize, limit in 5..50_usize) {
+            let batches = batches(&list, lines, limit);
+            follow_each_other(&list, &batches);
+            let numbers: Vec<u64> = batches.iter().flat_map(|batch| &batch.entries).map(|entry| entry.line).collect();
+            prop_assert!(numbers.is_sorted_by(|left, right| left < right));
+            let over = list.split(|byte| *byte == b'\n').filter(|line| line.len() > limit).count();
+            let told = batches.iter().flat_map(|batch| &batch.troubles);
+            prop_assert_eq!(told.filter(|bad| bad.message.contains("--line-limit")).count(), over);
+        }
+
+        #[test]
+        fn a_batch_that_is_cut_stays_the_same_lines(list in any_list(), jobs in 1..8_usize) {
+            let mut batches = batches(&list, 1_000, 1_000);
+            if let Some(mut head) = batches.pop() {
+                if let Some(rest) = head.cut(jobs) {
+                    prop_assert_eq!(head.entries.len(), jobs);
+                    batches.extend([head, rest]);
+                } else {
+                    batches.push(head);
+                }
+            }
+            follow_each_other(&list, &batches);
+        }
+    }
+}

@@ -16,6 +16,10 @@ const OPS: &str = "add, modify or delete";
 const LEVELS: &str = "low, normal, high or urgent";
 /// What a changeset's record has beside `repo` and `new_changeset` stands in the way of one of the two.
 const OF_FILES: [&str; 8] = ["path", "op", "priority", "key", "content", "content_base64", "content_ref", "skip_index"];
+/// The longest `key` and `repo`, in bytes: they are names.
+const MOST_OF_NAME: usize = 4_096;
+/// The longest `metadata` and changeset, in bytes. What is larger is a content.
+const MOST_OF_DOCUMENT: usize = 1 << 20;
 /// How much of a value is shown where it is wrong.
 const SHOWN: usize = 40;
 
@@ -33,7 +37,7 @@ pub(super) fn parse(line: &[u8], root: &Path) -> Result<Understood, String> {
         number: fields.number("line")?,
         path: fields.path("path", root)?,
         op: fields.word("op", OPS)?,
-        repo: fields.text("repo")?,
+        repo: fields.short("repo")?,
         priority: fields.priority()?,
         key: fields.key()?,
         content: fields.content(root)?,
@@ -69,7 +73,7 @@ fn changeset_record<'a>(changeset: &Member<'a>, mut fields: Fields<'a>) -> Resul
             of_file.name
         ));
     }
-    let repo = fields.text("repo")?;
+    let repo = fields.short("repo")?;
     fields.0.push(Member { name: changeset.name.clone(), raw: changeset.raw });
     let (changeset, unknown) = fields.rest("new_changeset")?;
     Ok(Understood { asks: Asks::Changeset { repo, changeset: changeset.unwrap_or_default() }, unknown })
@@ -99,6 +103,15 @@ impl<'a> Fields<'a> {
         self.value(name, b"\"", "a text")
     }
 
+    fn short(&mut self, name: &str) -> Result<Option<String>, String> {
+        match self.text(name)? {
+            Some(text) if text.len() > MOST_OF_NAME => {
+                Err(format!("`{name}` has {} bytes; it has {MOST_OF_NAME} at most", text.len()))
+            }
+            text => Ok(text),
+        }
+    }
+
     fn number(&mut self, name: &str) -> Result<Option<u64>, String> {
         self.value(name, b"-0123456789", "a whole number from 0")
     }
@@ -125,7 +138,7 @@ impl<'a> Fields<'a> {
     }
 
     fn key(&mut self) -> Result<Option<String>, String> {
-        match self.text("key")? {
+        match self.short("key")? {
             Some(key) if key.is_empty() => Err("`key` is empty; it has at least one character".to_owned()),
             key => Ok(key),
         }
@@ -163,6 +176,13 @@ impl<'a> Fields<'a> {
             // What is handed on has to be readable on the other side: no half of a surrogate pair, no abyss.
             serde_json::from_str::<Value>(member.raw)
                 .map_err(|error| format!("`{}` is not sound: {}", member.name, reason(&error)))?;
+        }
+        let length: usize = document.iter().chain(&self.0).map(|member| member.raw.len()).sum();
+        if length > MOST_OF_DOCUMENT {
+            return Err(format!(
+                "`{name}` has {length} bytes with what belongs to it; it has {MOST_OF_DOCUMENT} at most (a large content \
+                 goes into `content` or `content_ref`)"
+            ));
         }
         let unknown: Vec<String> = self.0.iter().map(|member| member.name.clone()).collect();
         if self.0.is_empty() {

@@ -122,6 +122,8 @@ fn what_is_wrong_is_said_with_the_field_what_was_found_and_what_is_allowed() {
     wrong(r#"{"path":"a","content_base64":"%"}"#, &["`content_base64`", "not base64"]);
     wrong(r#"{"path":"a","content_ref":""}"#, &["`content_ref` is empty"]);
     wrong(r#"{"path":"a","metadata":"\udc00"}"#, &["`metadata` is not sound", "surrogate"]);
+    wrong(json!({ "path": "a", "key": "k".repeat(4_097) }).to_string(), &["`key`", "4097 bytes", "4096"]);
+    wrong(json!({ "path": "a", "more": "m".repeat(1 << 20) }).to_string(), &["`metadata`", "1048576 at most"]);
     wrong(r#"{"op":"add"}"#, &["`path` is missing"]);
     wrong(r#"{"key":"k"}"#, &["`path` is missing", "`content`"]);
     wrong(r#"{"path":"a""#, &["not JSON", "at column 11"]);
