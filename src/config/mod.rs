@@ -7,6 +7,7 @@
 //! 4. `place` finds the line of a value again, for `explain`.
 //! 5. Everything that is wrong ends in one `report`; a configuration with a problem is never used in part.
 
+mod answer_stage;
 mod batch;
 mod check;
 mod database;
@@ -29,6 +30,7 @@ mod watch_section;
 #[cfg(test)]
 mod tests;
 
+pub use answer_stage::AnswerStage;
 pub use check::{check_access, check_watches};
 pub use layers::Sources;
 pub use place::Place;

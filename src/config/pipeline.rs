@@ -10,7 +10,7 @@ use super::report::Problem;
 use super::section::{Findings, Section, check_name};
 use super::sections::{Body, ExecPipeline, HttpPipeline, Pipeline, ProcessorKind};
 use super::values::{CENTURY, DAY, choice, duration, integer, list, number, optional_path, size, text};
-use super::{batch, placeholders, secrets, throttle, values};
+use super::{answer_stage, batch, placeholders, secrets, throttle, values};
 use crate::job::{Jitter, RetryPolicy};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -22,7 +22,7 @@ enum Kind {
 
 const KINDS: [(&str, Kind); 3] = [("exec", Kind::Exec), ("http", Kind::Http), ("noop", Kind::Noop)];
 const EXEC_KEYS: [&str; 4] = ["command", "env", "cwd", "permanent_exit_codes"];
-const HTTP_KEYS: [&str; 5] = ["url", "method", "body", "redirects", "headers"];
+const HTTP_KEYS: [&str; 7] = ["url", "method", "body", "redirects", "headers", "stage", "external_id"];
 /// Strings in these are filled in per job.
 const TEMPLATES: [&str; 4] = ["command", "env", "url", "headers"];
 
@@ -63,7 +63,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
     };
     let specific = match kind {
         Kind::Exec => exec(&mut section).map(ProcessorKind::Exec),
-        Kind::Http => http(&mut section, batch_size).map(ProcessorKind::Http),
+        Kind::Http => http(&mut section, batch_size, &pipeline.stages).map(ProcessorKind::Http),
         Kind::Noop => Some(ProcessorKind::Noop),
     };
     if batch_size > 1
@@ -141,7 +141,7 @@ fn check_command(section: &mut Section<'_, '_, '_>, command: &[String]) -> bool 
     false
 }
 
-fn http(section: &mut Section<'_, '_, '_>, batch_size: usize) -> Option<HttpPipeline> {
+fn http(section: &mut Section<'_, '_, '_>, batch_size: usize, stages: &[String]) -> Option<HttpPipeline> {
     let form = text("an address that begins with http:// or https://", |_| true);
     let url = section.require("url", &form);
     let url = url.filter(|url| match check_url(url) {
@@ -161,7 +161,8 @@ fn http(section: &mut Section<'_, '_, '_>, batch_size: usize) -> Option<HttpPipe
     let redirects = section.get("redirects", 0, &integer(0..=20));
     let headers = section.strings("headers", sensitive_header, check_header);
     check_header_twice(section, headers.keys().map(String::as_str));
-    Some(HttpPipeline { url: url?, method, body, redirects, headers })
+    let answer_stage = answer_stage::read(section, stages, batch_size);
+    Some(HttpPipeline { url: url?, method, body, redirects, headers, answer_stage })
 }
 
 /// What is sent of a job, or of a batch's jobs.

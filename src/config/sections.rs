@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer_stage::AnswerStage;
 use super::throttle::{Breaker, Rate};
 use super::watch_section::Watch;
 use crate::job::{DigestAlgorithm, RetryPolicy};
@@ -215,6 +216,8 @@ pub struct HttpPipeline {
     pub redirects: usize,
     /// Headers added, with placeholders.
     pub headers: BTreeMap<String, String>,
+    /// Where a success takes the job.
+    pub answer_stage: Option<AnswerStage>,
 }
 
 /// What an HTTP call sends.

@@ -34,11 +34,14 @@ use super::registry::BuildError;
 use super::template::Template;
 use super::{BatchReport, Intended, LedgerError, Processor, Report, Task, batch_key};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Body, HttpPipeline};
+use crate::config::{AnswerStage, Body, HttpPipeline};
 use crate::job::{ErrorKind, JobError, Op, Outcome};
 
 /// How much of an answer is read, in bytes; the rest is not waited for.
 const ANSWER_LIMIT: usize = 1 << 20;
+
+/// The longest name that an answer may give a job, in bytes.
+const LONGEST_NAME: usize = 1_024;
 
 /// The processor that makes HTTP calls.
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub struct HttpProcessor {
     body: Body,
     redirects: usize,
     headers: Vec<(HeaderName, Template)>,
+    answer_stage: Option<AnswerStage>,
     clients: Clients,
     output_limit: usize,
 }
@@ -90,7 +94,8 @@ impl HttpProcessor {
             headers.push((parsed, Template::parse(text).map_err(|why| wrong(&key, &why))?));
         }
         let (body, redirects) = (pipeline.body, pipeline.redirects);
-        Ok(Self { url, method, body, redirects, headers, clients: Clients::default(), output_limit })
+        let answer_stage = pipeline.answer_stage.clone();
+        Ok(Self { url, method, body, redirects, headers, answer_stage, clients: Clients::default(), output_limit })
     }
 
     /// The call as a step that is taken once. What was answered with success before is the outcome without a call; a
@@ -102,20 +107,42 @@ impl HttpProcessor {
         // Path and query may hold a secret, and the ledger is there to be read.
         let context = json!({ "method": self.method.as_str(), "url": url.origin().ascii_serialization() });
         let id = match task.ledger.begin("http", &context).await? {
-            Intended::Done(answer) => return Ok(self.replayed(&answer)),
+            Intended::Done(answer) => {
+                self.reach(task, &answer).await;
+                return Ok(self.replayed(&answer));
+            }
             Intended::Run(id) | Intended::Unknown(id) => id,
         };
-        let report = self.call(task, url).await.unwrap_or_else(Report::of);
-        let noted = if report.outcome == Outcome::Done {
-            let answer = json!({ "status": report.code, "answer": String::from_utf8_lossy(&report.output) });
-            task.ledger.commit(id, &answer).await
-        } else {
-            task.ledger.withdraw(id).await
-        };
-        if let Err(error @ LedgerError::Refused(_)) = noted {
-            tracing::warn!(job.id = %task.job, %error, "what came of a call could not be recorded");
+        let (report, external_id) = self.call(task, url).await.unwrap_or_else(|outcome| (Report::of(outcome), None));
+        if report.outcome != Outcome::Done {
+            unrecorded(task, task.ledger.withdraw(id).await);
+            return Ok(report);
         }
+        let mut answer = json!({ "status": report.code, "answer": String::from_utf8_lossy(&report.output) });
+        if let Some(external_id) = external_id {
+            answer["external_id"] = external_id.into();
+        }
+        unrecorded(task, task.ledger.commit(id, &answer).await);
+        self.reach(task, &answer).await;
         Ok(report)
+    }
+
+    /// Takes the job to where a success takes it.
+    async fn reach(&self, task: &Task, answer: &Value) {
+        if let Some(AnswerStage { stage, .. }) = &self.answer_stage {
+            let external_id = answer["external_id"].as_str().map(str::to_owned);
+            unrecorded(task, task.ledger.reach(stage, external_id).await);
+        }
+    }
+
+    /// The name that an answer gives the job: a text or a number at the configured place.
+    fn external_id(&self, answer: &[u8]) -> Option<String> {
+        let pointer = self.answer_stage.as_ref()?.external_id.as_deref()?;
+        match serde_json::from_slice::<Value>(answer).ok()?.pointer(pointer)? {
+            Value::String(name) => Some(name.clone()).filter(|name| (1..=LONGEST_NAME).contains(&name.len())),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
     }
 
     /// What an earlier execution was answered.
@@ -126,13 +153,21 @@ impl HttpProcessor {
         Report { outcome: Outcome::Done, code, output: tail.into_bytes() }
     }
 
-    async fn call(&self, task: &Task, url: Url) -> Result<Report, Outcome> {
+    async fn call(&self, task: &Task, url: Url) -> Result<(Report, Option<String>), Outcome> {
         let configured = self.configured_headers(task).map_err(Outcome::Failed)?;
         // A vanished file has no body to send.
         let body = if task.op == Op::Delete && self.body == Body::File { Body::None } else { self.body };
         let call = Call { method: self.method.clone(), url, body, at_home: true };
         let (response, url) = self.follow(call, About::Job(task), &configured).await.map_err(Outcome::Failed)?;
-        Ok(self.report(response, &url, ANSWER_LIMIT, |_| {}).await)
+        let named = self.answer_stage.as_ref().is_some_and(|answer| answer.external_id.is_some());
+        let mut answer = Vec::new();
+        let heard = |chunk: &[u8]| {
+            if named {
+                answer.extend_from_slice(chunk);
+            }
+        };
+        let report = self.report(response, &url, ANSWER_LIMIT, heard).await;
+        Ok((report, self.external_id(&answer)))
     }
 
     /// Sends the call wherever it is redirected; answers with the last answer, and whose it is.
@@ -297,6 +332,13 @@ impl About<'_> {
             Self::Job(task) => description(task).to_string(),
             Self::Batch(tasks) => Value::Array(tasks.iter().map(|task| description(task)).collect()).to_string(),
         }
+    }
+}
+
+/// What could not be recorded is only told: the call was made, and its verdict follows in any case.
+fn unrecorded(task: &Task, noted: Result<(), LedgerError>) {
+    if let Err(error @ LedgerError::Refused(_)) = noted {
+        tracing::warn!(job.id = %task.job, %error, "what came of a call could not be recorded");
     }
 }
 

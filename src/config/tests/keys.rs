@@ -244,6 +244,7 @@ fn nothing_written_means_the_defaults_of_the_types() {
         body: Body::File,
         redirects: 0,
         headers: BTreeMap::new(),
+        answer_stage: None,
     };
     assert_eq!(*http(&config), expected);
 }

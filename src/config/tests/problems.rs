@@ -170,6 +170,21 @@ fn stages_have_names_and_each_is_declared_once() {
 }
 
 #[test]
+fn a_call_takes_its_job_to_a_declared_stage_only() {
+    for (keys, wrong) in [
+        ("stage = 'sent'", &["stage"][..]),
+        ("stages = ['sent']\nstage = 'confirmed'", &["stage"]),
+        ("stages = ['sent']\nstage = 'sent'\nexternal_id = 'id'", &["external_id"]),
+        ("stages = ['sent']\nexternal_id = '/id'", &["external_id"]),
+        ("stages = ['sent']\nstage = 'sent'\nbatch_size = 2", &["stage"]),
+    ] {
+        let report = refused(&format!("[pipeline.p]\nkind = 'http'\nurl = 'http://h'\n{keys}"));
+        let wrong: Vec<String> = wrong.iter().map(|key| format!("pipeline.p.{key}")).collect();
+        assert_eq!(keys_of(&report), wrong, "{keys}");
+    }
+}
+
+#[test]
 fn a_burst_is_a_number_of_jobs_beside_a_rate() {
     for (rate, burst, wrong) in [
         ("6/1m", "0", &["burst"][..]),

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::processor::ledger::tests::Memory;
 use crate::processor::tests::task;
 
 /// What the server does with a call.
@@ -117,6 +118,7 @@ impl Scene {
                 ("Authorization".to_owned(), "Bearer secret".to_owned()),
                 ("X-Name".to_owned(), "{name}".to_owned()),
             ]),
+            answer_stage: None,
         };
         Self { folder, pipeline }
     }
@@ -392,4 +394,51 @@ fn mistakes_in_a_pipeline_name_their_key() {
     assert_eq!(key(&|p| p.method = "PO ST".to_owned()), "pipeline.hook.method");
     assert_eq!(key(&|p| drop(p.headers.insert("A b".to_owned(), String::new()))), "pipeline.hook.headers.A b");
     assert_eq!(key(&|p| drop(p.headers.insert("A".to_owned(), "x\r\ny".to_owned()))), "pipeline.hook.headers.A");
+}
+
+/// The ledger that a task came with, and the task.
+fn recorded(scene: &Scene) -> (Arc<Memory>, Task) {
+    let ledger = Arc::new(Memory::default());
+    let task = Task { ledger: ledger.clone(), ..scene.task() };
+    (ledger, task)
+}
+
+#[tokio::test]
+async fn a_success_is_recorded_with_its_answer_before_it_is_reported_and_takes_the_job_to_its_stage() {
+    let server = Server::that(vec![status("200 OK", &[], "{\"data\": {\"id\": 42}}")]).await;
+    let mut scene = Scene::to(&server.url);
+    scene.pipeline.answer_stage =
+        Some(AnswerStage { stage: "sent".to_owned(), external_id: Some("/data/id".to_owned()) });
+    let (ledger, task) = recorded(&scene);
+    assert_eq!(scene.call_about(task).await.outcome, Outcome::Done);
+    let said = ledger.said.lock().unwrap().clone();
+    let begun = format!("begin http {{\"method\":\"POST\",\"url\":\"{}\"}}", server.url);
+    assert_eq!(said[0], begun, "without path and query");
+    assert!(said[1].starts_with("commit 1 ") && said[1].contains("\"external_id\":\"42\""), "{said:?}");
+    assert_eq!(said[2], "reach sent Some(\"42\")");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_recorded_is_the_outcome_without_a_call() {
+    let server = Server::that(vec![]).await;
+    let scene = Scene::to(&server.url);
+    let (ledger, task) = recorded(&scene);
+    let answer = serde_json::json!({ "status": 202, "answer": "more than ten bytes" });
+    *ledger.answer.lock().unwrap() = Some(Intended::Done(answer));
+    let report = scene.call_about(task).await;
+    assert_eq!((report.outcome, report.code, report.output.as_slice()), (Outcome::Done, Some(202), &b" ten bytes"[..]));
+    assert!(server.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_that_did_not_succeed_leaves_no_step_behind_and_one_that_is_unknown_is_made_again() {
+    let server = Server::that(vec![status("500 Internal Server Error", &[], ""), status("200 OK", &[], "")]).await;
+    let scene = Scene::to(&server.url);
+    let (ledger, task) = recorded(&scene);
+    scene.call_about(task).await;
+    assert_eq!(ledger.said.lock().unwrap()[1], "withdraw 1");
+    let (ledger, task) = recorded(&scene);
+    *ledger.answer.lock().unwrap() = Some(Intended::Unknown(crate::job::EffectId(7)));
+    assert_eq!(scene.call_about(task).await.outcome, Outcome::Done);
+    assert!(ledger.said.lock().unwrap()[1].starts_with("commit 7"));
 }
