@@ -52,7 +52,9 @@ impl Workshop {
             both.filter_map(|(member, looked)| Some((&member.handle, &looked.as_ref().ok()?.task))).unzip();
         let reports = process_together(pipeline, &tasks, &handles, execution).await;
         if pipeline.processor.spools() {
-            tasks.iter().for_each(|task| remove_spool(&task.spool));
+            for task in tasks {
+                remove_spool(&task.spool);
+            }
         }
         let mut reports = reports.into_iter();
         let findings = looked.into_iter().map(|looked| match looked {

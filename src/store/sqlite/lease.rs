@@ -112,11 +112,8 @@ impl Leases {
                 Appetite::Regular => heads.regular,
                 Appetite::OneSuspect => heads.suspect.into_iter().collect(),
             };
-            let next_due = match due.len() < depth {
-                true => heads.next_due,
-                // One call gives no more, and is made again at once.
-                false => more.then_some(request.now),
-            };
+            // Where one call gives no more than this, it is made again at once.
+            let next_due = if due.len() < depth { heads.next_due } else { more.then_some(request.now) };
             leased.next_due = leased.next_due.into_iter().chain(next_due).min();
             queues.push(batches::gather(tx, due, want, request.now, next_due).await?);
         }
