@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::aside::{Aside, Beat, Unanswered};
-use super::content::{self, ContentClaim};
+use super::content;
 use super::disposal::{self, Carried};
 use super::ledger::ExecutionLedger;
 use super::look::{being_written, unchanged, unreadable, unsettled};
+use super::member::{Ended, Findings, Member, Ready, Unsettled};
 use super::process::{STOP_PATIENCE, process, told};
 use super::running::Handle;
 use super::settings::{PipelineSettings, WorkerSettings};
@@ -63,66 +64,6 @@ pub struct Workshop {
     pub settings: watch::Receiver<Arc<WorkerSettings>>,
     /// For what may block.
     pub aside: Aside,
-}
-
-/// How an execution ended, for the dispatcher to settle.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are verdicts, each made once and moved a few times")]
-pub enum Ended {
-    /// With a verdict.
-    Verdict(Unsettled),
-    /// Without the right to write one.
-    LeaseLost(Lease),
-}
-
-/// An end that is not written yet.
-#[derive(Debug)]
-pub struct Unsettled {
-    /// What is to be written.
-    pub end: Settlement,
-    /// What it is about.
-    pub work: Arc<Work>,
-    /// Kept until it is written.
-    pub claim: Option<ContentClaim>,
-}
-
-/// A job under its lease: what it is about, and by what it is stopped.
-#[derive(Debug)]
-pub struct Member {
-    /// The right to work on it.
-    pub lease: Lease,
-    /// What it is about.
-    pub work: Arc<Work>,
-    /// The attempt's end of what the dispatcher holds.
-    pub handle: Handle,
-}
-
-/// What an execution knows of a job by its end.
-pub(super) struct Findings {
-    pub(super) report: Report,
-    pub(super) content: Option<Content>,
-    pub(super) claim: Option<ContentClaim>,
-    /// The verdict that an intent from before a crash carries.
-    settled: Option<Verdict>,
-}
-
-impl Findings {
-    const fn early(outcome: Outcome, content: Option<Content>) -> Self {
-        Self { report: Report::of(outcome), content, claim: None, settled: None }
-    }
-}
-
-/// A job that was looked at, and has something to process.
-pub(super) struct Ready {
-    pub(super) task: Task,
-    content: Option<Content>,
-    claim: Option<ContentClaim>,
-}
-
-impl Ready {
-    pub(super) fn with(self, report: Report) -> Findings {
-        Findings { report, content: self.content, claim: self.claim, settled: None }
-    }
 }
 
 impl Workshop {

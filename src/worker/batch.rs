@@ -13,8 +13,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::attempt::{Ended, Findings, Member, Ready, Workshop, remove_spool};
+use super::attempt::{Workshop, remove_spool};
 use super::bisect::process_together;
+use super::member::{Ended, Findings, Member, Ready};
 use super::settings::PipelineSettings;
 use super::throttle::Execution;
 

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::{Alarm, Steps, until_boottime, until_due};
-use super::attempt::{Ended, Member, Unsettled, Workshop};
+use super::attempt::Workshop;
 use super::command::{Command, Handles, obey};
 use super::given::remove_used_up;
 use super::look::take_what_came_back;
+use super::member::{Ended, Member, Unsettled};
 use super::running::{self, Handle, Running, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
 use super::throttle::Grant;
@@ -25,7 +26,7 @@ use super::told::{Settling, Told, report};
 use crate::clock::{Boottime, Timestamp};
 use crate::job::{ErrorKind, Verdict};
 use crate::lifecycle::Pulse;
-use crate::store::{Appetite, Lease, Leased, Settlement, StoreError, Want, Work};
+use crate::store::{Appetite, Lease, Leased, StoreError, Want, Work};
 use crate::warnings::{Severity, Warnings};
 
 /// The first pause after the store refused; doubles up to [`LONGEST_PAUSE`].
@@ -320,12 +321,7 @@ impl Dispatcher {
         let Some(first) = members.first() else { return };
         let Some(pipeline) = settings.pipelines.get(&first.work.pipeline).cloned() else {
             // A reload took the pipeline away between the question and the answer: back to where they were.
-            let back = members.into_iter();
-            self.ended.extend(back.map(|Member { lease, work, .. }| Unsettled {
-                end: release(lease, now),
-                work,
-                claim: None,
-            }));
+            self.ended.extend(members.into_iter().map(|member| member.put_back(now)));
             return;
         };
         if first.work.suspect {
@@ -443,17 +439,4 @@ impl Dispatcher {
 /// How many of a pipeline's free permits count now.
 fn grant(running: &Running, name: &str, pipeline: &PipelineSettings, appetite: Appetite) -> Grant {
     pipeline.throttle.grant(pipeline.concurrency.saturating_sub(running.of_pipeline(name)), appetite)
-}
-
-fn release(lease: Lease, now: Timestamp) -> Settlement {
-    Settlement {
-        lease,
-        verdict: Verdict::Release,
-        code: None,
-        output: Vec::new(),
-        content: None,
-        remember: false,
-        finished_at: now,
-        duration: Duration::ZERO,
-    }
 }

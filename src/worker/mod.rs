@@ -25,6 +25,7 @@ pub mod disposal;
 mod given;
 mod ledger;
 mod look;
+mod member;
 mod process;
 mod rate;
 mod running;

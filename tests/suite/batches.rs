@@ -5,8 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
+use std::time::Duration;
+
+use ingestd::job::Verdict;
+use ingestd::store::{Appetite, Batching, NewJob, Queue, Want};
 use serde_json::{Value, json};
 
+use crate::store::{Fixture, content, digest, file};
 use crate::support::*;
 
 /// A script that records what each of its runs was told, and the record.
@@ -392,4 +397,23 @@ fn a_second_signal_stops_a_batch_at_once() {
     let _daemon = Daemon::start(&place);
     wait_until("it runs again", || runs.told().len() == 2);
     assert!(ids.iter().all(|id| count(&place.show(*id), "attempt") == 0));
+}
+
+#[tokio::test]
+async fn operations_never_share_an_execution_and_a_batch_is_one_turn_of_its_pipeline() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/docs/0", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 1))).await;
+    f.store.enqueue(vec![file("/docs/1", 1)]).await.unwrap();
+    f.enqueue(NewJob { digest: Some(digest(2)), ..file("/docs/0", 2) }).await;
+    f.store.enqueue((2..7).map(|number| file(&format!("/docs/{number}"), 1)).collect()).await.unwrap();
+    let other = (0..3).map(|number| NewJob { pipeline: "other".to_owned(), ..file(&format!("/other/{number}"), 1) });
+    f.store.enqueue(other.collect()).await.unwrap();
+    let docs = Want { batch: Batching { size: 4, linger: Duration::ZERO }, ..Want::single("docs", 5) };
+    let leased = f.store.lease(vec![docs, Want::single("other", 5)], 4, Appetite::Regular).await.unwrap();
+    assert_eq!(leased.executions, [4, 1, 1, 1], "adds, one of the other pipeline, the modify, another one");
+    let names: Vec<String> = leased.work.iter().map(|(_, work)| work.path.display().to_string()).collect();
+    let expected = ["/docs/1", "/docs/2", "/docs/3", "/docs/4", "/other/0", "/docs/0", "/other/1"];
+    assert_eq!(names, expected);
 }
