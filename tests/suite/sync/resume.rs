@@ -32,14 +32,14 @@ fn a_list_killed_at_twenty_random_points_is_done_exactly_once() {
         || -> i64 { peek.query_row("SELECT position FROM runs WHERE id = 1", [], |row| row.get(0)).unwrap_or(0) };
     for kill in 0..20 {
         // Somewhere in the next twentieth of the list: never before anything, never after everything.
-        let aim = (kill * LINES / 20 + random.usize(1..LINES / 25)) as i64;
+        let aim = i64::try_from(kill * LINES / 20 + random.usize(1..LINES / 25)).unwrap();
         let mut sync = Running::start(place.configured(&["sync", list, "--batch", "20"]));
         wait_until("the list is read so far", || position() >= aim || sync.0.try_wait().unwrap().is_some());
         sleep(Duration::from_micros(random.u64(0..5_000)));
         assert!(sync.kill(), "it ended before it was killed, at line {}", position());
     }
     let reached = position();
-    assert!(reached < LINES as i64, "there is something left to read");
+    assert!(usize::try_from(reached).unwrap() < LINES, "there is something left to read");
     let last = place.ok(&["sync", list]);
     assert!(last.stderr.contains("run 1 goes on at line"), "{last:?}");
     let _daemon = Daemon::start(&place);
