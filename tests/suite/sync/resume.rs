@@ -44,7 +44,7 @@ fn a_list_killed_at_twenty_random_points_is_done_exactly_once() {
     assert!(last.stderr.contains("run 1 goes on at line"), "{last:?}");
     let _daemon = Daemon::start(&place);
     let run = run_in(&place, 1, "completed");
-    let all = LINES as i64;
+    let all = i64::try_from(LINES).unwrap();
     assert_eq!(
         numbers(&run, ["position", "enqueued", "completed", "skipped", "failed"]),
         [all, all, all, 0, 0],
@@ -68,7 +68,7 @@ fn daemons_that_are_killed_under_a_list_cost_no_line() {
     }
     let output = sync.finish();
     assert_eq!(output.code, 0, "{output:?}");
-    let all = LINES as i64;
+    let all = i64::try_from(LINES).unwrap();
     let run = run_in(&place, 1, "completed");
     assert_eq!(numbers(&run, ["position", "enqueued", "completed"]), [all, all, all], "{run}");
     each_line_once(&place, LINES);

@@ -18,7 +18,7 @@ fn hanging(place: &Place, arguments: &[&str], lines: usize) -> Running {
     sync.0.stdin.as_mut().unwrap().write_all(beginning.as_bytes()).unwrap();
     wait_until("its lines are taken", || {
         let runs = place.ok(&["runs", "list", "--json"]).json_lines();
-        runs.first().is_some_and(|run| count(run, "position") as usize == lines)
+        runs.first().is_some_and(|run| usize::try_from(count(run, "position")).unwrap() == lines)
     });
     sync
 }
