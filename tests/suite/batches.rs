@@ -317,9 +317,10 @@ fn a_server_gets_an_array_and_answers_job_by_job_in_an_array_or_in_lines() {
                 _ => Some(json!({"job": job["job"], "ok": true})),
             };
             let verdicts: Vec<Value> = jobs.iter().filter_map(verdict).collect();
-            let body = match lines {
-                true => verdicts.iter().map(|verdict| format!("{verdict}\n")).collect(),
-                false => Value::from(verdicts).to_string(),
+            let body = if lines {
+                verdicts.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
+            } else {
+                Value::from(verdicts).to_string()
             };
             (if lines { 404 } else { 200 }, body)
         });
