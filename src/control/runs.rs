@@ -4,9 +4,10 @@
 //! the watch would only begin the next one.
 
 use super::hands::{Hands, Refusal};
-use super::watches;
+use super::{steer as jobs, watches};
+use crate::job::StateName;
 use crate::run::{RunId, RunInput, RunState};
-use crate::store::RunSteered;
+use crate::store::{JobFilter, RunSteered};
 
 /// What to do with a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +27,8 @@ pub enum RunHand {
 
 /// Jobs cancelled in one write.
 const SLICE: usize = 1_000;
+/// More than ever run at once.
+const RUNNING: usize = 100_000;
 
 pub(super) async fn steer(run: RunId, hand: RunHand, hands: &Hands) -> Result<(), Refusal> {
     let found = hands.stores.runs.run(run).await?.ok_or_else(|| unknown_run(run))?;
@@ -72,6 +75,12 @@ pub(super) fn unknown_run(run: RunId) -> Refusal {
 async fn cancel_jobs(run: RunId, hands: &Hands) -> Result<(), Refusal> {
     while hands.stores.lists.cancel_jobs_of(run, SLICE).await? > 0 {
         tokio::task::yield_now().await;
+    }
+    // What runs is stopped, or a failed attempt of it would wait again.
+    let running = JobFilter { states: vec![StateName::Running], run: Some(run), ..JobFilter::default() };
+    let running = hands.stores.browse.jobs(&running, None, RUNNING).await?;
+    if !running.is_empty() && hands.live.is_some() {
+        jobs::cancel(running.iter().map(|job| job.id).collect(), hands).await?;
     }
     Ok(())
 }

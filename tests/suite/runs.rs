@@ -159,16 +159,21 @@ fn the_run_of_a_watch_that_was_removed_is_cancelled_and_a_paused_watch_keeps_its
     let inbox = place.inbox();
     place.ok(&["watch", "add", "made", inbox.to_str().unwrap(), "--pipeline", "p", "--settle", "0s"]);
     let mut daemon = Daemon::start(&place);
-    let broken_off = |run: &Value| {
-        text(run, "state") == "running" && text(run, "last_error").contains("paused") && count(run, "processed") >= 100
+    let broken_off = |state: &str, run: &Value| {
+        text(run, "state") == state && text(run, "last_error").contains("paused") && count(run, "processed") >= 100
     };
-    wait_until("the run waits for room", || runs(&place).first().is_some_and(broken_off));
+    wait_until("the run waits for room", || runs(&place).first().is_some_and(|run| broken_off("running", run)));
+    place.exits(1, &["runs", "cancel", "1"]);
+    place.ok(&["runs", "pause", "1"]);
+    assert_eq!(place.status()["watches"]["made"]["paused"], true);
+    place.ok(&["runs", "resume", "1"]);
+    assert!(broken_off("running", &runs(&place)[0]));
     place.ok(&["watch", "pause", "made"]);
     daemon.kill();
     let mut daemon = Daemon::start(&place);
-    assert!(broken_off(&runs(&place)[0]));
+    assert!(broken_off("paused", &runs(&place)[0]));
     assert_eq!(daemon.stop(), 0);
-    assert!(broken_off(&runs(&place)[0]), "a stop ends no run");
+    assert!(broken_off("paused", &runs(&place)[0]), "a stop ends no run");
     place.ok(&["watch", "remove", "made"]);
     let _daemon = Daemon::start(&place);
     wait_until("the run is cancelled", || text(&runs(&place)[0], "state") == "cancelled");

@@ -93,6 +93,12 @@ impl ListIntake {
 
     /// The regular file that is meant by this path, if we may read it.
     fn file(&self, path: &Path) -> Result<(PathBuf, Metadata), Stopped> {
+        if path.starts_with(self.contents.path()) {
+            // It goes with the job that it was made for.
+            return Err(Stopped::Line(
+                "it is the content of another line, which goes with its job; copy it".to_owned(),
+            ));
+        }
         let seen = |path: &Path| path.symlink_metadata().map_err(|error| explain(&error));
         let mut path = by_words(Path::new("/"), path);
         let mut meta = seen(&path)?;

@@ -57,10 +57,10 @@ pub(super) async fn recount_runs(tx: &mut SqliteConnection) -> Result<()> {
                               count(*) FILTER (WHERE state = 'skipped') AS skipped,
                               count(*) FILTER (WHERE state = 'cancelled') AS cancelled
                        FROM jobs WHERE run IS NOT NULL GROUP BY run)
-         UPDATE runs SET jobs_open = coalesce(t.open, 0), jobs_completed = max(jobs_completed, coalesce(t.completed, 0)),
-                jobs_failed = max(jobs_failed, coalesce(t.failed, 0)),
-                jobs_skipped = max(jobs_skipped, coalesce(t.skipped, 0)),
-                jobs_cancelled = max(jobs_cancelled, coalesce(t.cancelled, 0))
+         UPDATE runs SET jobs_open = coalesce(t.open, 0), jobs_completed = max(r.jobs_completed, coalesce(t.completed, 0)),
+                jobs_failed = max(r.jobs_failed, coalesce(t.failed, 0)),
+                jobs_skipped = max(r.jobs_skipped, coalesce(t.skipped, 0)),
+                jobs_cancelled = max(r.jobs_cancelled, coalesce(t.cancelled, 0))
          FROM runs AS r LEFT JOIN told AS t ON t.run = r.id
          WHERE runs.id = r.id AND runs.list IS NOT NULL",
     )

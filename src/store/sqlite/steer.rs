@@ -156,9 +156,18 @@ async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &
     )
     .bind(job.id.0)
     .bind(now.as_millis())
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
     tally.moved(job.pipeline, job.priority, job.state, StateName::Pending);
+    if job.run.is_some() {
+        // A run that was cancelled follows its jobs again, or what is opened now would be cancelled with the rest.
+        sqlx::query(
+            "UPDATE runs SET state = 'running', finished_at = NULL, cancelling = NULL WHERE id = ?1 AND state = 'cancelled'",
+        )
+        .bind(job.run)
+        .execute(tx)
+        .await?;
+    }
     tally.of_run(job.run, Some(job.state), StateName::Pending);
     Ok(Steered::Done)
 }

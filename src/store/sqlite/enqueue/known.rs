@@ -71,6 +71,8 @@ pub(super) struct TakenRow {
     pub(super) duplicate: bool,
     pub(super) moved_from: Option<Vec<u8>>,
     pub(super) run: Option<i64>,
+    pub(super) line: Option<i64>,
+    pub(super) repo: Option<String>,
 }
 
 impl TakenRow {
@@ -205,6 +207,8 @@ fn read_known(row: &SqliteRow) -> Result<Known> {
                     duplicate: row.try_get("job_duplicate")?,
                     moved_from: row.try_get("job_moved_from")?,
                     run: row.try_get("job_run")?,
+                    line: row.try_get("job_line")?,
+                    repo: row.try_get("job_repo")?,
                 }),
             },
         }),

@@ -4,6 +4,8 @@
 //!    more than once, its later rounds see the earlier ones written; then these are taken back.
 //! 2. `taken` notes which list named a source last, and in which run, whether or not it needed a job.
 
+use std::borrow::Cow;
+
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::super::error::Result;
@@ -12,7 +14,7 @@ use super::super::bulk::Values;
 use super::super::catalog::Catalog;
 use super::super::tally::Tally;
 use super::super::wire;
-use super::{Desk, Intake, Room, decide_round, learn, rounds};
+use super::{Desk, Intake, Room, Taken, decide_round, learn, rounds};
 
 /// Who names the sources of lines.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +40,36 @@ pub(in crate::store::sqlite) enum Decided {
     Full { room: u64 },
 }
 
-/// What a line says of its job, after the columns that all jobs have.
-pub(super) fn bind(values: &mut Values, listed: &Listed) {
-    // A source that the list no longer names stands in no line.
-    let line = (listed.line > 0).then(|| i64::try_from(listed.line).unwrap_or(i64::MAX));
-    values.push(listed.run.0).push(line).push(listed.repo.as_deref());
-    values.push(listed.content.as_deref().map(wire::path_bytes));
+/// The line that a job is for.
+pub(super) struct LineOf<'a> {
+    pub(super) run: i64,
+    line: Option<i64>,
+    repo: Option<Cow<'a, str>>,
+    content: Option<&'a [u8]>,
+}
+
+impl<'a> LineOf<'a> {
+    /// What a line says of its job. A source that the list no longer names stands in no line.
+    pub(super) fn said(listed: &'a Listed) -> Self {
+        Self {
+            run: listed.run.0,
+            line: (listed.line > 0).then(|| i64::try_from(listed.line).unwrap_or(i64::MAX)),
+            repo: listed.repo.as_deref().map(Cow::Borrowed),
+            content: listed.content.as_deref().map(wire::path_bytes),
+        }
+    }
+
+    /// The line of the version before, whose job is not over: a newer version takes its place in the run, or the run
+    /// would end well although nobody did what the line asks for.
+    pub(super) fn goes_on(older: &Taken) -> Option<Self> {
+        let row = older.row.as_ref().filter(|row| !row.state.is_final())?;
+        Some(Self { run: row.run?, line: row.line, repo: row.repo.clone().map(Cow::Owned), content: None })
+    }
+
+    /// The columns after those that all jobs have.
+    pub(super) fn bind(&self, values: &mut Values) {
+        values.push(self.run).push(self.line).push(self.repo.as_deref()).push(self.content);
+    }
 }
 
 impl Intake {

@@ -3,13 +3,13 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::super::error::Result;
-use super::super::super::queue::{Enqueued, Listed, NewJob};
+use super::super::super::queue::{Enqueued, NewJob};
 use super::super::bulk::{Bulk, Values};
 use super::super::tally::Tally;
 use super::super::wire;
 use super::Asked;
 use super::known::{Known, Taken};
-use super::lines::{self, Naming};
+use super::lines::{LineOf, Naming};
 use super::rename::{self, Moves};
 use crate::clock::Timestamp;
 use crate::job::{Digest, JobId, Op, SourceKey, StateName};
@@ -20,7 +20,7 @@ pub(super) struct Plan<'a> {
     sources: Vec<SourceRow<'a>>,
     touched: Vec<SourceRow<'a>>,
     jobs: Vec<JobRow<'a>>,
-    listed: Vec<(JobRow<'a>, &'a Listed)>,
+    listed: Vec<(JobRow<'a>, LineOf<'a>)>,
     superseded: Vec<(i64, i64)>,
     taken: Vec<TakenRow>,
     /// Sources without a file from now on, with their versions.
@@ -160,11 +160,15 @@ impl<'a> Plan<'a> {
             digest: asked.job.digest,
             metadata: asked.job.metadata.as_deref(),
         };
-        match asked.job.listed.as_deref() {
+        let line = match asked.job.listed.as_deref() {
+            Some(listed) => Some(LineOf::said(listed)),
+            None => older.and_then(LineOf::goes_on),
+        };
+        match line {
             None => self.jobs.push(row),
-            Some(listed) => {
-                tally.of_run(Some(listed.run.0), None, StateName::Pending);
-                self.listed.push((row, listed));
+            Some(line) => {
+                tally.of_run(Some(line.run), None, StateName::Pending);
+                self.listed.push((row, line));
             }
         }
         let started = older.is_some_and(|older| {
@@ -190,9 +194,9 @@ impl<'a> Plan<'a> {
             .await?;
         INSERT_JOBS.execute(tx, &[now], &self.jobs, JobRow::bind).await?;
         INSERT_LISTED
-            .execute(tx, &[now], &self.listed, |values, (row, listed)| {
+            .execute(tx, &[now], &self.listed, |values, (row, line)| {
                 JobRow::bind(values, row);
-                lines::bind(values, listed);
+                line.bind(values);
             })
             .await?;
         match self.naming {

@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::super::error::Result;
 use super::super::{SqliteStore, wire};
+use super::steer::Hand;
 use crate::clock::Timestamp;
 use crate::run::RunId;
 
@@ -79,9 +80,14 @@ pub(in crate::store::sqlite) async fn repair(store: &SqliteStore) -> Result<()> 
         store.release(RunId(run)).await?;
         after = run;
     }
-    let cancelling: Vec<i64> =
-        sqlx::query_scalar("SELECT id FROM runs WHERE cancelling IS NOT NULL").fetch_all(store.readers()).await?;
+    let cancelling: Vec<i64> = sqlx::query_scalar(
+        "SELECT id FROM runs WHERE state = 'cancelled' AND (cancelling IS NOT NULL OR jobs_open > 0)",
+    )
+    .fetch_all(store.readers())
+    .await?;
     for run in cancelling {
+        // Also what ran when its daemon died waits by now.
+        store.steer_run(RunId(run), Hand::Cancel).await?;
         store.cancel_waiting(RunId(run), usize::MAX).await?;
     }
     Ok(())

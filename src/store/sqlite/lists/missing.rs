@@ -26,6 +26,11 @@ pub(in crate::store::sqlite) const MISSING: &str = "
         AND t.pipeline = (SELECT id FROM pipelines WHERE name = ?3)
     LIMIT ?4";
 
+/// ?1: the list, ?2: the run. Whether it names anything that is there.
+const NAMES_ANYTHING: &str = "
+    SELECT EXISTS (SELECT 1 FROM taken AS t INDEXED BY taken_list CROSS JOIN sources AS s ON s.id = t.source
+                   WHERE t.list = ?1 AND t.list_run = ?2 AND t.list IS NOT NULL AND s.presence = 'present')";
+
 static UNNAME: Bulk = Bulk::new(
     "WITH v(source, pipeline) AS (ROWS)
      UPDATE taken SET list = NULL, list_run = NULL FROM v
@@ -48,6 +53,11 @@ pub(super) async fn step(
         Err(Halt::TakenOver) => return Ok(MissingStep::TakenOver),
     };
     refuse(&run)?;
+    if !run.dry_run
+        && !sqlx::query_scalar::<_, bool>(NAMES_ANYTHING).bind(run.list).bind(id.0).fetch_one(&mut *tx).await?
+    {
+        return Err(refusal("the list names nothing that is there"));
+    }
     // Nothing of what a dry run takes is kept, so nobody knows what it does not name.
     if run.dry_run || !run.delete_missing {
         return Ok(MissingStep::Over);
@@ -91,7 +101,11 @@ fn refuse(run: &Reading) -> Result<()> {
         (_, 0) => return Ok(()),
         (_, bad) => format!("{bad} of its lines can't be understood"),
     };
-    Err(StoreError::Refused(format!("{why}, so nothing is taken for missing from it, and nothing was deleted")))
+    Err(refusal(&why))
+}
+
+fn refusal(why: &str) -> StoreError {
+    StoreError::Refused(format!("{why}, so nothing is taken for missing from it, and nothing was deleted"))
 }
 
 fn delete(row: &SqliteRow, run: RunId, pipeline: &str) -> Result<NewJob> {

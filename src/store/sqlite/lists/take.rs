@@ -1,6 +1,7 @@
 //! Lines are taken: their jobs, what is wrong with them, and the checkpoint, in one transaction.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -137,10 +138,10 @@ type Repeats = Vec<(usize, bool)>;
 /// Leaves out lines that say what the line of their source before them says, so that each needs no look of its own.
 fn apart(jobs: &[NewJob]) -> (Vec<&NewJob>, Repeats) {
     let mut kept: Vec<&NewJob> = Vec::with_capacity(jobs.len());
-    let mut newest: HashMap<(&SourceKey, &str), usize> = HashMap::with_capacity(jobs.len());
+    let mut newest: HashMap<(Name<'_>, &str), usize> = HashMap::with_capacity(jobs.len());
     let mut places = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let key = (&job.source, job.pipeline.as_str());
+        let key = (Name::of(&job.source), job.pipeline.as_str());
         match newest.get(&key) {
             Some(&at) if kept.get(at).is_some_and(|before| says_the_same(before, job)) => places.push((at, true)),
             _ => {
@@ -151,6 +152,22 @@ fn apart(jobs: &[NewJob]) -> (Vec<&NewJob>, Repeats) {
         }
     }
     (kept, places)
+}
+
+/// What makes two lines be about one source: under a key of the caller's, the path says nothing.
+#[derive(PartialEq, Eq, Hash)]
+enum Name<'a> {
+    Key(&'a str),
+    Path(&'a Path),
+}
+
+impl<'a> Name<'a> {
+    fn of(source: &'a SourceKey) -> Self {
+        match source {
+            SourceKey::Keyed { key, .. } => Self::Key(key),
+            SourceKey::Path(path) | SourceKey::Watched { relative: path, .. } => Self::Path(path),
+        }
+    }
 }
 
 fn says_the_same(one: &NewJob, other: &NewJob) -> bool {

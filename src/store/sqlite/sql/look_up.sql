@@ -6,7 +6,7 @@ SELECT asked.at AS at,
        s.digest, s.digest_version, s.presence,
        t.version AS taken_version, t.job AS taken_job, t.started AS taken_started, t.list_run AS taken_list_run,
        j.state AS job_state, j.op AS job_op, j.priority AS job_priority, j.run_at AS job_run_at,
-       j.executions AS job_executions, j.deferrals AS job_deferrals, j.run AS job_run, j.moved_from AS job_moved_from,
+       j.executions AS job_executions, j.deferrals AS job_deferrals, j.run AS job_run, j.line AS job_line, j.repo AS job_repo, j.moved_from AS job_moved_from,
        j.reason IS 'vanished' OR (j.state IS 'failed' AND j.error_kind IS 'vanished') AS job_vanished,
        j.reason IS 'duplicate' AS job_duplicate,
        coalesce((SELECT r.id FROM jobs AS r
