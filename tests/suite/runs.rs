@@ -159,12 +159,12 @@ fn the_run_of_a_watch_that_was_removed_is_cancelled_and_a_paused_watch_keeps_its
     let inbox = place.inbox();
     place.ok(&["watch", "add", "made", inbox.to_str().unwrap(), "--pipeline", "p", "--settle", "0s"]);
     let mut daemon = Daemon::start(&place);
-    let broken_off = |run: &Value| {
-        text(run, "state") == "running" && text(run, "last_error").contains("paused") && count(run, "processed") >= 100
-    };
-    wait_until("the run waits for room", || runs(&place).first().is_some_and(broken_off));
+    let waits = |run: &Value| text(run, "state") == "running" && text(run, "last_error").contains("paused");
+    wait_until("the run waits for room", || runs(&place).first().is_some_and(waits));
     place.ok(&["watch", "pause", "made"]);
     daemon.kill();
+    // Its run is paused with it, and is broken off where it stood.
+    let broken_off = |run: &Value| text(run, "state") == "paused" && count(run, "processed") >= 100;
     let mut daemon = Daemon::start(&place);
     assert!(broken_off(&runs(&place)[0]));
     assert_eq!(daemon.stop(), 0);
