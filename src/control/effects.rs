@@ -246,7 +246,5 @@ pub fn over(execution: Execution) -> Refusal {
 }
 
 fn document(what: &str, text: &str, limit: usize) -> Result<CanonicalJson, Refusal> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| Refusal::usage(format!("{what} is not JSON: {error}")))?;
-    CanonicalJson::of(&value, limit).map_err(|error: EffectError| Refusal::usage(format!("{what}: {error}")))
+    CanonicalJson::read(text, limit).map_err(|error: EffectError| Refusal::usage(format!("{what}: {error}")))
 }

@@ -10,7 +10,8 @@
 //! Canonical JSON: no white space; the members of an object in the order of their names' bytes in UTF-8, and of a
 //! name that stands twice the last; strings with the escapes `\"` `\\` `\b` `\f` `\n` `\r` `\t` and `\u00xx` (lowercase)
 //! for other control characters, everything else as it is; integers from -2^63 to 2^64 - 1 in digits, every other
-//! number as the shortest decimal that reads back as the same double.
+//! number as the shortest decimal that reads back as the same double. Numbers that have more digits than that keeps are
+//! refused.
 //!
 //! So a key depends on what a context says and not on how it was written, and an effect of another job, kind or
 //! context has another one.
@@ -120,6 +121,19 @@ impl CanonicalJson {
         Ok(Self(text))
     }
 
+    /// Reads a document that somebody wrote.
+    ///
+    /// # Errors
+    /// It is not JSON, or has more than `limit` bytes in its canonical form, or a number in it would not survive: then
+    /// two steps could have one key, and the second would never be taken.
+    pub fn read(text: &str, limit: usize) -> Result<Self, EffectError> {
+        let value = serde_json::from_str(text).map_err(|error| EffectError::NotJson(error.to_string()))?;
+        if let Some(number) = numbers(text).find(|number| !survives(number)) {
+            return Err(EffectError::Number(number.to_owned()));
+        }
+        Self::of(&value, limit)
+    }
+
     /// The same for a document that the program makes by itself, and whose size it knows.
     pub(crate) fn own(value: &Value) -> Self {
         Self(value.to_string())
@@ -141,12 +155,43 @@ impl CanonicalJson {
     }
 }
 
+/// The numbers of a JSON document as they are written.
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    let (mut in_string, mut escaped) = (false, false);
+    text.split(move |c: char| {
+        let inside = in_string;
+        in_string ^= c == '"' && !escaped;
+        escaped = inside && c == '\\' && !escaped;
+        inside || in_string || !(c.is_ascii_digit() || "+-.eE".contains(c))
+    })
+    .filter(|token| token.contains(|c: char| c.is_ascii_digit()))
+}
+
+/// Decimal digits that every double keeps (IEEE 754: `DBL_DIG`).
+const SURE_DIGITS: usize = 15;
+
+/// Whether a number means after reading what it says.
+fn survives(number: &str) -> bool {
+    if !number.contains(['.', 'e', 'E']) {
+        return number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
+    }
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let digits = mantissa.chars().filter(char::is_ascii_digit);
+    digits.skip_while(|digit| *digit == '0').count() <= SURE_DIGITS
+}
+
 /// Why something is no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EffectError {
     /// The kind's name.
     #[error("`{0}` is no kind of an effect: a kind has 1 to 64 of a-z, 0-9, `_`, `.` and `-`")]
     Kind(String),
+    /// The context or result.
+    #[error("not JSON: {0}")]
+    NotJson(String),
+    /// A number in it.
+    #[error("the number {0} has more digits than a number keeps; write it as a string")]
+    Number(String),
     /// The context or result.
     #[error("the document has {bytes} bytes; {limit} are the limit (keep what is large elsewhere, and its name here)")]
     Large {
@@ -321,6 +366,19 @@ mod tests {
         let step = |job: u8| Step::of(EffectKind::own("upload"), canonical("[1]"), &IdempotencyKey([job; 32]));
         assert_ne!(step(1).key, step(2).key);
         assert_eq!(step(1).digest(), step(2).digest());
+    }
+
+    #[test]
+    fn numbers_that_would_not_survive_are_refused_and_digits_in_strings_are_not() {
+        let read = |text: &str| CanonicalJson::read(text, LARGEST_CONTEXT_BYTES);
+        for good in ["-1", "18446744073709551615", "[0.1,1e300,-2.5E-3]", r#"{"id":"100000000000000000001","\"9\\":1}"#]
+        {
+            assert!(read(good).is_ok(), "{good}: {:?}", read(good));
+        }
+        for bad in ["18446744073709551616", "[1, 100000000000000000001]", r#"{"a\"":0.12345678901234567}"#] {
+            assert!(matches!(read(bad), Err(EffectError::Number(_))), "{bad}: {:?}", read(bad));
+        }
+        assert!(matches!(read("{"), Err(EffectError::NotJson(_))));
     }
 
     #[test]
