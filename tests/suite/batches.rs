@@ -67,10 +67,11 @@ fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("f{number:03}")).collect()
 }
 
-/// The executions of a job as (outcome, spent).
+/// The executions of a job in their order, as (outcome, spent).
 fn executions(place: &Place, job: i64) -> Vec<(String, bool)> {
-    let rows = place.history().into_iter().filter(|row| row["job"] == job);
-    rows.map(|row| (text(&row, "outcome").to_owned(), row["spent"].as_bool().unwrap())).collect()
+    let mut rows: Vec<Value> = place.history().into_iter().filter(|row| row["job"] == job).collect();
+    rows.sort_by_key(|row| count(row, "execution"));
+    rows.iter().map(|row| (text(row, "outcome").to_owned(), row["spent"].as_bool().unwrap())).collect()
 }
 
 #[test]
@@ -221,7 +222,13 @@ fn cancelling_one_of_a_batch_stops_it_and_puts_the_others_back_at_no_cost() {
     wait_until("the batch runs", || runs.told().len() == 1);
     place.ok(&["cancel", &ids[1].to_string()]);
     place.wait_state(ids[1], "cancelled");
-    wait_until("the others run again", || runs.told().len() == 2);
+    // They are put back one by one, and a free permit may take the first before the second is there.
+    let again = || {
+        let mut names = runs.names()[1..].concat();
+        names.sort();
+        names
+    };
+    wait_until("the others run again", || again() == ["a", "c"]);
     fs::write(place.at("go"), "").unwrap();
     place.wait_count("completed", 2);
     assert_eq!(executions(&place, ids[1]), [("cancelled".to_owned(), false)]);
@@ -229,7 +236,7 @@ fn cancelling_one_of_a_batch_stops_it_and_puts_the_others_back_at_no_cost() {
         assert_eq!(executions(&place, id), [("interrupted".to_owned(), false), ("completed".to_owned(), true)]);
         assert_eq!(count(&place.show(id), "attempt"), 1);
     }
-    assert_eq!(runs.names()[1], ["a", "c"]);
+    assert_eq!(again(), ["a", "c"], "once each");
 }
 
 #[test]
@@ -289,8 +296,11 @@ fn files_go_their_own_ways_and_equal_contents_are_processed_once() {
     for (name, content) in [("a", "same"), ("b", "same"), ("poison", "p"), ("c", "other")] {
         place.put(name, content);
     }
-    place.cli(&["run", "--once"]);
-    assert_eq!((place.in_state("completed"), place.in_state("skipped"), place.in_state("failed")), (2, 1, 1));
+    // Where both of equal content are in one batch, the second is put off until the first has its end.
+    let _daemon = Daemon::start(&place);
+    for (state, jobs) in [("completed", 2), ("skipped", 1), ("failed", 1)] {
+        place.wait_count(state, jobs);
+    }
     for moved in ["done/a", "done/b", "done/c", "failed/poison"] {
         assert!(place.at(moved).exists(), "{moved}");
     }
