@@ -189,9 +189,9 @@ pub(super) async fn resolve(id: EffectId, resolve: Resolve, hands: &Hands) -> Re
         EffectResolved::Held(job) => Err(Refusal::failed(format!(
             "effect {id} is in the hands of job {job}, which runs; `ingestd cancel {job}` stops it, or wait for its end"
         ))),
-        EffectResolved::DoneAlready => {
-            Err(Refusal::failed(format!("effect {id} is done, and what was committed stands; only a step of which nobody knows is resolved")))
-        }
+        EffectResolved::DoneAlready => Err(Refusal::failed(format!(
+            "effect {id} is done, and what was committed stands; only a step of which nobody knows is resolved"
+        ))),
     }
 }
 

@@ -243,7 +243,11 @@ mod tests {
             let tasks = tasks();
             let tasks: Vec<&Task> = tasks.iter().collect();
             let mut answers = Answers::about(&tasks);
-            if body { answers.push_body(said) } else { answers.push(said) }
+            if body {
+                answers.push_body(said)
+            } else {
+                answers.push(said)
+            }
             answers.end_line();
             answers.unread.map(|unread| (unread.lines, unread.first, unread.why))
         };

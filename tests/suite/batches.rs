@@ -137,6 +137,27 @@ fn what_is_said_of_a_job_counts_and_the_others_share_the_exit_code() {
 }
 
 #[test]
+fn a_step_or_stage_in_a_batch_is_refused_where_it_does_not_say_whose_it_is() {
+    let place = Place::new();
+    let script = format!(
+        "ingestd() {{ '{}' \"$@\"; echo \"exit $?\"; }}
+         ingestd effect begin --kind x; ingestd stage sent --external-id known; ingestd effect begin --kind x --job 1
+         sed -n 's/.*\"fence\":\\([0-9]*\\),.*\"job\":\\([0-9]*\\),.*/\\2 \\1/p' \"$f\" > \"$f.jobs\"
+         while read -r job fence; do ingestd stage sent --job $job --fence $fence; done < \"$f.jobs\"",
+        env!("CARGO_BIN_EXE_ingestd")
+    );
+    let runs = Runs::new(&place, &script);
+    let keys = format!("{}batch_size = 2\nstages = [\"sent\"]\n", runs.keys);
+    let ids = waiting(&place, &keys, &["a", "b"]);
+    let _daemon = Daemon::start(&place);
+    place.wait_count("completed", 2);
+    let logs = place.ok(&["logs", &ids[0].to_string()]).stdout;
+    assert_eq!(logs.matches("in a batch say which job").count(), 3, "{logs}");
+    assert_eq!((logs.matches("exit 2").count(), logs.matches("exit 0").count()), (3, 2), "{logs}");
+    assert!(ids.iter().all(|id| place.show(*id)["stage"] == "sent"));
+}
+
+#[test]
 fn many_that_wait_take_no_more_executions_than_full_batches_need() {
     let place = Place::new();
     let runs = Runs::new(&place, "");

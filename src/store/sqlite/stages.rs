@@ -187,7 +187,8 @@ async fn place(tx: &mut SqliteConnection, job: JobId) -> Result<Option<Place>> {
     let row = sqlx::query(PLACE).bind(job.0).fetch_optional(tx).await?;
     row.map(|row| {
         let state: String = row.try_get(1)?;
-        let state = state.parse().map_err(|error| StoreError::Corrupt(format!("the state of a job can't be read: {error}")))?;
+        let state =
+            state.parse().map_err(|error| StoreError::Corrupt(format!("the state of a job can't be read: {error}")))?;
         Ok(Place { fence: row.try_get(0)?, state, stage: row.try_get(2)?, pipeline: row.try_get(3)? })
     })
     .transpose()
