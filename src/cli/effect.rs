@@ -14,6 +14,7 @@ use super::{Format, time};
 use crate::clock::Timestamp;
 use crate::control::{EffectAnswer, Execution, Request, Resolve};
 use crate::job::{Effect as Recorded, EffectId, EffectKind, EffectState, Fence, JobId};
+use crate::processor::BATCH_VARIABLE;
 
 /// Effects of a job that are shown; the newest are left out.
 pub const SHOWN: usize = 1_000;
@@ -53,6 +54,16 @@ enum Verb {
         #[command(flatten)]
         format: Format,
     },
+    /// Instead of the step, or after it was refused: it was certainly not taken, and is given back.
+    Abort {
+        /// The effect that `begin` named.
+        #[arg(value_name = "ID")]
+        id: EffectId,
+        #[command(flatten)]
+        execution: InExecution,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Say what came of a step of which nobody knows, when no attempt works on it.
     #[command(group(ArgGroup::new("word").required(true).args(["done", "again"])))]
     Resolve {
@@ -66,7 +77,7 @@ enum Verb {
         #[arg(long)]
         again: bool,
         /// What came of it, with --done.
-        #[arg(long, value_name = "JSON", requires = "done")]
+        #[arg(long, value_name = "JSON", requires = "done", conflicts_with = "again")]
         result: Option<String>,
         #[command(flatten)]
         format: Format,
@@ -102,9 +113,12 @@ impl InExecution {
         })
     }
 
-    /// The same, or `None` where nothing says.
+    /// The same, or `None` where nothing says. In a batch everything has to be said: its environment is of many jobs.
     pub fn meant(self) -> Result<Option<Execution>, Failure> {
         let own = number("INGESTD_JOB")?;
+        if own.is_none() && number(BATCH_VARIABLE)?.is_some() && (self.job.is_none() || self.fence.is_none()) {
+            return Err(Failure::usage("in a batch say which job: --job and --fence, from its line"));
+        }
         let Some(job) = self.job.map(|job| job.0).or(own) else { return Ok(None) };
         // Another job's attempt has another lease.
         let of_own = if own == Some(job) { number("INGESTD_FENCE")? } else { None };
@@ -141,6 +155,13 @@ pub async fn run(args: Effect, context: &mut Context) -> Done {
             context.ask_daemon::<()>(request, execution).await?;
             if format.json {
                 context.screen.json(&serde_json::json!({ "effect": "done", "id": id }))?;
+            }
+        }
+        Verb::Abort { id, execution, format } => {
+            let execution = execution.required()?;
+            context.ask_daemon::<()>(Request::EffectAbort { execution, id }, execution).await?;
+            if format.json {
+                context.screen.json(&serde_json::json!({ "effect": "aborted", "id": id }))?;
             }
         }
         Verb::Resolve { id, done: _, again, result, format } => {

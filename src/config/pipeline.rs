@@ -62,7 +62,7 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
         kind: ProcessorKind::Noop,
     };
     let specific = match kind {
-        Kind::Exec => exec(&mut section).map(ProcessorKind::Exec),
+        Kind::Exec => exec(&mut section, placeholders::fitting(batch_size)).map(ProcessorKind::Exec),
         Kind::Http => http(&mut section, batch_size, &pipeline.stages).map(ProcessorKind::Http),
         Kind::Noop => Some(ProcessorKind::Noop),
     };
@@ -98,29 +98,44 @@ fn retry(mut section: Section<'_, '_, '_>, default: RetryPolicy) -> RetryPolicy 
 
 /// The declared stages, each named once.
 fn stages(section: &mut Section<'_, '_, '_>) -> Vec<String> {
-    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte);
-    let name = text("a name", move |name| (1..=LONGEST_STAGE).contains(&name.len()) && name.bytes().all(fits));
     let allowed = "a list of at most 64 names in order, each of 1 to 64 characters a-z, 0-9, _ and -, such as \
                    [\"sent\", \"confirmed\"]";
-    let form = list(allowed, name);
+    let form = list(allowed, text("a name", |_| true));
     let stages = section.get("stages", Vec::new(), &form);
-    let double = stages.iter().enumerate().find(|(n, stage)| stages[..*n].contains(stage)).map(|(_, stage)| stage);
-    let wrong = match double {
-        Some(stage) => Some(format!("names `{stage}` twice: a job comes to a stage once")),
-        None => (stages.len() > MOST_STAGES).then(|| format!("names {} stages", stages.len())),
-    };
+    let wrong = stages.iter().enumerate().find_map(|(at, stage)| wrong_stage(stage, at + 1, &stages[..at]));
+    let wrong = wrong.or_else(|| (stages.len() > MOST_STAGES).then(|| format!("names {} stages", stages.len())));
     if let (Some(message), Some(value)) = (wrong, section.value("stages")) {
         section.refuse("stages", value, Some(message), Some(form.allowed.clone()));
     }
     stages
 }
 
-fn exec(section: &mut Section<'_, '_, '_>) -> Option<ExecPipeline> {
+/// What is wrong with a stage, the so-manieth, after these.
+fn wrong_stage(stage: &str, number: usize, before: &[String]) -> Option<String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    if stage.is_empty() {
+        return Some(format!("has a name that is empty (item {number})"));
+    }
+    if let Some(character) = stage.chars().find(|c| !fits(*c)) {
+        let shown: String = stage.chars().take(LONGEST_STAGE).collect();
+        return Some(format!("has `{shown}` (item {number}): {character:?} is none of a-z, 0-9, _ and -"));
+    }
+    if stage.len() > LONGEST_STAGE {
+        return Some(format!(
+            "has a name of {} characters (item {number}); {LONGEST_STAGE} are the limit",
+            stage.len()
+        ));
+    }
+    let first = before.iter().position(|earlier| earlier == stage)? + 1;
+    Some(format!("names `{stage}` twice (items {first} and {number}): a job comes to a stage once"))
+}
+
+fn exec(section: &mut Section<'_, '_, '_>, offered: &[&str]) -> Option<ExecPipeline> {
     let default = ExecPipeline::of(Vec::new());
     let item = text("a string", |_| true);
     let command = section.require("command", &list("a list of strings, such as [\"/usr/bin/file\", \"{path}\"]", item));
-    let command = command.filter(|command| check_command(section, command));
-    let env = section.strings("env", sensitive_variable, check_variable);
+    let command = command.filter(|command| check_command(section, command, offered));
+    let env = section.strings("env", sensitive_variable, |name, text| check_variable(name, text, offered));
     let cwd =
         section.get("cwd", None, &optional_path("the absolute path of a folder; \"\": work/ in the state directory"));
     let codes = list("a list of exit codes from 1 to 255", integer(1..=255_i32));
@@ -128,11 +143,11 @@ fn exec(section: &mut Section<'_, '_, '_>) -> Option<ExecPipeline> {
     Some(ExecPipeline { command: command?, env, cwd, permanent_exit_codes })
 }
 
-fn check_command(section: &mut Section<'_, '_, '_>, command: &[String]) -> bool {
+fn check_command(section: &mut Section<'_, '_, '_>, command: &[String], offered: &[&str]) -> bool {
     let wrong = match command.first() {
         None => Some("is empty: a program has to come first".to_owned()),
         Some(program) if program.trim().is_empty() => Some("has an empty program".to_owned()),
-        Some(_) => command.iter().find_map(|argument| check_template(argument).err()),
+        Some(_) => command.iter().find_map(|argument| check_template(argument, offered).err()),
     };
     let Some(message) = wrong else { return true };
     if let Some(value) = section.value("command") {
@@ -142,9 +157,10 @@ fn check_command(section: &mut Section<'_, '_, '_>, command: &[String]) -> bool 
 }
 
 fn http(section: &mut Section<'_, '_, '_>, batch_size: usize, stages: &[String]) -> Option<HttpPipeline> {
+    let offered = placeholders::fitting(batch_size);
     let form = text("an address that begins with http:// or https://", |_| true);
     let url = section.require("url", &form);
-    let url = url.filter(|url| match check_url(url) {
+    let url = url.filter(|url| match check_url(url, offered) {
         Ok(()) => true,
         Err(_) if !section.knows("url") => true,
         Err(message) => {
@@ -159,7 +175,7 @@ fn http(section: &mut Section<'_, '_, '_>, batch_size: usize, stages: &[String])
     let method = section.get("method", "POST".to_owned(), &method);
     let body = body(section, batch_size);
     let redirects = section.get("redirects", 0, &integer(0..=20));
-    let headers = section.strings("headers", sensitive_header, check_header);
+    let headers = section.strings("headers", sensitive_header, |name, text| check_header(name, text, offered));
     check_header_twice(section, headers.keys().map(String::as_str));
     let answer_stage = answer_stage::read(section, stages, batch_size);
     Some(HttpPipeline { url: url?, method, body, redirects, headers, answer_stage })
@@ -181,15 +197,15 @@ fn body(section: &mut Section<'_, '_, '_>, batch_size: usize) -> Body {
     body
 }
 
-fn check_template(template: &str) -> Result<(), String> {
+fn check_template(template: &str, offered: &[&str]) -> Result<(), String> {
     if template.contains('\0') {
         return Err("holds a NUL character".to_owned());
     }
-    placeholders::fill(template).map(|_| ())
+    placeholders::fill(template, offered).map(|_| ())
 }
 
-fn check_url(template: &str) -> Result<(), String> {
-    let filled = placeholders::fill(template)?;
+fn check_url(template: &str, offered: &[&str]) -> Result<(), String> {
+    let filled = placeholders::fill(template, offered)?;
     // Before any placeholder: a job must not choose the scheme.
     let scheme = template.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     if !matches!(scheme.as_deref(), Some("http" | "https")) {
@@ -198,18 +214,18 @@ fn check_url(template: &str) -> Result<(), String> {
     reqwest::Url::parse(&filled).map(|_| ()).map_err(|error| format!("is not an address: {error}"))
 }
 
-fn check_variable(name: &str, template: &str) -> Result<(), String> {
+fn check_variable(name: &str, template: &str, offered: &[&str]) -> Result<(), String> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err("is not a name that an environment variable can have".to_owned());
     }
-    check_template(template)
+    check_template(template, offered)
 }
 
-fn check_header(name: &str, template: &str) -> Result<(), String> {
+fn check_header(name: &str, template: &str, offered: &[&str]) -> Result<(), String> {
     if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
         return Err("is not a name that a header can have".to_owned());
     }
-    let filled = placeholders::fill(template)?;
+    let filled = placeholders::fill(template, offered)?;
     let fits = reqwest::header::HeaderValue::from_str(&filled).is_ok();
     if fits { Ok(()) } else { Err("holds line breaks or other characters that a header can't have".to_owned()) }
 }

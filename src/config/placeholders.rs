@@ -21,8 +21,13 @@ pub const PLACEHOLDERS: [&str; 15] = [
     "watch",
 ];
 
-/// The text with every placeholder replaced by `0`, or what is wrong with one of them.
-pub(super) fn fill(text: &str) -> Result<String, String> {
+/// Those that a pipeline whose executions take so many jobs may use: of several jobs, only what they share.
+pub(super) const fn fitting(batch_size: usize) -> &'static [&'static str] {
+    if batch_size > 1 { &["pipeline"] } else { &PLACEHOLDERS }
+}
+
+/// The text with every placeholder replaced by `0`, or what is wrong with one of them, and which are offered instead.
+pub(super) fn fill(text: &str, offered: &[&str]) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -36,7 +41,7 @@ pub(super) fn fill(text: &str) -> Result<String, String> {
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
             let (name, after) = after.split_once('}').ok_or("a { has no closing }; a literal one is written {{")?;
-            known(name)?;
+            known(name, offered)?;
             out.push('0');
             rest = after;
         } else {
@@ -65,19 +70,22 @@ pub(super) fn per_job(text: &str) -> Option<&str> {
     None
 }
 
-fn known(name: &str) -> Result<(), String> {
+fn known(name: &str, offered: &[&str]) -> Result<(), String> {
     if PLACEHOLDERS.contains(&name) {
         return Ok(());
     }
     let name: String = name.chars().take(40).collect();
-    Err(match nearest(&name, PLACEHOLDERS) {
+    Err(match nearest(&name, offered.iter().copied()) {
         Some(near) => format!("there is no placeholder {{{name}}}; did you mean {{{near}}}?"),
-        None => format!("there is no placeholder {{{name}}} among {}; literal braces are written {{{{ and }}}}", all()),
+        None => format!(
+            "there is no placeholder {{{name}}} among {}; literal braces are written {{{{ and }}}}",
+            all(offered)
+        ),
     })
 }
 
-fn all() -> String {
-    PLACEHOLDERS.map(|name| format!("{{{name}}}")).join(" ")
+fn all(offered: &[&str]) -> String {
+    offered.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -92,11 +100,11 @@ mod tests {
 
     #[test]
     fn known_placeholders_pass_and_others_are_named() {
-        assert_eq!(fill(&all()).as_deref(), Ok("0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
-        assert_eq!(fill("{{\"a\": 1}} é").as_deref(), Ok("{\"a\": 1} é"));
-        assert!(fill("{pth}").is_err_and(|error| error.contains("did you mean {path}?")));
+        assert_eq!(fill(&all(&PLACEHOLDERS), &PLACEHOLDERS).as_deref(), Ok("0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
+        assert_eq!(fill("{{\"a\": 1}} é", &PLACEHOLDERS).as_deref(), Ok("{\"a\": 1} é"));
+        assert!(fill("{pth}", &PLACEHOLDERS).is_err_and(|error| error.contains("did you mean {path}?")));
         for wrong in ["{", "}", "{path", "a}b", "{}", "{ path }", "{{path}"] {
-            assert!(fill(wrong).is_err(), "{wrong}");
+            assert!(fill(wrong, &PLACEHOLDERS).is_err(), "{wrong}");
         }
     }
 }

@@ -85,7 +85,8 @@ fn command(line: &str) -> Result<Vec<String>, String> {
         return Err("names no program".to_owned());
     }
     for word in &words {
-        placeholders::fill(word).map_err(|message| format!("is not a command: {message}"))?;
+        placeholders::fill(word, &placeholders::PLACEHOLDERS)
+            .map_err(|message| format!("is not a command: {message}"))?;
     }
     Ok(words)
 }

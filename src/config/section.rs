@@ -199,7 +199,7 @@ impl<'t, 's> Section<'t, '_, 's> {
         &mut self,
         key: &'static str,
         sensitive: fn(&str, &str) -> bool,
-        check: fn(&str, &str) -> Result<(), String>,
+        check: impl Fn(&str, &str) -> Result<(), String>,
     ) -> BTreeMap<String, String> {
         let mut inner = self.section(key);
         let entries = inner.entries();

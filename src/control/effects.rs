@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::hands::{Hands, Refusal};
 use crate::job::{
-    CanonicalJson, EffectError, EffectId, EffectKind, Fence, JobId, LARGEST_CONTEXT_BYTES, LARGEST_RESULT_BYTES, Step,
+    CanonicalJson, EffectError, EffectId, EffectKind, EffectState, Fence, JobId, LARGEST_CONTEXT_BYTES,
+    LARGEST_RESULT_BYTES, StateName, Step,
 };
 use crate::store::{
     Claim, EffectBegun, EffectCommitted, EffectResolved, NewStage, Resolution, StageMoved, StageRefusal, Whose,
@@ -155,6 +156,24 @@ pub(super) async fn commit(
     }
 }
 
+pub(super) async fn abort(execution: Execution, id: EffectId, hands: &Hands) -> Result<(), Refusal> {
+    attended(execution, hands)?;
+    let Execution { job, fence } = execution;
+    if hands.stores.effects.withdraw_effect(execution.into(), id).await? {
+        return Ok(());
+    }
+    Err(match hands.stores.effects.effect(id).await?.filter(|effect| effect.job == job) {
+        None => Refusal::not_found(format!("job {job} has no effect {id}")),
+        Some(effect) if effect.state == EffectState::Done => {
+            Refusal::failed(format!("effect {id} is done, and can't be given back"))
+        }
+        Some(effect) if effect.fence < fence => Refusal::failed(format!(
+            "effect {id} was not begun in this execution of job {job}; call `ingestd effect begin` first"
+        )),
+        Some(_) => over(execution),
+    })
+}
+
 pub(super) async fn resolve(id: EffectId, resolve: Resolve, hands: &Hands) -> Result<(), Refusal> {
     let resolution = match resolve {
         Resolve::Done(result) => Resolution::Done(
@@ -170,9 +189,9 @@ pub(super) async fn resolve(id: EffectId, resolve: Resolve, hands: &Hands) -> Re
         EffectResolved::Held(job) => Err(Refusal::failed(format!(
             "effect {id} is in the hands of job {job}, which runs; `ingestd cancel {job}` stops it, or wait for its end"
         ))),
-        EffectResolved::DoneAlready => {
-            Err(Refusal::failed(format!("effect {id} is done already; `--again` would have it taken again")))
-        }
+        EffectResolved::DoneAlready => Err(Refusal::failed(format!(
+            "effect {id} is done, and what was committed stands; only a step of which nobody knows is resolved"
+        ))),
     }
 }
 
@@ -216,12 +235,20 @@ fn refused(why: StageRefusal, of: &StageOf, wanted: &str) -> Refusal {
             let jobs: Vec<String> = jobs.iter().map(ToString::to_string).collect();
             Refusal::failed(format!("several jobs go by that name: {}; say which with --job", jobs.join(", ")))
         }
-        StageRefusal::Running(job) => Refusal::failed(format!(
+        StageRefusal::NotCompleted { job, state: StateName::Running } => Refusal::failed(format!(
             "job {job} runs, and its execution alone says how far it is; try again when it has ended (`ingestd wait {job}`)"
         )),
+        StageRefusal::NotCompleted { job, state } => {
+            let state = state.as_str();
+            Refusal::failed(format!("job {job} is {state}; from outside only a completed job comes to a stage"))
+        }
         StageRefusal::NotForward { job, pipeline, order, .. } if order.is_empty() => Refusal::failed(format!(
             "job {job} can't come to the stage `{wanted}`: pipeline `{pipeline}` declares no stages (key `stages`)"
         )),
+        StageRefusal::NotForward { pipeline, order, .. } if !order.iter().any(|declared| declared == wanted) => {
+            let order = order.join(", ");
+            Refusal::failed(format!("no stage `{wanted}`; declared are: {order} (pipeline `{pipeline}`)"))
+        }
         StageRefusal::NotForward { job, pipeline, is, order } => {
             let is = is.map_or_else(|| "at no stage yet".to_owned(), |is| format!("at `{is}`"));
             Refusal::failed(format!(

@@ -66,6 +66,7 @@ async fn dispatch(request: Request, hands: &Hands) -> Result<Value, Refusal> {
         Request::EffectCommit { execution, id, result } => {
             answer(&effects::commit(execution, id, result.as_deref(), hands).await?)
         }
+        Request::EffectAbort { execution, id } => answer(&effects::abort(execution, id, hands).await?),
         Request::EffectResolve { id, resolve } => answer(&effects::resolve(id, resolve, hands).await?),
         Request::Stage(reach) => answer(&effects::reach(reach, hands).await?),
         Request::Maintenance { duty } => match &hands.live {

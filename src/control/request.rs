@@ -163,6 +163,13 @@ pub enum Request {
         /// A JSON document.
         result: Option<String>,
     },
+    /// Give back a step that was certainly not taken.
+    EffectAbort {
+        /// The execution that began it.
+        execution: Execution,
+        /// Which.
+        id: EffectId,
+    },
     /// Say as a person what came of a step.
     EffectResolve {
         /// Which.

@@ -1,13 +1,15 @@
 //! What the processor of a batch says of single jobs.
 //!
 //! An answer is a JSON object, `{"job": ID, "ok": true}` or `{"job": ID, "ok": false, "error": "…", "retry": false}`:
-//! one on each line, or (from a server) an array of them. Whatever else stands there is no answer, and no mistake:
-//! commands print what they like. Where a job is answered twice, the last word counts.
+//! one on each line, or (from a server) an array of them. A job's number may be written as a string. Whatever else
+//! stands there is no answer, and no mistake: commands print what they like. But what looks like an answer and can't be
+//! taken as one is warned of, once for each execution. Where a job is answered twice, the last word counts.
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use super::Task;
 use crate::job::{ErrorKind, JobError, JobId, Outcome};
@@ -16,14 +18,34 @@ use crate::job::{ErrorKind, JobError, JobId, Outcome};
 const LONGEST_LINE: usize = 64 << 10;
 /// The most of an answer's words that is kept, in bytes.
 const MESSAGE_LIMIT: usize = 300;
+/// The most of a line that can't be read which is shown, in bytes.
+const SHOWN: usize = 120;
 
 /// One answer, as it is written.
 #[derive(Debug, Deserialize)]
 struct Answer {
+    #[serde(deserialize_with = "number")]
     job: i64,
     ok: bool,
     error: Option<Value>,
     retry: Option<bool>,
+}
+
+/// A job's number, also where it is written as a string: shells and some languages have no others.
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    let value = Value::deserialize(from)?;
+    let number = value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+    number.ok_or_else(|| D::Error::custom("`job` is no job's number"))
+}
+
+/// What looks like answers and can't be taken.
+#[derive(Debug)]
+struct Unread {
+    lines: usize,
+    /// The beginning of the first one.
+    first: String,
+    /// What is wrong with that.
+    why: String,
 }
 
 /// Gathers answers from what a processor says.
@@ -36,9 +58,7 @@ pub struct Answers<'a> {
     line: Vec<u8>,
     /// It is too long to be an answer.
     overlong: bool,
-    /// Answers about jobs that nobody asked for, and the first of these.
-    strangers: usize,
-    first_stranger: Option<i64>,
+    unread: Option<Unread>,
 }
 
 impl<'a> Answers<'a> {
@@ -50,8 +70,7 @@ impl<'a> Answers<'a> {
             named: HashMap::new(),
             line: Vec::new(),
             overlong: false,
-            strangers: 0,
-            first_stranger: None,
+            unread: None,
         }
     }
 
@@ -70,53 +89,86 @@ impl<'a> Answers<'a> {
     pub fn push_body(&mut self, body: &[u8]) {
         match serde_json::from_slice::<Vec<Value>>(body) {
             Ok(values) => {
-                for answer in values.into_iter().filter_map(|value| serde_json::from_value(value).ok()) {
-                    self.take(answer);
+                for value in values {
+                    self.read(value.to_string().as_bytes());
                 }
             }
-            Err(_) => self.push(body),
+            Err(error) => match body.trim_ascii_start().strip_prefix(b"[") {
+                Some(inside) if begins_like_an_answer(inside) => self.ignore(body, error.to_string()),
+                _ => self.push(body),
+            },
         }
     }
 
     /// Every answer, by job.
     pub fn finish(mut self) -> HashMap<JobId, Outcome> {
         self.end_line();
-        if let (Some(job), Some(task)) = (self.first_stranger, self.tasks.first()) {
-            let (pipeline, answers) = (task.pipeline.as_str(), self.strangers);
-            tracing::warn!(job.id = job, pipeline, answers, "answers about jobs that are not in the batch are ignored");
+        if let (Some(Unread { lines, first, why }), Some(task)) = (&self.unread, self.tasks.first()) {
+            let pipeline = task.pipeline.as_str();
+            tracing::warn!(pipeline, lines, first, why, "what looks like an answer about a job is ignored");
         }
         self.named
     }
 
     fn extend(&mut self, part: &[u8]) {
-        self.overlong |= self.line.len() + part.len() > LONGEST_LINE;
-        if !self.overlong {
-            self.line.extend_from_slice(part);
-        }
+        let room = LONGEST_LINE - self.line.len();
+        self.overlong |= part.len() > room;
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
     }
 
     fn end_line(&mut self) {
-        let is_object = self.line.trim_ascii_start().first() == Some(&b'{');
-        if !self.overlong
-            && is_object
-            && let Ok(answer) = serde_json::from_slice(&self.line)
-        {
-            self.take(answer);
+        let mut line = std::mem::take(&mut self.line);
+        if !self.overlong {
+            self.read(&line);
+        } else if begins_like_an_answer(&line) {
+            self.ignore(&line, format!("a line of more than {LONGEST_LINE} bytes is no answer"));
         }
-        self.line.clear();
+        line.clear();
+        self.line = line;
         self.overlong = false;
     }
 
-    fn take(&mut self, answer: Answer) {
-        let job = JobId(answer.job);
-        if !self.asked.contains(&job) {
-            self.strangers += 1;
-            self.first_stranger.get_or_insert(answer.job);
+    /// Takes a line or an item if it is an answer.
+    fn read(&mut self, line: &[u8]) {
+        if line.trim_ascii_start().first() != Some(&b'{') {
             return;
         }
-        let outcome = if answer.ok { Outcome::Done } else { Outcome::Failed(answer.into_error()) };
-        self.named.insert(job, outcome);
+        match serde_json::from_slice::<Answer>(line) {
+            Ok(answer) if self.asked.contains(&JobId(answer.job)) => {
+                let job = JobId(answer.job);
+                let outcome = if answer.ok { Outcome::Done } else { Outcome::Failed(answer.into_error()) };
+                self.named.insert(job, outcome);
+            }
+            Ok(answer) => self.ignore(line, format!("job {} is not in the batch", answer.job)),
+            Err(error) if looks_like_an_answer(line) => self.ignore(line, error.to_string()),
+            Err(_) => {}
+        }
     }
+
+    fn ignore(&mut self, line: &[u8], why: String) {
+        let first = || Unread { lines: 0, first: beginning(line), why };
+        self.unread.get_or_insert_with(first).lines += 1;
+    }
+}
+
+/// Whether someone meant it as an answer: a JSON object with one of its members, or the beginning of one.
+fn looks_like_an_answer(line: &[u8]) -> bool {
+    let members = |object: &Map<String, Value>| object.contains_key("job") || object.contains_key("ok");
+    begins_like_an_answer(line) || serde_json::from_slice(line).is_ok_and(|object| members(&object))
+}
+
+fn begins_like_an_answer(line: &[u8]) -> bool {
+    let inside = line.trim_ascii_start().strip_prefix(b"{").unwrap_or_default();
+    inside.trim_ascii_start().starts_with(b"\"job\"")
+}
+
+/// As much of a line as is shown.
+fn beginning(line: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]).replace(char::is_control, " ");
+    if line.len() > SHOWN {
+        text.push('…');
+    }
+    text
 }
 
 impl Answer {
@@ -154,7 +206,7 @@ mod tests {
     }
 
     const SAID: &[u8] =
-        b"working\n{\"job\": 1, \"ok\": true}\r\n{\"job\":\"2\",\"ok\":true}\n{\"job\": 9, \"ok\": true}\n\
+        b"working\n{\"job\": \"1\", \"ok\": true}\r\n{\"job\":\"two\",\"ok\":true}\n{\"job\": 9, \"ok\": true}\n\
         {\"ok\": false}\n\xff\n  {\"job\":3,\"ok\":false,\"error\":\"no\\nroom\",\"retry\":false,\"more\":[]}";
 
     #[test]
@@ -183,6 +235,44 @@ mod tests {
             format!("{{\"job\":1,\"ok\":true,\"x\":\"{}\"}}\n{{\"job\":2,\"ok\":true}}\n", "x".repeat(LONGEST_LINE));
         let named = heard(|answers| long.as_bytes().chunks(1_000).for_each(|chunk| answers.push(chunk)));
         assert_eq!(named, HashMap::from([(JobId(2), Outcome::Done)]));
+    }
+
+    #[test]
+    fn what_looks_like_an_answer_and_is_none_is_kept_for_one_warning() {
+        let unread = |said: &[u8], body: bool| {
+            let tasks = tasks();
+            let tasks: Vec<&Task> = tasks.iter().collect();
+            let mut answers = Answers::about(&tasks);
+            if body {
+                answers.push_body(said)
+            } else {
+                answers.push(said)
+            }
+            answers.end_line();
+            answers.unread.map(|unread| (unread.lines, unread.first, unread.why))
+        };
+        for other in [&b"{\"level\":\"info\"}\n{}\n{ cut\nok\n{\"job\":\"3\",\"ok\":true}"[..], b"[7, {\"id\": 1}]"] {
+            assert_eq!(unread(other, true), None, "{}", String::from_utf8_lossy(other));
+        }
+        for (wrong, why) in [
+            (&b"{\"job\":\"x\",\"ok\":true}"[..], "no job's number"),
+            (b"{\"job\":1,\"ok\":\"yes\"}", "expected a boolean"),
+            (b"{\"ok\":true}", "missing field `job`"),
+            (b"{\"job\":1}", "missing field `ok`"),
+            (b"{\"job\":9,\"ok\":true}", "job 9 is not in the batch"),
+            (b" { \"job\":1,\"ok\":tr", "EOF"),
+        ] {
+            let array = [b"[", wrong, b", 5]"].concat();
+            for (said, body) in [(wrong, false), (wrong, true), (&array[..], true)] {
+                let (lines, first, told) = unread(said, body).unwrap();
+                assert_eq!(lines, 1);
+                assert!(first.contains("\"job\"") || first.contains("\"ok\""), "{first}");
+                assert!(told.contains(why) || (said == array && why == "EOF"), "{told}: {why}");
+            }
+        }
+        let long = format!("{{\"job\":1,\"ok\":true,\"x\":\"{}\"}}\n{{\"ok\":1}}\n", "x".repeat(LONGEST_LINE));
+        let (lines, first, _) = unread(long.as_bytes(), false).unwrap();
+        assert_eq!((lines, first.chars().count()), (2, SHOWN + 1));
     }
 
     #[test]

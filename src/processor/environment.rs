@@ -41,11 +41,14 @@ impl ChildEnvironment {
 /// The variable that names the daemon's database, as `--database` takes it.
 pub const DATABASE_VARIABLE: &str = "INGESTD_DATABASE";
 
+/// The variable that says how many jobs an execution has; empty where it is one.
+pub const BATCH_VARIABLE: &str = "INGESTD_BATCH";
+
 /// The variable that tells one job's processes from all others, by a value that no other job has.
 pub const KEY_VARIABLE: &str = "INGESTD_IDEMPOTENCY_KEY";
 
 /// The variables that tell a command of its task. All are always set: what the job does not have is empty.
-pub fn task_variables(task: &Task) -> [(&'static str, OsString); 14] {
+pub fn task_variables(task: &Task) -> [(&'static str, OsString); 15] {
     [
         ("INGESTD_PATH", task.path.clone().into()),
         ("INGESTD_RELATIVE", task.relative.clone().into()),
@@ -61,6 +64,7 @@ pub fn task_variables(task: &Task) -> [(&'static str, OsString); 14] {
         ("INGESTD_WATCH", task.watch.clone().unwrap_or_default().into()),
         ("INGESTD_METADATA", task.metadata.clone().unwrap_or_default().into()),
         ("INGESTD_STAGE", task.stage.clone().unwrap_or_default().into()),
+        (BATCH_VARIABLE, OsString::new()),
     ]
 }
 
@@ -71,11 +75,10 @@ pub fn batch_variables(tasks: &[&Task], key: IdempotencyKey) -> Vec<(&'static st
     let shared = |name: &'static str, value: OsString| match name {
         "INGESTD_OP" | "INGESTD_PIPELINE" => (name, value),
         KEY_VARIABLE => (name, key.to_string().into()),
+        BATCH_VARIABLE => (name, tasks.len().to_string().into()),
         _ => (name, OsString::new()),
     };
-    let mut variables: Vec<_> = task_variables(first).into_iter().map(|(name, value)| shared(name, value)).collect();
-    variables.push(("INGESTD_BATCH", tasks.len().to_string().into()));
-    variables
+    task_variables(first).into_iter().map(|(name, value)| shared(name, value)).collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod output;
 mod registry;
 mod template;
 
-pub use environment::{ChildEnvironment, DATABASE_VARIABLE};
+pub use environment::{BATCH_VARIABLE, ChildEnvironment, DATABASE_VARIABLE};
 pub use exec::ExecProcessor;
 pub use http::HttpProcessor;
 pub use ledger::{Intended, Ledger, LedgerError};

@@ -81,7 +81,7 @@ pub enum EffectResolved {
     NoSuch,
     /// An execution that lives began it; its job.
     Held(JobId),
-    /// It is done, so that there is nothing to say.
+    /// It is done, and what was committed stands.
     DoneAlready,
 }
 

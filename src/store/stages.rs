@@ -1,7 +1,7 @@
 //! How far jobs have come: stages that a pipeline declares in order, and that a job moves through forward only.
 //!
 //! Inside an execution a move is guarded by its fence. Outside, a confirmation from the other side finds its job by what
-//! that side was told or answered, and moves it while it does not run.
+//! that side was told or answered, and moves it once it completed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use super::error::Result;
 use super::lease::Claim;
 use crate::clock::Timestamp;
-use crate::job::{IdempotencyKey, JobId};
+use crate::job::{IdempotencyKey, JobId, StateName};
 
 /// The declared stages of each pipeline that has some, in order.
 pub type StageOrders = Arc<BTreeMap<String, Vec<String>>>;
@@ -21,7 +21,7 @@ pub type StageOrders = Arc<BTreeMap<String, Vec<String>>>;
 pub enum Whose {
     /// That of the job under this lease. The other side is told the key.
     Execution(Claim, IdempotencyKey),
-    /// Of a job that does not run.
+    /// Of a job that completed.
     Job(JobId),
     /// Of the job that the other side knows under this key: the caller's (`add --idempotency-key`), or a job's own.
     Key(String),
@@ -70,8 +70,13 @@ pub enum StageRefusal {
     NoJob,
     /// Several jobs have that name.
     Several(Vec<JobId>),
-    /// The job runs, and its execution alone says how far it is.
-    Running(JobId),
+    /// Asked from outside: only a job that completed is moved from there, and one that runs says by itself how far it is.
+    NotCompleted {
+        /// The job.
+        job: JobId,
+        /// Its state.
+        state: StateName,
+    },
     /// The stage is none of the pipeline's, or the job is further already.
     NotForward {
         /// The job.

@@ -158,6 +158,9 @@ fn what_is_said_under_a_stale_fence_is_refused_and_nothing_is_written() {
     let stale = (fence - 1).to_string();
     let refused = place.exits(1, &["effect", "commit", &id, "--job", &job_text, "--fence", &stale]);
     assert!(refused.stderr.contains("this attempt is over"), "{refused:?}");
+    let refused = place.exits(1, &["effect", "abort", &id, "--job", &job_text, "--fence", &stale]);
+    assert!(refused.stderr.contains("this attempt is over"), "{refused:?}");
+    place.exits(3, &["effect", "abort", "999", "--job", &job_text, "--fence", &fence.to_string()]);
     let begin = ["effect", "begin", "--kind", "x", "--job", &job_text, "--fence", &stale];
     place.exits(1, &begin);
     place.exits(1, &["stage", "sent", "--job", &job_text, "--fence", &stale]);
@@ -206,6 +209,40 @@ fn commands_inside_a_processor_find_its_database_without_any_configuration() {
     let arguments = ["run", "--watch", inbox.to_str().unwrap(), "--exec", &exec, "--once"];
     let once = finish(place.program().args(arguments));
     assert_eq!(once.code, 0, "{once:?}");
+}
+
+/// The block of the README that shows how a step is taken once.
+fn documented() -> &'static str {
+    let readme = include_str!("../../README.md");
+    let from = readme.find("out=$(ingestd effect begin").unwrap();
+    &readme[from..from + readme[from..].find("```").unwrap()]
+}
+
+#[test]
+fn the_documented_script_gives_back_what_was_refused_and_takes_what_the_other_side_does_not_know() {
+    let place = Place::new();
+    // The other side refuses, then dies in the middle, and has nothing when it is asked.
+    let charge = "charge() {
+           if [ \"$1\" = --find ]; then echo \"find $2\" >> @PLACE@/charged; return 1; fi
+           echo \"take $2\" >> @PLACE@/charged
+           case $(grep -c take @PLACE@/charged) in 1) return 2;; 2) return 7;; *) echo 'receipt *';; esac; }
+         echo x >> @PLACE@/runs; [ $(wc -l < @PLACE@/runs) -lt 9 ] || exit 65";
+    scripted(&place, &format!("{charge}\n{}", documented().replace("exit 75", "exit 71")));
+    let _daemon = Daemon::start(&place);
+    let job = place.add(&place.file("a", "a"), &[]);
+    let done = place.wait_state(job, "completed");
+    let charged = fs::read_to_string(place.at("charged")).unwrap();
+    let words: Vec<&str> = charged.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    assert_eq!(words, ["take", "take", "find", "take"]);
+    let keys: std::collections::BTreeSet<&str> = charged.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(keys, [text(&done["effects"][0], "key")].into());
+    assert_eq!((text(&done["effects"][0], "result"), text(&done["effects"][0], "state")), ("receipt *", "done"));
+    let id = done["effects"][0]["id"].to_string();
+    for word in ["--again", "--done"] {
+        let refused = place.exits(1, &["effect", "resolve", &id, word]);
+        assert!(refused.stderr.contains("is done"), "{refused:?}");
+    }
+    place.exits(2, &["effect", "resolve", &id, "--again", "--result", "1"]);
 }
 
 #[test]

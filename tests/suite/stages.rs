@@ -66,6 +66,7 @@ fn a_stage_behind_or_undeclared_is_refused_with_what_is_and_what_was_wanted() {
         "back 1",
         "unknown 1",
         "planned → sent → confirmed",
+        "no stage `sended`; declared are: planned, sent, confirmed",
     ] {
         assert!(output.contains(part), "{part}: {output}");
     }
@@ -96,6 +97,11 @@ fn a_confirmation_after_the_attempt_finds_its_job_and_counts_once() {
     assert_eq!(stages(&place.show(second)), ["sent", "confirmed"]);
     let back = place.exits(1, &["stage", "sent", "--job", &second.to_string()]);
     assert!(back.stderr.contains("planned → sent → confirmed"), "{back:?}");
+    let waiting = place.add(&place.file("c", "c"), &[]);
+    let early = place.exits(1, &["stage", "confirmed", "--job", &waiting.to_string()]);
+    assert!(early.stderr.contains("is pending"), "{early:?}");
+    let undeclared = place.exits(1, &["stage", "foo", "--job", &second.to_string()]);
+    assert!(undeclared.stderr.contains("no stage `foo`; declared are: planned, sent, confirmed"), "{undeclared:?}");
     place.exits(3, &["stage", "confirmed", "--external-id", "nobody"]);
     place.exits(3, &["stage", "confirmed", "--job", "999"]);
     place.exits(2, &["stage", "confirmed"]);

@@ -162,7 +162,13 @@ fn impossible_values_are_refused() {
 
 #[test]
 fn stages_have_names_and_each_is_declared_once() {
-    for (stages, word) in [("['Sent']", "a-z"), ("['']", "a-z"), ("['a', 'b', 'a']", "`a` twice"), ("'a'", "list")] {
+    for (stages, word) in [
+        ("['a', 'Sent']", "`Sent` (item 2): 'S' is none of"),
+        ("['a b']", "`a b` (item 1): ' ' is none of"),
+        ("['']", "empty (item 1)"),
+        ("['a', 'b', 'a']", "`a` twice (items 1 and 3)"),
+        ("'a'", "list"),
+    ] {
         let report = refused(&format!("[pipeline.p]\nkind = 'noop'\nstages = {stages}"));
         assert_eq!(keys_of(&report), ["pipeline.p.stages"]);
         assert!(report.to_string().contains(word), "{word}: {report}");
@@ -252,6 +258,21 @@ fn the_database_needs_a_place() {
 fn a_database_in_a_file_stands_beside_the_rest() {
     let url = "[database]\nurl = 'sqlite:///srv/q/ingestd.db'";
     assert_eq!(super::loaded(url).config.state_directory(), std::path::Path::new("/srv/q"));
+}
+
+#[test]
+fn what_does_not_fit_a_batch_is_not_offered_for_one() {
+    for (keys, key) in
+        [("kind = 'exec'\ncommand = ['x', '{zzzzzz}']", "command"), ("kind = 'http'\nurl = 'http://h/{zzzzzz}'", "url")]
+    {
+        for (size, offered) in [(1, true), (2, false)] {
+            let report = refused(&format!("[pipeline.p]\nbatch_size = {size}\n{keys}"));
+            assert_eq!(keys_of(&report), [format!("pipeline.p.{key}")]);
+            let text = report.to_string();
+            assert!(text.contains("{zzzzzz}") && text.contains("{path}") == offered, "{text}");
+            assert!(offered || text.contains("{pipeline}"), "{text}");
+        }
+    }
 }
 
 #[test]

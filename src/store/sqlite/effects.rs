@@ -234,11 +234,13 @@ async fn resolve(
     .fetch_optional(&mut *tx)
     .await?;
     let Some((job, state, runs)) = row else { return Ok(EffectResolved::NoSuch) };
+    if state == EffectState::Done.as_str() {
+        return Ok(EffectResolved::DoneAlready);
+    }
     if runs && daemon {
         return Ok(EffectResolved::Held(JobId(job)));
     }
     match resolution {
-        Resolution::Done(_) if state == EffectState::Done.as_str() => return Ok(EffectResolved::DoneAlready),
         Resolution::Done(result) => {
             sqlx::query("UPDATE effects SET state = 'done', result = ?2, ended_at = ?3 WHERE id = ?1")
                 .bind(id.0)
@@ -414,16 +416,19 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let store = running(&dir).await;
         let EffectBegun::Run { id, .. } = begin(&store, FIRST).await else { panic!("it is new") };
-        let resolve = |resolution: Resolution, daemon| store.resolve_effect(id, resolution, daemon);
+        let resolve = |id, resolution: Resolution, daemon| store.resolve_effect(id, resolution, daemon);
         let held = EffectResolved::Held(JobId(1));
-        assert_eq!(resolve(Resolution::Again, true).await.unwrap(), held);
+        assert_eq!(resolve(id, Resolution::Again, true).await.unwrap(), held);
         run_again(&store).await;
-        assert_eq!(resolve(Resolution::Done(json("9")), true).await.unwrap(), EffectResolved::Done);
-        assert_eq!(begin(&store, SECOND).await, EffectBegun::Done { id, result: json("9") });
-        assert_eq!(resolve(Resolution::Done(None), true).await.unwrap(), EffectResolved::DoneAlready);
-        assert_eq!(resolve(Resolution::Again, true).await.unwrap(), EffectResolved::Done);
-        assert!(matches!(begin(&store, SECOND).await, EffectBegun::Run { .. }));
-        assert_eq!(resolve(Resolution::Again, false).await.unwrap(), EffectResolved::NoSuch);
+        assert_eq!(resolve(id, Resolution::Again, true).await.unwrap(), EffectResolved::Done);
+        let EffectBegun::Run { id: second, .. } = begin(&store, SECOND).await else { panic!("it was forgotten") };
+        assert_eq!(resolve(second, Resolution::Done(json("9")), true).await.unwrap(), held);
+        assert_eq!(resolve(second, Resolution::Done(json("9")), false).await.unwrap(), EffectResolved::Done);
+        assert_eq!(begin(&store, SECOND).await, EffectBegun::Done { id: second, result: json("9") });
+        for again in [Resolution::Done(None), Resolution::Again] {
+            assert_eq!(resolve(second, again, false).await.unwrap(), EffectResolved::DoneAlready);
+        }
+        assert_eq!(resolve(id, Resolution::Again, false).await.unwrap(), EffectResolved::NoSuch);
     }
 
     #[tokio::test]

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::super::error::Result;
+use super::super::error::{Result, StoreError};
 use super::super::stages::{NewStage, Reached, StageMoved, StageOrders, StageRefusal, StageTimes, Stages, Whose};
 use super::enqueue::SCOPE_KEY;
 use super::{SqliteStore, wire};
 use crate::clock::Timestamp;
-use crate::job::JobId;
+use crate::job::{JobId, StateName};
 
 /// Jobs that are named where several have a name.
 const NAMED: usize = 10;
@@ -100,7 +100,7 @@ fn times(((pipeline, from, to), mut took): ((String, String, String), Vec<i64>))
 /// Where a job stands.
 struct Place {
     fence: i64,
-    runs: bool,
+    state: StateName,
     stage: Option<String>,
     pipeline: String,
 }
@@ -112,10 +112,13 @@ async fn reach(tx: &mut SqliteConnection, new: &NewStage, orders: &StageOrders, 
         several => return Ok(StageMoved::Refused(StageRefusal::Several(several.to_vec()))),
     };
     let Some(place) = place(tx, job).await? else { return Ok(StageMoved::Refused(StageRefusal::NoJob)) };
+    let runs = place.state == StateName::Running;
     let key = match &new.whose {
-        Whose::Execution(claim, _) if !place.runs || place.fence != claim.fence.0 => return Ok(StageMoved::LeaseLost),
+        Whose::Execution(claim, _) if !runs || place.fence != claim.fence.0 => return Ok(StageMoved::LeaseLost),
         Whose::Execution(_, key) => Some(key.0.to_vec()),
-        _ if place.runs => return Ok(StageMoved::Refused(StageRefusal::Running(job))),
+        _ if place.state != StateName::Completed => {
+            return Ok(StageMoved::Refused(StageRefusal::NotCompleted { job, state: place.state }));
+        }
         _ => None,
     };
     let order = orders.get(&place.pipeline).cloned().unwrap_or_default();
@@ -184,8 +187,9 @@ async fn place(tx: &mut SqliteConnection, job: JobId) -> Result<Option<Place>> {
     let row = sqlx::query(PLACE).bind(job.0).fetch_optional(tx).await?;
     row.map(|row| {
         let state: String = row.try_get(1)?;
-        let runs = state == "running";
-        Ok(Place { fence: row.try_get(0)?, runs, stage: row.try_get(2)?, pipeline: row.try_get(3)? })
+        let state =
+            state.parse().map_err(|error| StoreError::Corrupt(format!("the state of a job can't be read: {error}")))?;
+        Ok(Place { fence: row.try_get(0)?, state, stage: row.try_get(2)?, pipeline: row.try_get(3)? })
     })
     .transpose()
 }
@@ -255,7 +259,7 @@ mod tests {
         assert_eq!(reach(&store, to(stale, "confirmed")).await, StageMoved::LeaseLost);
         assert_eq!(
             refusal(reach(&store, to(Whose::Job(JobId(1)), "confirmed")).await),
-            StageRefusal::Running(JobId(1))
+            StageRefusal::NotCompleted { job: JobId(1), state: StateName::Running }
         );
     }
 
