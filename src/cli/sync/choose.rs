@@ -102,6 +102,12 @@ impl Chooser<'_> {
         }
         let source = self.open_for(None)?;
         let list = List::of(self.args.name.as_deref(), &source);
+        if list.anonymous && self.args.delete_missing {
+            return Err(Failure::usage(
+                "--delete-missing on a standard input needs --name: what comes down unrelated pipes would count as one \
+                 list, and each would delete what the others named",
+            ));
+        }
         let stores = self.steady.stores(self.context).await?;
         let mut unfinished = stores.lists.unfinished(list.list.clone()).await?;
         if list.anonymous {

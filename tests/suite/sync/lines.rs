@@ -203,6 +203,17 @@ fn a_dry_run_leaves_its_counts_and_nothing_else() {
 }
 
 #[test]
+fn what_is_missing_from_a_pipe_without_a_name_is_never_deleted() {
+    let place = Place::with_database(&noop(""));
+    let list = fs::read(list_of(&place, 3)).unwrap();
+    let refused = place.feed(&["sync", "--delete-missing", "-"], &list);
+    assert!(refused.code == 2 && refused.stderr.contains("--name"), "{refused:?}");
+    assert!(place.ok(&["runs", "list", "--json"]).json_lines().is_empty());
+    let named = place.feed(&["sync", "--delete-missing", "--name", "n", "-"], &list);
+    assert_eq!(named.code, 0, "{named:?}");
+}
+
+#[test]
 fn a_list_that_names_less_deletes_the_rest_where_that_is_asked_for() {
     let place = Place::with(&noop(""));
     let list = list_of(&place, 20);
