@@ -25,6 +25,8 @@ ALTER TABLE runs ADD COLUMN batch INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0);
 ALTER TABLE runs ADD COLUMN bad_lines INTEGER NOT NULL DEFAULT 0 CHECK (bad_lines >= 0);
 ALTER TABLE runs ADD COLUMN failed_lines INTEGER NOT NULL DEFAULT 0 CHECK (failed_lines >= 0);
 ALTER TABLE runs ADD COLUMN duplicates INTEGER NOT NULL DEFAULT 0 CHECK (duplicates >= 0);   -- among `skipped`
+-- Among `enqueued`: deletes of what the list no longer names.
+ALTER TABLE runs ADD COLUMN deletes INTEGER NOT NULL DEFAULT 0 CHECK (deletes >= 0);
 -- Its jobs, by deltas in the transactions that move them.
 ALTER TABLE runs ADD COLUMN jobs_open INTEGER NOT NULL DEFAULT 0 CHECK (jobs_open >= 0);
 ALTER TABLE runs ADD COLUMN jobs_completed INTEGER NOT NULL DEFAULT 0 CHECK (jobs_completed >= 0);

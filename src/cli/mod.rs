@@ -379,6 +379,7 @@ mod tests {
             "ingestd sync - --resume 7 --root /srv --line-limit 64KiB --json",
             "ingestd list --run 1 --repo r",
             "ingestd retry --run 7 --failed",
+            "ingestd retry --cancelled --failed --run 7",
             "ingestd history --run 7",
             "ingestd status --summary --json",
             "ingestd status --run 7",

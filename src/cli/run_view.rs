@@ -53,6 +53,7 @@ pub struct RunInFull {
     reading: bool,
     failed_lines: u64,
     duplicates: u64,
+    deletes: u64,
     open: u64,
     cancelled: u64,
     /// The first of them; `status --failed --run` has them all.
@@ -191,6 +192,7 @@ impl RunInFull {
             reading: run.reading && !run.state.is_final(),
             failed_lines: run.failed_lines,
             duplicates: run.duplicates,
+            deletes: run.deletes,
             open: run.jobs.open,
             cancelled: run.jobs.cancelled,
             errors: Vec::new(),
@@ -274,16 +276,31 @@ impl Pace {
     }
 }
 
+/// How jobs of earlier runs stand, for whose versions lines needed none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Earlier {
+    /// Not over yet.
+    pub waiting: u64,
+    /// Failed or cancelled.
+    pub failed: u64,
+}
+
 /// A run's counts in a sentence.
-pub fn counts(run: &Run) -> String {
+pub fn counts(run: &Run, earlier: Earlier) -> String {
     let would = if run.dry_run { "would be new jobs" } else { "new jobs" };
-    let mut parts = vec![plural(run.processed, "line", "lines"), format!("{} {would}", count(run.enqueued))];
-    let duplicates = if run.duplicates > 0 {
-        format!(" ({})", plural(run.duplicates, "duplicate", "duplicates"))
-    } else {
-        String::new()
+    let deletes = match run.deletes {
+        0 => String::new(),
+        deletes => format!(" ({} of what is missing)", plural(deletes, "delete", "deletes")),
     };
-    parts.push(format!("{} needed none{duplicates}", count(run.skipped)));
+    let mut parts = vec![plural(run.processed, "line", "lines"), format!("{} {would}{deletes}", count(run.enqueued))];
+    let mut none = Vec::new();
+    none.extend((run.duplicates > 0).then(|| plural(run.duplicates, "duplicate", "duplicates")));
+    none.extend((earlier.waiting > 0).then(|| plural(earlier.waiting, "still waits", "still wait")));
+    none.extend((earlier.failed > 0).then(|| {
+        format!("{} failed before: `ingestd retry --failed` or `--cancelled` tries again", count(earlier.failed))
+    }));
+    let none = if none.is_empty() { String::new() } else { format!(" ({})", none.join(", ")) };
+    parts.push(format!("{} needed none{none}", count(run.skipped)));
     let jobs = &run.jobs;
     let more = [
         (run.bad_lines, "bad"),

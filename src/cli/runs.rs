@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::run_view::{FailedView, Pace, RunInFull, counts};
+use super::run_view::{Earlier, FailedView, Pace, RunInFull, counts};
 use super::screen::{Screen, Style, clean, count, plural, size};
+use super::sync;
 use super::table::{Cell, Column, Table};
 use super::view::lossy;
 use super::{Format, time};
 use crate::clock::Timestamp;
 use crate::control::{Request, RunHand};
 use crate::run::{Run, RunId, RunInput, RunJobs, RunState};
+use crate::store::Unfinished;
 
 /// See [`Verb`].
 #[derive(Args, Debug)]
@@ -102,7 +104,7 @@ fn table(runs: &[Run], screen: &mut Screen) -> Result<(), Failure> {
         Column::Middle("NAME"),
         Column::Left("TYPE"),
         Column::Left("STATE"),
-        Column::Right("FILES"),
+        Column::Right("READ"),
         Column::Right("NEW JOBS"),
         Column::Right("WRONG"),
         Column::Left("STARTED"),
@@ -115,7 +117,7 @@ fn table(runs: &[Run], screen: &mut Screen) -> Result<(), Failure> {
             run.id.to_string().into(),
             name(run).into(),
             run.run_type.as_str().into(),
-            Cell::styled(run.state.as_str(), style(run.state)),
+            Cell::styled(state(run), style(run.state)),
             count(run.processed).into(),
             count(run.enqueued).into(),
             Cell::styled(count(wrong), if wrong > 0 { Style::Red } else { Style::Plain }),
@@ -135,6 +137,10 @@ fn name(run: &Run) -> String {
         (None, RunInput::Stdin { .. }) => "-".to_owned(),
         (None, RunInput::Watch { root }) => lossy(root),
     }
+}
+
+fn state(run: &Run) -> String {
+    format!("{}{}", run.state, if run.dry_run { " (dry run)" } else { "" })
 }
 
 const fn style(state: RunState) -> Style {
@@ -161,8 +167,28 @@ async fn steer(run: RunId, hand: RunHand, context: &mut Context) -> Done {
             RunHand::Remove => "removed",
         };
         writeln!(context.screen, "run {run} {did}")?;
+        if hand == RunHand::Resume
+            && let Some(how) = nobody_reads(run, context).await?
+        {
+            writeln!(context.screen, "its jobs go on; nobody reads its list: {how}")?;
+        }
     }
     Ok(0)
+}
+
+/// How the list of a run goes on that was not read to its end and that nobody reads.
+async fn nobody_reads(id: RunId, context: &Context) -> Result<Option<String>, Failure> {
+    let stores = context.read().await?;
+    let unfinished = stores.lists.unfinished_run(id).await?;
+    let Some(Unfinished { run, holder, .. }) = unfinished else { return Ok(None) };
+    if sync::is_read_by(context.config()?, &holder) {
+        return Ok(None);
+    }
+    let pipe = match run.input {
+        RunInput::Stdin { .. } => ", with the same list piped in again",
+        _ => "",
+    };
+    Ok(Some(format!("`ingestd sync --resume {id}` goes on at line {}{pipe}", count(run.position + 1))))
 }
 
 /// Everything about one run.
@@ -177,7 +203,7 @@ pub async fn show(id: RunId, format: Format, context: &mut Context) -> Done {
     }
     let facts = match run.input {
         RunInput::Watch { .. } => of_scan(&run, now),
-        RunInput::File { .. } | RunInput::Stdin { .. } => of_list(&run, now),
+        RunInput::File { .. } | RunInput::Stdin { .. } => of_list(&run, now, nobody_reads(id, context).await?),
     };
     for (name, value) in common(&run, now, facts) {
         fact(name, &value, &mut context.screen)?;
@@ -238,11 +264,15 @@ fn of_scan(run: &Run, _now: Timestamp) -> Facts {
     facts
 }
 
-fn of_list(run: &Run, now: Timestamp) -> Facts {
+fn of_list(run: &Run, now: Timestamp, nobody_reads: Option<String>) -> Facts {
     let reading = run.reading && !run.state.is_final();
-    let mut facts = vec![("counts", counts(run))];
+    let mut facts = vec![("counts", counts(run, Earlier::default()))];
     let (RunInput::File { read, .. } | RunInput::Stdin { read }) = &run.input else { return facts };
-    let how = if reading { "is being read, or waits for `ingestd sync` to go on" } else { "read" };
+    let how = match nobody_reads {
+        Some(how) => format!("broken off at line {}; {how}", count(run.position)),
+        None if reading => "is being read".to_owned(),
+        None => "read".to_owned(),
+    };
     let position = format!(
         "line {}, {} in {}, {:.0} lines per second; {how}",
         count(run.position),

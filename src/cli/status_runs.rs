@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Format;
 use super::context::Context;
 use super::failure::Done;
-use super::run_view::{FailedView, RunInFull, counts};
+use super::run_view::{Earlier, FailedView, RunInFull, counts};
 use super::runs::{failed_table, no_run};
 use super::screen::count;
 use super::status::line;
@@ -53,7 +53,7 @@ pub async fn summary(format: Format, context: &mut Context) -> Done {
     ] {
         line(name, &count(number), &mut context.screen)?;
     }
-    let last = summary.last.as_ref().map_or_else(|| "none".to_owned(), counts);
+    let last = summary.last.as_ref().map_or_else(|| "none".to_owned(), |run| counts(run, Earlier::default()));
     line("last", &last, &mut context.screen)?;
     Ok(0)
 }

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::failure::{Done, Failure};
-use super::run_view::{RunInFull, counts};
+use super::run_view::{Earlier, RunInFull, counts};
 use super::screen::{count, plural};
 use super::{Format, note};
 use crate::config::{parse_size, show_size};
@@ -38,6 +38,7 @@ use crate::run::{Run, RunId, RunState};
 use choose::{Chooser, Chosen};
 use handover::{Ended, Handover, how_to_go_on};
 use holder::Held;
+pub(super) use holder::lives as is_read_by;
 use reader::Reader;
 use steady::Steady;
 use tell::{Far, Teller};
@@ -54,7 +55,7 @@ or a changeset's record, which is kept with the run: {\"repo\":…, \"new_change
 Examples:
   find /srv/docs -type f | ingestd sync --name docs -
   ingestd sync changes.jsonl --wait
-  git diff --name-only HEAD~1 | ingestd sync --root ~/project -
+  git diff --name-only --diff-filter=d HEAD~1 | ingestd sync --root ~/project -
   ingestd sync list.txt --dry-run   what would be done
   ingestd sync --resume 7           go on where run 7 was broken off
 
@@ -151,7 +152,7 @@ async fn sync(args: &Sync, stop: &CancellationToken, context: &mut Context) -> D
     let reader = Reader::new(source, position, root, args.batch as usize, limit);
     let mut whole = true;
     let mut ended = handover.run(reader, context).await?;
-    if ended == Ended::Through && delete_missing && !args.dry_run {
+    if ended == Ended::Through && delete_missing {
         (ended, whole) = handover.delete_missing(context).await?;
     }
     if ended == Ended::Through {
@@ -162,12 +163,13 @@ async fn sync(args: &Sync, stop: &CancellationToken, context: &mut Context) -> D
         ended = handover.wait(context).await?;
     }
     let run = handover.now(context).await?;
+    let failed_before = handover.far.failed_before > 0;
     tell_end(&mut handover, &run, args, context).await?;
     if ended == Ended::Stopped {
         note(&stopped(&run, read));
         return Ok(1);
     }
-    let failed = args.wait && run.state != RunState::Completed;
+    let failed = args.wait && (failed_before || run.state != RunState::Completed);
     Ok(u8::from(!whole || failed || run.bad_lines + run.failed_lines > 0))
 }
 
@@ -196,7 +198,10 @@ async fn tell_end(handover: &mut Handover<'_>, run: &Run, args: &Sync, context: 
     let view = serde_json::to_value(RunInFull::of(run, &stores, context.now()).await?)?;
     handover.tell_end(view, context)?;
     if !args.format.json && !context.global.quiet {
-        writeln!(context.screen, "{}", counts(run))?;
+        let far = &handover.far;
+        // A line that stands in the list twice waits for its own run.
+        let earlier = Earlier { waiting: far.waiting.saturating_sub(run.duplicates), failed: far.failed_before };
+        writeln!(context.screen, "{}", counts(run, earlier))?;
         context.screen.flush()?;
     }
     Ok(())

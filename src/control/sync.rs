@@ -80,6 +80,12 @@ pub enum SyncTaken {
         enqueued: u64,
         /// Lines that needed none.
         skipped: u64,
+        /// Of these, lines whose job, made before, is not over yet.
+        #[serde(default)]
+        waiting: u64,
+        /// Of these, lines whose job, made before, failed or was cancelled.
+        #[serde(default)]
+        failed_before: u64,
         /// Lines that can't be done, with what is wrong: those of this batch.
         failed: Vec<Trouble>,
     },

@@ -1,13 +1,15 @@
 //! The end of a run that is to end by itself: everything that was found has been handed over, and everything
 //! handed over is done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::watches::{Handle, WatchShown};
 use super::{EXIT_DONE, EXIT_FAILED, House};
 use crate::gate::Shut;
 use crate::job::StateName;
-use crate::store::{Backlog as _, Browse as _, Overview};
+use crate::run::{Run, RunInput, RunState};
+use crate::store::{Backlog as _, Browse as _, Runs as _};
 use crate::watch::{Root, WaitsFor};
 
 /// How long after the watches were idle and the queue empty both are asked again, because a file may be between.
@@ -16,6 +18,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 const STUCK_LOOKS: u32 = 50;
 /// Without a sign of change, how often the question is asked: only paused work could change without one.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs among which paused ones are looked for, the newest first.
+const RUNS_LOOKED_AT: usize = 1_000;
 
 /// Resolves with the exit status when nothing is left to do.
 pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result<u8> {
@@ -36,7 +41,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         let shut = house.gate.is_shut_for(Shut::TooManyWaiting) && !left.waiting && left.running == 0;
         stuck = if shut { stuck + 1 } else { 0 };
         if stuck == STUCK_LOOKS {
-            name_held_back(&house.store.overview().await?);
+            name_held_back(house).await?;
             tracing::error!(
                 "queue.max_pending is reached by jobs that this run does not wait for; not all was taken in"
             );
@@ -46,7 +51,7 @@ pub async fn everything_done(house: &House, watching: &Handle) -> anyhow::Result
         if quiet == 2 {
             watches.iter().for_each(name_waiting);
             let away = watches.iter().filter(|watch| matches!(watch.status.root, Root::Missing(_))).count();
-            name_held_back(&house.store.overview().await?);
+            name_held_back(house).await?;
             let (completed, failed) = house.store.ended(begun).await?;
             tracing::info!(completed, failed, "everything found is done");
             return Ok(if failed == 0 && away == 0 { EXIT_DONE } else { EXIT_FAILED });
@@ -79,13 +84,30 @@ fn name_waiting(shown: &WatchShown) {
 }
 
 /// Says which jobs stay behind, because a person wanted it so.
-fn name_held_back(overview: &Overview) {
-    for (pipeline, (counts, paused)) in &overview.pipelines {
-        let jobs = counts.in_state(StateName::Pending) + counts.in_state(StateName::Retrying);
+async fn name_held_back(house: &House) -> anyhow::Result<()> {
+    let mut held: BTreeMap<String, u64> = BTreeMap::new();
+    for run in house.store.runs(RUNS_LOOKED_AT).await?.iter().filter(|run| is_held(run)) {
+        let (id, jobs) = (run.id, run.jobs.open);
+        tracing::warn!(
+            run.id = id.0,
+            jobs,
+            "run {id} is paused; its jobs were not waited for (`ingestd runs resume {id}` lets it go on)"
+        );
+        *held.entry(run.pipeline.clone()).or_default() += jobs;
+    }
+    for (pipeline, (counts, paused)) in &house.store.overview().await?.pipelines {
+        let waiting = counts.in_state(StateName::Pending) + counts.in_state(StateName::Retrying);
+        let jobs = waiting.saturating_sub(held.get(pipeline).copied().unwrap_or(0));
         match (jobs, paused) {
             (0, _) => {}
             (_, true) => tracing::warn!(pipeline, jobs, "paused; its jobs were not waited for"),
             (_, false) => tracing::warn!(pipeline, jobs, "due later, or without a pipeline; not waited for"),
         }
     }
+    Ok(())
+}
+
+/// Whether a person's pause of a list's run holds jobs back.
+fn is_held(run: &Run) -> bool {
+    run.state == RunState::Paused && run.jobs.open > 0 && !matches!(run.input, RunInput::Watch { .. })
 }

@@ -60,7 +60,7 @@ fn absolute(path: &[u8], root: &Path) -> Result<WirePath, String> {
         return Err("is empty".to_owned());
     }
     if path.contains(&0) {
-        return Err("has a NUL byte, which no file's name can have".to_owned());
+        return Err("has a NUL byte; paths from `find -print0`? use newlines, or `ingestd add -0`".to_owned());
     }
     if path.len() >= PATH_LIMIT {
         return Err(format!("has {} bytes; the system takes {} at most", path.len(), PATH_LIMIT - 1));

@@ -132,6 +132,8 @@ pub struct Run {
     pub failed_lines: u64,
     /// Of what was skipped, lines whose source an earlier line had named.
     pub duplicates: u64,
+    /// Of the new jobs, deletes of what the list no longer names.
+    pub deletes: u64,
     /// Batches of lines so far.
     pub batch: u64,
     /// The form of the checkpoint.

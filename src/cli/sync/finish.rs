@@ -105,7 +105,8 @@ impl Handover<'_> {
     /// The last event: the run as JSON tells it.
     pub fn tell_end(&mut self, run: Value, context: &mut Context) -> Result<(), Failure> {
         self.teller.close();
-        self.teller.event("end", run, json!({}), context)
+        let more = json!({ "waiting": self.far.waiting, "failed_before": self.far.failed_before });
+        self.teller.event("end", run, more, context)
     }
 }
 

@@ -13,7 +13,7 @@ use super::super::screen::{approximate, clean, count};
 use super::reader::{Batch, Got, Reader};
 use super::steady::Steady;
 use super::tell::{Far, Teller};
-use crate::control::{Request, SyncLines, SyncTaken};
+use crate::control::{Request, SyncLines, SyncTaken, Trouble};
 use crate::run::{RunId, RunState};
 use crate::store::Holder;
 
@@ -128,20 +128,19 @@ impl Handover<'_> {
         while let Some(mut batch) = parts.pop() {
             let request = self.request(&batch);
             match self.steady.ask(&request, context).await? {
-                SyncTaken::All { enqueued, skipped, failed } => {
+                SyncTaken::All { enqueued, skipped, waiting, failed_before, failed } => {
                     self.far.enqueued += enqueued;
                     self.far.skipped += skipped;
+                    self.far.waiting += waiting;
+                    self.far.failed_before += failed_before;
                     self.far.failed += failed.len() as u64;
-                    for trouble in &failed {
-                        self.teller.trouble("failed-line", trouble, context)?;
-                    }
-                    self.taken(&batch, context)?;
+                    self.taken(&batch, &failed, context)?;
                     (waited, pause) = (Duration::ZERO, FIRST_PAUSE);
                     continue;
                 }
                 // It was taken before, and only the answer was lost.
                 SyncTaken::Elsewhere { line } if line == batch.read.lines => {
-                    self.taken(&batch, context)?;
+                    self.taken(&batch, &[], context)?;
                     continue;
                 }
                 SyncTaken::Elsewhere { line } => return Err(self.elsewhere(line, &batch)),
@@ -192,9 +191,13 @@ impl Handover<'_> {
         if seconds > 0.0 { approximate(lines.saturating_sub(self.from_line)) / seconds } else { 0.0 }
     }
 
-    fn taken(&mut self, batch: &Batch, context: &mut Context) -> Result<(), Failure> {
-        for trouble in &batch.troubles {
-            self.teller.trouble("bad-line", trouble, context)?;
+    /// A batch was taken, but for these of its lines.
+    fn taken(&mut self, batch: &Batch, failed: &[Trouble], context: &mut Context) -> Result<(), Failure> {
+        let bad = batch.troubles.iter().map(|trouble| ("bad-line", trouble));
+        let mut wrong: Vec<_> = bad.chain(failed.iter().map(|trouble| ("failed-line", trouble))).collect();
+        wrong.sort_by_key(|(_, trouble)| trouble.line);
+        for (event, trouble) in wrong {
+            self.teller.trouble(event, trouble, context)?;
         }
         let far = &mut self.far;
         far.bad += batch.troubles.len() as u64;

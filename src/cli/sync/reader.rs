@@ -27,6 +27,8 @@ const BATCH_BYTES: usize = 1 << 20;
 const LINGER: Duration = Duration::from_millis(200);
 /// Bytes read at once.
 const BUFFER: usize = 256 << 10;
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// How much of a line over the limit is kept to show it.
 const KEPT: usize = 1_024;
 
@@ -145,9 +147,12 @@ impl Reader {
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         }
-        if !bytes.is_empty() {
+        // Some editors put a mark of their encoding before everything; it is no part of the first line.
+        let marked = self.at.lines == 1 && bytes.starts_with(BYTE_ORDER_MARK);
+        let said = if marked { &bytes[BYTE_ORDER_MARK.len()..] } else { &bytes[..] };
+        if !said.is_empty() {
             batch.count += 1;
-            self.understand(&bytes, batch);
+            self.understand(said, batch);
         }
         // Its room serves the next line, unless it was a long one.
         bytes.clear();

@@ -35,6 +35,10 @@ pub struct Far {
     pub enqueued: u64,
     /// Lines that needed none.
     pub skipped: u64,
+    /// Of these, lines whose job, made before, is not over yet.
+    pub waiting: u64,
+    /// Of these, lines whose job, made before, failed or was cancelled.
+    pub failed_before: u64,
     /// Lines that can't be understood.
     pub bad: u64,
     /// Lines that can't be done, and jobs that failed.

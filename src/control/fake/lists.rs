@@ -53,6 +53,7 @@ impl ListRun {
             bad_lines: 0,
             failed_lines: 0,
             duplicates: 0,
+            deletes: 0,
             batch: self.taken.len() as u64,
             checkpoint_version: 1,
             jobs: RunJobs::default(),

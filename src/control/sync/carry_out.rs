@@ -7,7 +7,7 @@ use crate::control::add::{own_files, the_pipeline};
 use crate::control::hands::{Hands, Refusal};
 use crate::control::runs::unknown_run;
 use crate::intake::{ContentFolder, ListBatch, ListIntake, ListLine, NotTaken};
-use crate::job::WirePath;
+use crate::job::{StateName, WirePath};
 use crate::run::{InputRead, RunId, RunInput};
 use crate::store::{Begun, Changeset, Enqueued, Holder, LineProblem, LinesTaken, MissingStep, NewListRun};
 
@@ -68,7 +68,9 @@ pub(in crate::control) async fn lines(lines: SyncLines, hands: &Hands) -> Result
         LinesTaken::All(answers) => {
             let enqueued = answers.iter().filter(|answer| matches!(answer, Enqueued::New { .. })).count() as u64;
             let failed = taken.failed.into_iter().map(told).collect();
-            SyncTaken::All { enqueued, skipped: answers.len() as u64 - enqueued, failed }
+            let skipped = answers.len() as u64 - enqueued;
+            let (waiting, failed_before) = known(&answers);
+            SyncTaken::All { enqueued, skipped, waiting, failed_before, failed }
         }
         LinesTaken::Full { room } => SyncTaken::Full { room },
         LinesTaken::Elsewhere { line } => SyncTaken::Elsewhere { line },
@@ -76,6 +78,21 @@ pub(in crate::control) async fn lines(lines: SyncLines, hands: &Hands) -> Result
         LinesTaken::TakenOver => SyncTaken::TakenOver,
         LinesTaken::NeedDigests(_) => return Err(Refusal::failed("the files change while they are read; try again")),
     })
+}
+
+/// Lines whose jobs were made before: how many of these are not over, and how many did not end well.
+fn known(answers: &[Enqueued]) -> (u64, u64) {
+    let (mut waiting, mut failed) = (0, 0);
+    for answer in answers {
+        match answer {
+            Enqueued::Known { state: StateName::Pending | StateName::Running | StateName::Retrying, .. } => {
+                waiting += 1
+            }
+            Enqueued::Known { state: StateName::Failed | StateName::Cancelled, .. } => failed += 1,
+            _ => {}
+        }
+    }
+    (waiting, failed)
 }
 
 pub(in crate::control) async fn missing(run: RunId, holder: Holder, hands: &Hands) -> Result<SyncMissing, Refusal> {

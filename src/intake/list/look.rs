@@ -69,11 +69,11 @@ impl ListIntake {
         let mut found = match (&work.content, &work.path) {
             (Some(ListedContent::Inline(text)), _) => self.keep(run, line, text)?,
             (Some(ListedContent::File(path)), _) => {
-                let (path, meta) = self.file(&path.0)?;
+                let (path, meta) = self.file(&path.0, line)?;
                 Found { identity: FileIdentity::of(&meta), content: Some(path), ..Found::default() }
             }
             (None, Some(path)) if !delete => {
-                let (path, meta) = self.file(&path.0)?;
+                let (path, meta) = self.file(&path.0, line)?;
                 Found { identity: FileIdentity::of(&meta), path: Some(path), ..Found::default() }
             }
             (None, _) => Found::default(),
@@ -92,7 +92,7 @@ impl ListIntake {
     }
 
     /// The regular file that is meant by this path, if we may read it.
-    fn file(&self, path: &Path) -> Result<(PathBuf, Metadata), Stopped> {
+    fn file(&self, path: &Path, line: &ListLine) -> Result<(PathBuf, Metadata), Stopped> {
         if path.starts_with(self.contents.path()) {
             // It goes with the job that it was made for.
             return Err(Stopped::Line(
@@ -101,7 +101,7 @@ impl ListIntake {
         }
         let seen = |path: &Path| path.symlink_metadata().map_err(|error| explain(&error));
         let mut path = by_words(Path::new("/"), path);
-        let mut meta = seen(&path)?;
+        let mut meta = seen(&path).map_err(|error| hinted(error, &path, line))?;
         if meta.is_symlink() {
             path = path.canonicalize().map_err(|error| explain(&error))?;
             meta = seen(&path)?;
@@ -161,6 +161,19 @@ impl ListIntake {
             listed: Some(Box::new(listed)),
         };
         Underway { job, line, text, made }
+    }
+}
+
+/// What is most likely wrong with a line that names no file.
+fn hinted(error: AddError, path: &Path, line: &ListLine) -> Stopped {
+    match error {
+        AddError::Missing if path.as_os_str().as_bytes().ends_with(b"\r") => Stopped::Line(format!(
+            "{error}: the line ends with a carriage return; `tr -d '\\r'` takes these out of a list"
+        )),
+        AddError::Missing | AddError::Unreadable(_) if line.text.starts_with('[') => {
+            Stopped::Line(format!("{error}: the line begins with `[`; a JSON array? write one object per line"))
+        }
+        error => error.into(),
     }
 }
 

@@ -27,8 +27,12 @@ use crate::store::{
 pub(super) use hold::{repair, set_aside};
 #[cfg(test)]
 pub(super) use {
-    begin::STATEMENTS as BEGIN_STATEMENTS, hold::STATEMENTS as HOLD_STATEMENTS, missing::MISSING, read::CHANGESETS,
-    remove::STATEMENTS as REMOVE_STATEMENTS, steer::STATEMENTS as STEER_STATEMENTS,
+    begin::STATEMENTS as BEGIN_STATEMENTS,
+    hold::STATEMENTS as HOLD_STATEMENTS,
+    missing::{COUNT_MISSING, MISSING},
+    read::CHANGESETS,
+    remove::STATEMENTS as REMOVE_STATEMENTS,
+    steer::STATEMENTS as STEER_STATEMENTS,
 };
 
 #[async_trait]

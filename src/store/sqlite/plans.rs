@@ -288,6 +288,7 @@ async fn runs_over_lists_and_their_jobs_are_found_by_index() {
     assert_in_order(&lists::STEER_STATEMENTS).await;
     assert_in_order(&[
         (lists::MISSING, "INDEX taken_list (list=? AND list_run<?)"),
+        (lists::COUNT_MISSING, "INDEX taken_list (list=? AND list_run<?)"),
         (lists::CHANGESETS, "SEARCH run_changesets USING PRIMARY KEY (run=?)"),
         (ways::OF_RUN, "INDEX jobs_run (run=? AND id<?)"),
     ])

@@ -254,6 +254,7 @@ pub(super) fn run(row: &SqliteRow) -> Result<Run> {
         bad_lines: number("bad_lines")?,
         failed_lines: number("failed_lines")?,
         duplicates: number("duplicates")?,
+        deletes: number("deletes")?,
         batch: number("batch")?,
         checkpoint_version: u32::try_from(row.try_get::<i64, _>("checkpoint_version")?).unwrap_or(0),
         jobs: RunJobs {

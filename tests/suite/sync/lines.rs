@@ -203,6 +203,23 @@ fn a_dry_run_leaves_its_counts_and_nothing_else() {
 }
 
 #[test]
+fn what_is_wrong_with_a_list_is_guessed_and_told_in_the_order_of_lines() {
+    let place = Place::with_database(&noop(""));
+    place.file("a", "a");
+    let list = b"\xEF\xBB\xBFfiles/a\nfiles/a\r\n{\n[{\"path\":\"files/a\"}]\nfiles/a\0files/b\n";
+    let output = place.feed(&["sync", "-"], list);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stdout.contains("5 lines, 1 new job"), "{output:?}");
+    let told: Vec<&str> = output.stderr.lines().filter(|line| line.contains("line ")).collect();
+    let hints = ["line 2: no such file: the line ends with a carriage return", "line 3: ", "line 4: ", "line 5: "];
+    assert_eq!(told.len(), hints.len(), "{output:?}");
+    assert!(told.iter().zip(hints).all(|(line, hint)| line.contains(hint)), "{output:?}");
+    assert!(told[2].contains("one object per line") && told[3].contains("ingestd add -0"), "{output:?}");
+    // The mark is a part of the bytes that were read.
+    assert!(text(&run_of(&place, 1)["input"], "digest").contains(&blake3::hash(list).to_hex().to_string()));
+}
+
+#[test]
 fn what_is_missing_from_a_pipe_without_a_name_is_never_deleted() {
     let place = Place::with_database(&noop(""));
     let list = fs::read(list_of(&place, 3)).unwrap();
@@ -231,9 +248,19 @@ fn a_list_that_names_less_deletes_the_rest_where_that_is_asked_for() {
         let refused = sync(&[]);
         assert!(refused.code == 1 && refused.stderr.contains("nothing is deleted"), "{refused:?}");
     }
-    fs::write(&list, fewer.join("\n")).unwrap();
+    let dry = sync(&["--dry-run"]);
+    assert!(dry.code == 1 && dry.stderr.contains("nothing is deleted"), "{dry:?}");
+    fs::write(&list, format!("{}\n{}\n", fewer.join("\n"), fewer[0])).unwrap();
+    for _ in 0..2 {
+        let dry = sync(&["--dry-run", "--batch", "4"]);
+        assert!(dry.code == 0 && dry.stdout.contains("5 would be new jobs (5 deletes of what"), "{dry:?}");
+    }
+    assert!(place.jobs().iter().all(|job| text(job, "op") != "delete"), "a dry run deletes nothing");
     let output = sync(&[]);
     assert_eq!(output.code, 0, "{output:?}");
+    assert!(output.stdout.contains("5 new jobs (5 deletes of what"), "{output:?}");
+    let shown = place.ok(&["runs", "show", "7"]).stdout;
+    assert!(shown.contains("5 deletes of what"), "{shown}");
     let mut deleted: Vec<String> = Vec::new();
     for job in place.jobs().iter().filter(|job| text(job, "op") == "delete") {
         assert_eq!(text(job, "state"), "completed");

@@ -195,3 +195,52 @@ fn the_pipe_of_old_works_as_it_did() {
     assert_eq!(numbers(&run_of(&place, 2), ["enqueued", "skipped"]), [0, 2]);
     assert_eq!(text(&place.ok(&["status", "--summary", "--json"]).json()["last"], "state"), "completed");
 }
+
+#[test]
+fn lines_whose_jobs_wait_or_failed_before_are_told_and_taken_up_by_retry() {
+    let place = Place::with(&noop(""));
+    let list = list_of(&place, 60);
+    let path = list.to_str().unwrap();
+    place.ok(&["sync", path, "--name", "first"]);
+    let waiting = place.ok(&["sync", path, "--name", "second"]);
+    assert!(waiting.stdout.contains("60 needed none (60 still wait)"), "{waiting:?}");
+    place.ok(&["runs", "cancel", "1"]);
+    let _daemon = Daemon::start(&place);
+    let cancelled = place.exits(1, &["sync", path, "--name", "third", "--wait"]);
+    assert!(cancelled.stdout.contains("60 needed none (60 failed before: `ingestd retry"), "{cancelled:?}");
+    let events = place.exits(1, &["sync", path, "--name", "third", "--wait", "--json"]).json_lines();
+    assert_eq!(numbers(events.last().unwrap(), ["waiting", "failed_before"]), [0, 60]);
+    let retried = place.ok(&["retry", "--cancelled", "--run", "1"]);
+    assert!(retried.stdout.contains("60 jobs"), "{retried:?}");
+    place.wait_count("completed", 60);
+    assert_eq!(place.ok(&["sync", path, "--wait"]).code, 0);
+}
+
+#[test]
+fn a_dry_run_is_marked_and_counts_nowhere() {
+    let place = Place::with_database(&noop(""));
+    let list = list_of(&place, 3);
+    place.ok(&["sync", list.to_str().unwrap(), "--dry-run"]);
+    let runs = place.ok(&["runs", "list"]).stdout;
+    assert!(runs.contains("completed (dry run)") && runs.contains("READ"), "{runs}");
+    let summary = place.ok(&["status", "--summary", "--json"]).json();
+    assert_eq!(numbers(&summary, ["total", "completed", "successes"]), [0, 0, 0], "{summary}");
+    assert!(summary["last"].is_null(), "{summary}");
+}
+
+#[test]
+fn a_run_that_nobody_reads_says_how_its_list_goes_on() {
+    let place = Place::with_database(&noop(""));
+    list_of(&place, 50);
+    let mut sync = hanging(&place, &["--name", "n"], 20);
+    assert!(place.ok(&["runs", "show", "1"]).stdout.contains("is being read"));
+    assert!(sync.kill());
+    let shown = place.ok(&["runs", "show", "1"]).stdout;
+    assert!(shown.contains("broken off at line 20") && shown.contains("sync --resume 1"), "{shown}");
+    place.ok(&["runs", "pause", "1"]);
+    let once = place.cli(&["run", "--once"]);
+    assert!(once.stderr.contains("run 1 is paused") && once.stderr.contains("ingestd runs resume 1"), "{once:?}");
+    assert!(!once.stderr.contains("due later"), "{once:?}");
+    let resumed = place.ok(&["runs", "resume", "1"]).stdout;
+    assert!(resumed.contains("sync --resume 1") && resumed.contains("piped in again"), "{resumed}");
+}

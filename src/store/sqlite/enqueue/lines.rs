@@ -32,8 +32,9 @@ impl Naming {
 /// What became of a batch of lines.
 #[derive(Debug)]
 pub(in crate::store::sqlite) enum Decided {
-    /// All are written. `duplicates`: those whose source the same run had named before.
-    All { answers: Vec<Enqueued>, duplicates: u64 },
+    /// All are written. `duplicates`: those whose source the same run had named before; `named`: the other sources, with
+    /// their pipelines.
+    All { answers: Vec<Enqueued>, duplicates: u64, named: Vec<(i64, i64)> },
     /// These need a digest; nothing is written.
     NeedDigests(Vec<usize>),
     /// Too many jobs wait; nothing is written.
@@ -90,7 +91,7 @@ impl Intake {
         let mut desk = Desk { now: self.clock.now(), room, naming: Some(naming) };
         let rounds = rounds(jobs, &limits, &catalog)?;
         let mut answers = vec![Enqueued::Unchanged; jobs.len()];
-        let mut duplicates = 0;
+        let (mut duplicates, mut named) = (0, Vec::new());
         if rounds.len() > 1 {
             sqlx::query("SAVEPOINT lines").execute(&mut *tx).await?;
         }
@@ -102,6 +103,7 @@ impl Intake {
                 break;
             }
             duplicates += plan.duplicates;
+            named.extend(plan.names());
             plan.write(tx, desk.now).await?;
         }
         if rounds.len() > 1 {
@@ -114,7 +116,7 @@ impl Intake {
             return Ok(refused);
         }
         tally.absorb(counted);
-        Ok(Decided::All { answers, duplicates })
+        Ok(Decided::All { answers, duplicates, named })
     }
 }
 

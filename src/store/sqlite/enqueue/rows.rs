@@ -124,6 +124,12 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// The sources that the run names for the first time, with their pipelines.
+    pub(super) fn names(&self) -> impl Iterator<Item = (i64, i64)> {
+        let noted = self.taken.iter().map(|row| (row.source, row.pipeline));
+        self.named.iter().copied().chain(noted)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the columns of one row, named by the caller")]
     pub(super) fn insert(
         &mut self,

@@ -2,6 +2,9 @@
 //!
 //! Each step takes the next sources by the index over what names them last. Whatever becomes of one, the list names it no
 //! longer: so the steps come to an end, and a later run does not ask again.
+//!
+//! A dry run makes no jobs, and counts once what it would make. What it names is only stamped with its number, where the
+//! list named it before: any later run still sees an older one than itself there.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -38,6 +41,46 @@ static UNNAME: Bulk = Bulk::new(
     2,
 );
 
+/// ?1: the list, ?2: the run, ?3: its pipeline.
+pub(in crate::store::sqlite) const COUNT_MISSING: &str = "
+    SELECT count(*) FROM taken INDEXED BY taken_list
+    WHERE list = ?1 AND list_run < ?2 AND list IS NOT NULL AND pipeline = (SELECT id FROM pipelines WHERE name = ?3)";
+
+static SPARE: Bulk = Bulk::new(
+    "WITH shared(list, run) AS (SELECT ?, ?), v(source, pipeline) AS (ROWS)
+     UPDATE taken SET list_run = (SELECT run FROM shared) FROM v
+     WHERE taken.source = v.source AND taken.pipeline = v.pipeline AND taken.list = (SELECT list FROM shared)",
+    2,
+);
+
+/// A dry run names these sources: they are not missing from its list.
+pub(super) async fn spare(tx: &mut SqliteConnection, naming: Naming, named: &[(i64, i64)]) -> Result<()> {
+    SPARE
+        .execute(tx, &[naming.list, naming.run], named, |values, (source, pipeline)| {
+            values.push(*source).push(*pipeline);
+        })
+        .await?;
+    Ok(())
+}
+
+/// Counts what a dry run would delete. Asked again, it counts the same and says that nothing is left to do.
+async fn count(tx: &mut SqliteConnection, id: RunId, run: &Reading, now: Timestamp) -> Result<MissingStep> {
+    let (deletes, counted): (i64, i64) = (
+        sqlx::query_scalar(COUNT_MISSING).bind(run.list).bind(id.0).bind(&run.pipeline).fetch_one(&mut *tx).await?,
+        sqlx::query_scalar("SELECT deletes FROM runs WHERE id = ?1").bind(id.0).fetch_one(&mut *tx).await?,
+    );
+    if deletes == counted {
+        return Ok(MissingStep::Over);
+    }
+    sqlx::query("UPDATE runs SET enqueued = enqueued - deletes + ?2, deletes = ?2, updated_at = ?3 WHERE id = ?1")
+        .bind(id.0)
+        .bind(deletes)
+        .bind(now.as_millis())
+        .execute(tx)
+        .await?;
+    Ok(MissingStep::More(u64::try_from(deletes).unwrap_or(0)))
+}
+
 pub(super) async fn step(
     tx: &mut SqliteConnection,
     id: RunId,
@@ -53,14 +96,14 @@ pub(super) async fn step(
         Err(Halt::TakenOver) => return Ok(MissingStep::TakenOver),
     };
     refuse(&run)?;
-    if !run.dry_run
-        && !sqlx::query_scalar::<_, bool>(NAMES_ANYTHING).bind(run.list).bind(id.0).fetch_one(&mut *tx).await?
-    {
-        return Err(refusal("the list names nothing that is there"));
-    }
-    // Nothing of what a dry run takes is kept, so nobody knows what it does not name.
-    if run.dry_run || !run.delete_missing {
+    if !run.delete_missing {
         return Ok(MissingStep::Over);
+    }
+    if run.dry_run {
+        return count(tx, id, &run, now).await;
+    }
+    if !sqlx::query_scalar::<_, bool>(NAMES_ANYTHING).bind(run.list).bind(id.0).fetch_one(&mut *tx).await? {
+        return Err(refusal("the list names nothing that is there"));
     }
     let rows = sqlx::query(MISSING)
         .bind(run.list)
@@ -85,7 +128,7 @@ pub(super) async fn step(
         })
         .await?;
     let new = answers.iter().filter(|answer| matches!(answer, Enqueued::New { .. })).count();
-    sqlx::query("UPDATE runs SET enqueued = enqueued + ?2, updated_at = ?3 WHERE id = ?1")
+    sqlx::query("UPDATE runs SET enqueued = enqueued + ?2, deletes = deletes + ?2, updated_at = ?3 WHERE id = ?1")
         .bind(id.0)
         .bind(wire::count(new))
         .bind(now.as_millis())

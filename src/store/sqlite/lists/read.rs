@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use super::super::super::error::Result;
 use super::super::super::lists::{Changeset, FailedLine, RepoCounts, RunSummary};
 use super::super::enqueue::parse;
-use super::super::runs::{NEWEST, run};
+use super::super::runs::run;
 use super::super::{row, wire};
 use crate::clock::Timestamp;
 use crate::job::JobId;
@@ -40,14 +40,17 @@ const REPOS: &str = "
            count(*) FILTER (WHERE state = 'skipped') AS skipped, count(*) FILTER (WHERE state = 'cancelled') AS cancelled
     FROM jobs INDEXED BY jobs_run WHERE run = ?1 AND run IS NOT NULL GROUP BY repo ORDER BY repo";
 
-/// ?1: those that began then or later.
+/// The newest run that was no dry one.
+const LAST: &str = "SELECT * FROM runs WHERE NOT dry_run ORDER BY id DESC LIMIT 1";
+
+/// ?1: those that began then or later. Dry runs did nothing.
 const SUMMARY: &str = "
     SELECT count(*) AS total, count(*) FILTER (WHERE finished_at IS NULL) AS active,
            count(*) FILTER (WHERE finished_at IS NOT NULL) AS ended,
            count(*) FILTER (WHERE state = 'completed') AS successes,
            count(*) FILTER (WHERE state = 'failed'
                             OR (state = 'cancelled' AND bad_lines + failed_lines + jobs_failed > 0)) AS errors
-    FROM runs WHERE started_at >= ?1";
+    FROM runs WHERE started_at >= ?1 AND NOT dry_run";
 
 pub(super) async fn failed_lines(readers: &SqlitePool, id: Option<RunId>, limit: usize) -> Result<Vec<FailedLine>> {
     let (id, most) = (id.map(|id| id.0), wire::count(limit));
@@ -120,7 +123,7 @@ pub(super) async fn repos(readers: &SqlitePool, id: RunId) -> Result<Vec<RepoCou
 
 pub(super) async fn summary(readers: &SqlitePool, since: Option<Timestamp>) -> Result<RunSummary> {
     let row = sqlx::query(SUMMARY).bind(since.map_or(i64::MIN, Timestamp::as_millis)).fetch_one(readers).await?;
-    let last = sqlx::query(NEWEST).bind(i64::MAX).bind(1_i64).fetch_all(readers).await?;
+    let last = sqlx::query(LAST).fetch_optional(readers).await?;
     let number = |column| row.try_get::<i64, _>(column).map(i64::cast_unsigned);
     Ok(RunSummary {
         total: number("total")?,
@@ -128,6 +131,6 @@ pub(super) async fn summary(readers: &SqlitePool, since: Option<Timestamp>) -> R
         ended: number("ended")?,
         successes: number("successes")?,
         errors: number("errors")?,
-        last: last.first().map(run).transpose()?.filter(|run| since.is_none_or(|since| run.started_at >= since)),
+        last: last.as_ref().map(run).transpose()?.filter(|run| since.is_none_or(|since| run.started_at >= since)),
     })
 }

@@ -13,6 +13,7 @@ use super::super::bulk::Bulk;
 use super::super::enqueue::{Decided, Intake, Naming, parse};
 use super::super::tally::Tally;
 use super::super::wire;
+use super::missing;
 use crate::clock::{Timestamp, millis};
 use crate::job::{Op, SourceKey, StateName};
 use crate::run::{RunId, RunState};
@@ -112,7 +113,12 @@ pub(super) async fn take(
         intake.write_lines(tx, &kept, naming, limit, tally).await?
     };
     let (answers, duplicates) = match decided {
-        Decided::All { answers, duplicates } => (answers, duplicates),
+        Decided::All { answers, duplicates, named } => {
+            if run.dry_run && run.delete_missing {
+                missing::spare(tx, naming, &named).await?;
+            }
+            (answers, duplicates)
+        }
         Decided::NeedDigests(of) => return Ok(Taken::NeedDigests(in_batch(&of, &repeats))),
         Decided::Full { room } => return Ok(Taken::Full { room }),
     };
