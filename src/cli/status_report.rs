@@ -10,13 +10,14 @@ use super::context::Context;
 use super::db_files;
 use super::failure::Failure;
 use super::pipeline::{self, PipelineView};
-use super::screen::approximate;
+use super::screen::{approximate, count};
 use super::view::{Rates, by_state, json_or_text, lossy};
 use super::watch;
 use super::watch_view::{self, WatchView};
 use crate::clock::Timestamp;
 use crate::control::{LiveStatus, LiveWarning, RunningJob, Stores};
 use crate::job::{Priority, StateName};
+use crate::run::{Run, RunInput, RunState};
 use crate::store::Counts;
 
 /// What the records of maintenance begin with.
@@ -106,6 +107,9 @@ pub struct Database {
     pub last_backup_at: Option<Timestamp>,
 }
 
+/// Runs among which paused ones are looked for, the newest first.
+const RUNS_LOOKED_AT: usize = 200;
+
 /// Gathers a report.
 pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failure> {
     let live = watch::live(context).await?;
@@ -116,13 +120,15 @@ pub async fn gather(context: &Context, stores: &Stores) -> Result<Report, Failur
     let watches = watch_view::known(config, Some(stores), live.as_ref()).await?;
     let watches: BTreeMap<_, _> = watches.into_iter().map(|(name, known)| (name, known.view)).collect();
     let pipelines = pipeline::views(config, &overview, live.as_ref());
+    let mut warnings = warnings(live.as_ref(), &watches, &pipelines);
+    warnings.extend(stores.runs.runs(RUNS_LOOKED_AT).await?.iter().filter_map(paused));
     let recovery = stores.settings.kv_get(RECOVERY).await?;
     let backups = db_files::backups(&db_files::backup_folder(config));
     Ok(Report {
         daemon: daemon(live.as_ref(), stores).await?,
         jobs: by_state(&overview.total),
         waiting_by_priority: waiting_by_priority(&overview.total),
-        warnings: warnings(live.as_ref(), &watches, &pipelines),
+        warnings,
         pipelines: pipelines.into_iter().map(|view| (view.name.clone(), view)).collect(),
         watches,
         running: live.map(|live| live.running).unwrap_or_default(),
@@ -220,6 +226,15 @@ fn warnings(
         }
     }
     all
+}
+
+/// A list's run that a person paused: nothing but a person lets it go on.
+fn paused(run: &Run) -> Option<Warning> {
+    let is_list = !matches!(run.input, RunInput::Watch { .. });
+    (is_list && run.state == RunState::Paused).then(|| Warning {
+        critical: false,
+        message: format!("run {0} is paused, {1} to be done; `ingestd runs resume {0}`", run.id, count(run.jobs.open)),
+    })
 }
 
 async fn maintenance(stores: &Stores) -> Result<Map<String, Value>, Failure> {

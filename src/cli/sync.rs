@@ -128,7 +128,7 @@ async fn sync(args: &Sync, stop: &CancellationToken, context: &mut Context) -> D
     let config = context.config()?.clone();
     let mut steady = Steady::new();
     let held = Held::take(&config)?;
-    let chooser = Chooser { args, context, steady: &mut steady, held: &held, stop };
+    let chooser = Chooser { args, context, steady: &mut steady, held: &held, root: &root, stop };
     let Some(chosen) = chooser.choose().await? else { return Ok(1) };
     let Chosen { id, goes_on, delete_missing, source, position } = chosen;
     let mut teller = Teller::new(id, args.format.json, context);

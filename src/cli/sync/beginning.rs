@@ -73,6 +73,39 @@ pub fn look(
     Ok(Some(Looked { source, found }))
 }
 
+/// What came of [`catch_up`].
+pub enum CaughtUp {
+    /// The input goes on as the run has read it, up to here.
+    There(Position),
+    /// It goes on otherwise.
+    AnotherList,
+    /// It was stopped.
+    Stopped,
+}
+
+/// Reads on from a position to where the run stands by now. Blocks the thread.
+pub fn catch_up(source: &mut Source, from: Position, to: InputRead, stop: &CancellationToken) -> io::Result<CaughtUp> {
+    let Position { read, mut hash } = from;
+    let (mut chunk, mut at) = (vec![0; CHUNK], read.bytes);
+    while at < to.bytes {
+        let want = usize::try_from(to.bytes - at).unwrap_or(CHUNK).min(CHUNK);
+        match source.read(&mut chunk[..want]) {
+            Ok(0) => return Ok(CaughtUp::AnotherList),
+            Ok(read) => {
+                hash.update(&chunk[..read]);
+                at += read as u64;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+        if stop.is_cancelled() {
+            return Ok(CaughtUp::Stopped);
+        }
+    }
+    let same = to.digest == Some(*hash.finalize().as_bytes());
+    Ok(if same { CaughtUp::There(Position { read: to, hash }) } else { CaughtUp::AnotherList })
+}
+
 impl Source {
     /// A pipe of which nothing was read has nowhere to go back to.
     fn go_back_if_needed(&mut self, bytes: u64, spool: Option<File>) -> io::Result<()> {

@@ -11,7 +11,7 @@
 //! Lists on a standard input without a name have nothing in common but that: there, the beginning alone decides, and what
 //! is unknown is a new run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use super::super::failure::Failure;
 use super::super::note;
 use super::super::screen::count;
 use super::Sync;
-use super::beginning::{Looked, Position, look};
+use super::beginning::{CaughtUp, Looked, Position, catch_up, look};
 use super::holder::{self, Held};
 use super::source::Source;
 use super::steady::Steady;
@@ -28,8 +28,8 @@ use crate::control::{Request, RunHand, SyncBegin, SyncBegun, WirePath};
 use crate::run::{InputRead, Run, RunId, RunInput, RunState};
 use crate::store::Unfinished;
 
-/// The list of everything that comes down a standard input without a name.
-const STDIN: &str = "stdin";
+/// What the lists begin with that come down a standard input without a name.
+const STDIN: &str = "stdin:";
 /// What the lists of files without a name begin with.
 const FILE: &str = "file:";
 
@@ -56,23 +56,27 @@ pub struct List {
 }
 
 impl List {
-    /// The list of a name, or of where it comes from.
-    pub fn of(name: Option<&str>, source: &Source) -> Self {
+    /// The list of a name, or of where it comes from. What comes down a pipe says nothing of the folder from which its
+    /// relative paths count, so lists of different folders are different ones.
+    pub fn of(name: Option<&str>, source: &Source, root: &Path) -> Self {
         match (name, source.path()) {
             (Some(name), _) => Self { list: name.to_owned(), anonymous: false },
             (None, Some(path)) => {
                 let bytes = super::super::view::path_base64(path).map_or_else(String::new, |bytes| format!("#{bytes}"));
                 Self { list: format!("{FILE}{}{bytes}", path.display()), anonymous: false }
             }
-            (None, None) => Self { list: STDIN.to_owned(), anonymous: true },
+            (None, None) => Self { list: format!("{STDIN}{}", root.display()), anonymous: true },
         }
     }
 }
 
 /// A name that no list without a name has.
 pub fn name(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() || text == STDIN || text.starts_with(FILE) || text.chars().any(char::is_control) {
-        return Err(format!("a name has at least one character, is not `{STDIN}` and does not begin with `{FILE}`"));
+    if text.trim().is_empty()
+        || [STDIN, FILE].iter().any(|own| text.starts_with(own))
+        || text.chars().any(char::is_control)
+    {
+        return Err(format!("a name has at least one character, and does not begin with `{STDIN}` or `{FILE}`"));
     }
     Ok(text.to_owned())
 }
@@ -87,6 +91,8 @@ pub struct Chooser<'a> {
     pub steady: &'a mut Steady,
     /// Who we are.
     pub held: &'a Held,
+    /// From where relative paths count.
+    pub root: &'a Path,
     /// Ends it.
     pub stop: &'a CancellationToken,
 }
@@ -101,7 +107,7 @@ impl Chooser<'_> {
             return self.go_on(vec![unfinished], source, false).await;
         }
         let source = self.open_for(None)?;
-        let list = List::of(self.args.name.as_deref(), &source);
+        let list = List::of(self.args.name.as_deref(), &source, self.root);
         if list.anonymous && self.args.delete_missing {
             return Err(Failure::usage(
                 "--delete-missing on a standard input needs --name: what comes down unrelated pipes would count as one \
@@ -176,7 +182,8 @@ impl Chooser<'_> {
         let Looked { source, found } = looked;
         let Some((place, position)) = found else {
             if anonymous {
-                return self.begin(List { list: STDIN.to_owned(), anonymous }, source).await.map(Some);
+                let list = List::of(None, &source, self.root);
+                return self.begin(list, source).await.map(Some);
             }
             return Err(changed(&unfinished[0].run));
         };
@@ -185,7 +192,33 @@ impl Chooser<'_> {
             self.may_go_on(one)?;
         }
         self.take_over(one).await?;
+        let Some((source, position)) = self.catch_up(one, source, position).await? else { return Ok(None) };
         Ok(Some(Chosen { id: one.run.id, goes_on: true, delete_missing: one.delete_missing, source, position }))
+    }
+
+    /// What the reader before us handed over last may have been taken after we looked: from here on the run stands still.
+    async fn catch_up(
+        &mut self,
+        one: &Unfinished,
+        mut source: Source,
+        position: Position,
+    ) -> Result<Option<(Source, Position)>, Failure> {
+        let stores = self.steady.stores(self.context).await?;
+        let now = stores.lists.unfinished_run(one.run.id).await?;
+        let Some(to) = now.as_ref().and_then(|now| read(&now.run)).filter(|to| to.bytes > position.read.bytes) else {
+            return Ok(Some((source, position)));
+        };
+        let stop = self.stop.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let position = catch_up(&mut source, position, to, &stop)?;
+            Ok::<_, std::io::Error>((source, position))
+        });
+        let reached = reading.await.map_err(std::io::Error::other).flatten();
+        match reached.map_err(|error| Failure::failed(format!("the list can't be read: {error}")))? {
+            (source, CaughtUp::There(position)) => Ok(Some((source, position))),
+            (_, CaughtUp::Stopped) => Ok(None),
+            (_, CaughtUp::AnotherList) => Err(changed(&one.run)),
+        }
     }
 
     fn may_go_on(&self, one: &Unfinished) -> Result<(), Failure> {

@@ -43,6 +43,8 @@ pub struct Reader {
     line_limit: usize,
     /// The line that is being read.
     line: Vec<u8>,
+    /// The last line had no end: what is written behind it from now on would make it another line.
+    ended: bool,
     /// That line is over the limit: its beginning. Its bytes are counted and skipped.
     over: Option<Vec<u8>>,
 }
@@ -87,6 +89,7 @@ impl Reader {
             batch_lines,
             line_limit,
             line: Vec::new(),
+            ended: false,
             over: None,
         }
     }
@@ -125,6 +128,9 @@ impl Reader {
 
     /// Reads on in the line, until its end or the limit.
     fn read_line(&mut self) -> io::Result<Line> {
+        if self.ended {
+            return Ok(Line::None);
+        }
         let left = (self.line_limit + 1).saturating_sub(self.line.len());
         (&mut self.input).take(left as u64).read_until(b'\n', &mut self.line)?;
         if self.line.last() == Some(&b'\n') {
@@ -135,6 +141,7 @@ impl Reader {
             return Ok(Line::Over);
         }
         // The input's end, and maybe a last line without an end.
+        self.ended = true;
         Ok(if self.line.is_empty() { Line::None } else { Line::Whole })
     }
 

@@ -86,7 +86,7 @@ fn known(answers: &[Enqueued]) -> (u64, u64) {
     for answer in answers {
         match answer {
             Enqueued::Known { state: StateName::Pending | StateName::Running | StateName::Retrying, .. } => {
-                waiting += 1
+                waiting += 1;
             }
             Enqueued::Known { state: StateName::Failed | StateName::Cancelled, .. } => failed += 1,
             _ => {}
