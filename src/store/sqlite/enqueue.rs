@@ -232,6 +232,7 @@ impl<'p> Plan<'p> {
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
                 self.insert(id, known.source, asked, version, asked.op(Op::Add), Some(known), now, tally);
+                self.carry_name(id, asked, known, now);
                 Enqueued::New { id: JobId(id), version }
             }
             (Decision::Raise { op }, Some(known)) => {
@@ -242,6 +243,7 @@ impl<'p> Plan<'p> {
                     self.touch(known.source, asked, version, asked.job.digest);
                 }
                 self.insert(id, known.source, asked, version, op, Some(known), now, tally);
+                self.carry_name(id, asked, known, now);
                 Enqueued::New { id: JobId(id), version }
             }
             (_, _) if asked.job.note_only && asked.op(Op::Add) == Op::Delete => Enqueued::Unchanged,

@@ -26,7 +26,8 @@ impl Model {
         }
         let in_use = self.facts.sources.get(seen.source).is_some_and(|to| to.presence == Presence::Present)
             || self.in_the_way(new).is_some()
-            || self.newest(new).is_some_and(|job| !job.state.is_final());
+            || self.newest(new).is_some_and(|job| !job.state.is_final())
+            || self.facts.jobs.values().any(|job| job.source == seen.source && !job.state.is_final());
         if in_use || (!told && job.as_ref().is_some_and(may_be_reopened) && source.version <= used) {
             return None;
         }

@@ -26,6 +26,8 @@ pub(super) struct Known {
     pub(super) taken: Option<Taken>,
     /// The pipeline's job of the source that runs or has its file on its way, whichever version it is.
     pub(super) in_the_way: Option<i64>,
+    /// Whether a job of it that is not over belongs to another pipeline.
+    pub(super) elsewhere: bool,
 }
 
 impl Known {
@@ -234,6 +236,7 @@ fn read_known(row: &SqliteRow) -> Result<Known> {
         },
         taken,
         in_the_way: row.try_get("in_the_way")?,
+        elsewhere: row.try_get("elsewhere")?,
     })
 }
 

@@ -62,7 +62,11 @@ pub(super) fn recognise<'k>(new: &NewJob, to: Option<&Known>, from: Option<&'k K
 /// versions go on.
 fn is_in_use(to: &Known) -> bool {
     let newest = to.taken.as_ref().and_then(|taken| taken.row.as_ref());
-    to.present || to.moving.is_some() || to.in_the_way.is_some() || newest.is_some_and(|job| !job.state.is_final())
+    to.present
+        || to.moving.is_some()
+        || to.in_the_way.is_some()
+        || to.elsewhere
+        || newest.is_some_and(|job| !job.state.is_final())
 }
 
 /// Whether the newest job may be retried by a person, but not under the new name, which had that version before.

@@ -130,6 +130,14 @@ impl<'a> Plan<'a> {
         self.named.iter().copied().chain(noted)
     }
 
+    /// A version of a file that was not renamed since tells the name that the one before it should have told.
+    pub(super) fn carry_name(&mut self, id: i64, asked: &Asked<'_>, known: &Known, now: Timestamp) {
+        let place = Place::after(Some(known), asked.job, now);
+        if let Some(name) = known.taken.as_ref().and_then(|older| place.name_to_tell(older)) {
+            self.moves.tell(id, name);
+        }
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the columns of one row, named by the caller")]
     pub(super) fn insert(
         &mut self,
@@ -148,9 +156,6 @@ impl<'a> Plan<'a> {
             self.superseded.push((superseded.0, id));
             tally.moved(asked.key.pipeline, place.older_priority, from, StateName::Skipped);
             tally.of_run(older.and_then(Taken::run), Some(from), StateName::Skipped);
-        }
-        if let Some(name) = older.and_then(|older| place.name_to_tell(older, asked.job)) {
-            self.moves.tell(id, name);
         }
         tally.born(asked.key.pipeline, StateName::Pending, place.priority);
         let row = JobRow {
@@ -279,9 +284,9 @@ pub(super) struct Place {
 impl Place {
     /// The name that processors know, where the older version should have told of another one and never ran: its place
     /// is taken by this version, or its file was not there.
-    fn name_to_tell<'k>(&self, older: &'k Taken, new: &NewJob) -> Option<&'k [u8]> {
+    fn name_to_tell<'k>(&self, older: &'k Taken) -> Option<&'k [u8]> {
         let row = older.row.as_ref().filter(|row| self.supersedes.is_some() || row.vanished)?;
-        row.moved_from.as_deref().filter(|_| new.renamed.is_none())
+        row.moved_from.as_deref()
     }
 
     pub(super) fn after(known: Option<&Known>, new: &NewJob, now: Timestamp) -> Self {
