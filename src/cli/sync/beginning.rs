@@ -205,6 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_takes_over_goes_to_where_the_run_stands_by_now() {
+        let (folder, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let path = folder.path().join("list");
+        std::fs::write(&path, "a\nb\nc\n").unwrap();
+        let there = |now: &[u8]| {
+            let looked = look(Source::file(&path).unwrap(), &[read(b"a\n")], folder.path(), &stop).unwrap().unwrap();
+            let (mut source, (_, position)) = (looked.source, looked.found.unwrap());
+            let reached = catch_up(&mut source, position, read(now), &stop).unwrap();
+            let mut rest = String::new();
+            source.read_to_string(&mut rest).unwrap();
+            match reached {
+                CaughtUp::There(position) => Some((position.read, rest)),
+                _ => None,
+            }
+        };
+        assert_eq!(there(b"a\nb\n"), Some((read(b"a\nb\n"), "c\n".to_owned())));
+        assert_eq!(there(b"a\nx\n"), None);
+        assert_eq!(there(b"a\nb\nc\nd\n"), None);
+    }
+
+    #[test]
     fn a_last_line_that_has_grown_since_is_another_one() {
         for piped in [false, true] {
             assert_eq!(found(b"a\nbc\n", &[read(b"a\nb")], piped), (None, b"a\nbc\n".to_vec()));

@@ -306,6 +306,20 @@ mod tests {
         batches
     }
 
+    #[test]
+    fn what_is_written_behind_a_last_line_without_an_end_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        std::fs::write(&path, "a\nfi").unwrap();
+        let source = Source::file(&path).unwrap();
+        let mut reader = Reader::new(source, Position::default(), PathBuf::from("/root"), 2, 1_000);
+        let stop = CancellationToken::new();
+        let Got::Batch(batch) = reader.next(&stop).unwrap() else { panic!() };
+        assert_eq!(batch.read.bytes, 4);
+        std::fs::write(&path, "a\nfile\nb\n").unwrap();
+        assert!(matches!(reader.next(&stop).unwrap(), Got::End));
+    }
+
     /// The batches follow each other without a gap, each with the digest of all bytes up to its end.
     fn follow_each_other(list: &[u8], batches: &[Batch]) {
         let mut at = InputRead::default();

@@ -464,6 +464,52 @@ async fn what_a_dry_run_takes_is_only_counted() {
 }
 
 #[tokio::test]
+async fn of_lines_about_one_key_the_last_one_counts_however_they_are_batched() {
+    let reader = Reader::new().await;
+    let keyed = |mut job: NewJob, key: &str| {
+        let SourceKey::Path(path) = job.source else { panic!() };
+        job.source = SourceKey::Keyed { key: key.to_owned(), path };
+        job.digest = Some(digest());
+        job
+    };
+    let of = |id: RunId| {
+        let mut other = keyed(file(id, 5, "f5"), "L");
+        other.digest = Some(Digest::from_bytes(&[[1].as_slice(), &[2; 32]].concat()).unwrap());
+        vec![
+            keyed(file(id, 1, "f4"), "K"),
+            keyed(delete(id, 2, "f4"), "K"),
+            keyed(file(id, 3, "f4"), "K"),
+            keyed(file(id, 4, "f4"), "L"),
+            other,
+            keyed(file(id, 6, "f4"), "L"),
+        ]
+    };
+    let id = reader.begin(named("a")).await;
+    let LinesTaken::All(answers) = reader.store.take_lines(batch(id, 0, of(id))).await.unwrap() else { panic!() };
+    assert_eq!(new_jobs(&answers), 6, "{answers:?}");
+    let left = JobFilter { states: vec![StateName::Pending], ..JobFilter::default() };
+    let left = reader.store.jobs(&left, None, 9).await.unwrap();
+    let left: Vec<_> = left.iter().map(|job| (job.id.0, job.op, job.version)).collect();
+    assert_eq!(left, [(6, Op::Modify, 3), (3, Op::Add, 3)]);
+    reader.sound().await;
+}
+
+#[tokio::test]
+async fn a_list_that_names_nothing_that_is_there_deletes_nothing() {
+    let reader = Reader::new().await;
+    let first = reader.begin(named("a")).await;
+    reader.take(first, &["1", "2"]).await;
+    reader.store.end_input(first, me()).await.unwrap();
+    let second = reader.begin(NewListRun { delete_missing: true, ..named("a") }).await;
+    let changeset = Changeset { line: 1, repo: None, changeset: "{}".to_owned() };
+    let lines = Lines { changesets: vec![changeset], count: 1, ..batch(second, 0, Vec::new()) };
+    assert!(matches!(reader.store.take_lines(lines).await.unwrap(), LinesTaken::All(_)));
+    let refused = reader.store.delete_missing(second, me(), 9).await.unwrap_err();
+    assert!(refused.to_string().contains("names nothing that is there"), "{refused}");
+    assert_eq!(reader.number("SELECT count(*) FROM jobs WHERE op = 'delete'").await, 0);
+}
+
+#[tokio::test]
 async fn what_a_list_no_longer_names_becomes_a_delete_once() {
     let reader = Reader::new().await;
     let first = reader.begin(named("a")).await;
