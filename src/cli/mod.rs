@@ -407,7 +407,7 @@ mod tests {
             "ingestd sync --resume latest",
             "ingestd sync --batch 0",
             "ingestd sync --line-limit 33MiB",
-            "ingestd sync --name stdin",
+            "ingestd sync --name stdin:x",
             "ingestd sync a b",
             "ingestd status --summary --failed",
             "ingestd status --watch --run 7",
