@@ -76,7 +76,7 @@ pub fn look(
 /// What came of [`catch_up`].
 pub enum CaughtUp {
     /// The input goes on as the run has read it, up to here.
-    There(Position),
+    There(Box<Position>),
     /// It goes on otherwise.
     AnotherList,
     /// It was stopped.
@@ -103,7 +103,7 @@ pub fn catch_up(source: &mut Source, from: Position, to: InputRead, stop: &Cance
         }
     }
     let same = to.digest == Some(*hash.finalize().as_bytes());
-    Ok(if same { CaughtUp::There(Position { read: to, hash }) } else { CaughtUp::AnotherList })
+    Ok(if same { CaughtUp::There(Box::new(Position { read: to, hash })) } else { CaughtUp::AnotherList })
 }
 
 impl Source {

@@ -215,7 +215,7 @@ impl Chooser<'_> {
         });
         let reached = reading.await.map_err(std::io::Error::other).flatten();
         match reached.map_err(|error| Failure::failed(format!("the list can't be read: {error}")))? {
-            (source, CaughtUp::There(position)) => Ok(Some((source, position))),
+            (source, CaughtUp::There(position)) => Ok(Some((source, *position))),
             (_, CaughtUp::Stopped) => Ok(None),
             (_, CaughtUp::AnotherList) => Err(changed(&one.run)),
         }
