@@ -80,11 +80,8 @@ pub(in crate::store::sqlite) async fn repair(store: &SqliteStore) -> Result<()> 
         store.release(RunId(run)).await?;
         after = run;
     }
-    let cancelling: Vec<i64> = sqlx::query_scalar(
-        "SELECT id FROM runs WHERE state = 'cancelled' AND (cancelling IS NOT NULL OR jobs_open > 0)",
-    )
-    .fetch_all(store.readers())
-    .await?;
+    let cancelling: Vec<i64> =
+        sqlx::query_scalar("SELECT id FROM runs WHERE cancelling IS NOT NULL").fetch_all(store.readers()).await?;
     for run in cancelling {
         // Also what ran when its daemon died waits by now.
         store.steer_run(RunId(run), Hand::Cancel).await?;

@@ -41,6 +41,13 @@ const NEWEST_JOBS: &str = "
     WHERE j.run = ?1 AND j.id < ?2
     ORDER BY j.id DESC LIMIT ?3 + 0";
 
+/// ?1: the run, whose jobs are looked through: from the newest on again if some of them run.
+const WHAT_RUNS: &str = "
+    UPDATE runs SET cancelling = iif(
+        EXISTS (SELECT 1 FROM jobs INDEXED BY jobs_running WHERE state = 'running' AND run = ?1),
+        9223372036854775807, NULL)
+    WHERE id = ?1";
+
 /// ?1: jobs, ?2: now.
 const CANCEL_JOBS: &str = "
     UPDATE jobs SET state = 'cancelled', finished_at = ?2, blocked_by = NULL, held_by = NULL
@@ -126,6 +133,11 @@ async fn cancel_slice(
         }
     }
     sqlx::query(CANCEL_JOBS).bind(wire::rows(&waiting)?).bind(now.as_millis()).execute(&mut *tx).await?;
+    if last.is_none() {
+        // What runs now is stopped by whoever cancels. Should it outlive the daemon, a start looks again.
+        sqlx::query(WHAT_RUNS).bind(id.0).execute(tx).await?;
+        return Ok(None);
+    }
     sqlx::query("UPDATE runs SET cancelling = ?2 WHERE id = ?1").bind(id.0).bind(last).execute(tx).await?;
     Ok(Some(u64::try_from(waiting.len()).unwrap_or(u64::MAX)))
 }

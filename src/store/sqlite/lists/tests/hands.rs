@@ -75,6 +75,29 @@ async fn a_cancelled_run_cancels_what_waits_also_across_a_restart_and_follows_a_
 }
 
 #[tokio::test]
+async fn what_ran_when_its_run_was_cancelled_does_not_run_again_after_a_crash_and_a_run_that_was_given_up_keeps_its_jobs()
+ {
+    let reader = Reader::new().await;
+    let (cancelled, given_up) = (reader.begin(named("a")).await, reader.begin(named("b")).await);
+    reader.take(cancelled, &["1", "2"]).await;
+    reader.take(given_up, &["3"]).await;
+    let leased = reader.store.lease(vec![Want::single("documents", 1)], 1, Appetite::Regular).await.unwrap();
+    assert_eq!(leased.work[0].1.job, JobId(1));
+    assert_eq!(reader.store.give_up_run(given_up).await.unwrap(), RunSteered::Done);
+    assert_eq!(reader.store.cancel_run(cancelled).await.unwrap(), RunSteered::Done);
+    assert_eq!(reader.store.cancel_jobs_of(cancelled, 9).await.unwrap(), 1);
+    assert_eq!(reader.store.cancel_jobs_of(cancelled, 9).await.unwrap(), 0);
+    // The daemon dies here.
+    reader.store.begin_boot(2, "test").await.unwrap();
+    let run = reader.run(cancelled).await;
+    assert_eq!((run.state, run.jobs.cancelled, run.jobs.open), (RunState::Cancelled, 2, 0));
+    let run = reader.run(given_up).await;
+    assert_eq!((run.state, run.jobs.cancelled, run.jobs.open), (RunState::Cancelled, 0, 1));
+    assert_eq!(reader.number("SELECT count(*) FROM runs WHERE cancelling IS NOT NULL").await, 0);
+    reader.sound().await;
+}
+
+#[tokio::test]
 async fn a_run_that_is_over_is_forgotten_with_its_lines_and_its_jobs_stay() {
     let reader = Reader::new().await;
     let id = reader.begin(named("a")).await;
