@@ -308,13 +308,13 @@ fn what_the_brake_holds_back_is_told_as_that() {
         "settle = \"0s\"\ndelete_brake = { above = 2, share = 0.1, wait = \"1h\" }\nevents = [\"add\", \"delete\"]",
     );
     let _daemon = Daemon::start(&place);
-    for n in 0..5 {
-        place.put(&n.to_string(), "x");
+    fs::create_dir(place.inbox().join("many")).unwrap();
+    for name in ["stays", "many/1", "many/2", "many/3", "many/4"] {
+        fs::write(place.inbox().join(name), "x").unwrap();
     }
     place.wait_count("completed", 5);
-    for n in 0..4 {
-        fs::remove_file(place.inbox().join(n.to_string())).unwrap();
-    }
+    // All at once: few at a time would be deletions like any others.
+    fs::rename(place.inbox().join("many"), place.at("away")).unwrap();
     place.ok(&["watch", "scan", "inbox"]);
     wait_until("they are held back", || of(&audit(&place, 0), "held_back") == 4);
     place.ok(&["watch", "confirm", "inbox"]);
