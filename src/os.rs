@@ -125,6 +125,18 @@ pub fn clock_ticks_per_second() -> i64 {
     if ticks > 0 { ticks } else { 100 }
 }
 
+/// Lets all threads share one heap. Each thread of SQLite's would get one of its own, which keeps what was freed there;
+/// a command that opens the database again and again would grow by each.
+#[cfg(target_env = "gnu")]
+pub fn share_one_heap() {
+    // SAFETY: sets a parameter of the allocator, and touches no memory of ours. Where it is refused, nothing changes.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// Other allocators know no such heaps.
+#[cfg(not(target_env = "gnu"))]
+pub const fn share_one_heap() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::failure::Failure;
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded, Report, Sources};
+use crate::config::{self, Config, Database, Loaded, Report, Sources};
 use crate::control::Stores;
 use crate::store::StoreError;
 use crate::store::sqlite::{OpenMode, QueueRules, SqliteStore};
@@ -34,6 +34,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
 /// Keeps a store that was opened usable: the task of its writer, where it writes.
 pub type Writer = JoinSet<Result<(), StoreError>>;
 
+/// The memory that a command spends on pages: a long list must not make it as large as the daemon.
+const CACHE_BYTES: u64 = 16 << 20;
+
 /// Opens the database.
 pub async fn open(
     config: &Config,
@@ -41,7 +44,9 @@ pub async fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<(Stores, Arc<SqliteStore>, Writer), StoreError> {
     let rules = QueueRules::from(&config.queue);
-    let (store, task) = SqliteStore::open(&config.database, rules, mode, clock).await?;
+    let cache_bytes = config.database.cache_bytes.min(CACHE_BYTES);
+    let database = Database { cache_bytes, readers: 1, ..config.database.clone() };
+    let (store, task) = SqliteStore::open(&database, rules, mode, clock).await?;
     store.set_max_pending(config.queue.max_pending);
     let mut writer = JoinSet::new();
     if let Some(task) = task {

@@ -71,6 +71,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use context::Context;
 use failure::{Done, Failure};
 
+use crate::os;
+
 use crate::processor::DATABASE_VARIABLE;
 
 const EXAMPLES: &str = "\
@@ -243,7 +245,10 @@ pub fn main() -> ExitCode {
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     match command {
         Command::Run(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
-        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => {
+            os::share_one_heap();
+            tokio::runtime::Builder::new_current_thread().enable_all().build()
+        }
     }
 }
 
