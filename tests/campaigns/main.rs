@@ -22,6 +22,7 @@
 mod support;
 
 mod base;
+mod controls;
 mod oracle;
 mod scenario;
 mod seed;
