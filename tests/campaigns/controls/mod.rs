@@ -1,7 +1,8 @@
 //! Negative controls: a campaign that can't fail proves nothing.
 //!
 //! 1. Each `NAME.patch` beside this file makes the code wrong in one place. Its head says which test has to fail then:
-//!    `# fails: MODULE::TEST`, and `# long` where only the long form of that test is sure to notice.
+//!    `# fails: MODULE::TEST` (`# fails: suite MODULE::TEST` for one of the suite), and `# long` where only the long
+//!    form of that test is sure to notice.
 //! 2. The quick form looks that every patch still fits the code.
 //! 3. The long form (`INGESTD_LONG=1 cargo test --test campaigns -- controls::`) applies each to a copy of the
 //!    sources, builds that, and runs the test. A test that passes, or a copy that doesn't compile, fails the control.
@@ -18,6 +19,8 @@ const NOT_SOURCES: [&str; 3] = ["target", ".git", "fuzz"];
 /// A way of making the code wrong.
 struct Control {
     patch: PathBuf,
+    /// The binary of the test: `campaigns` or `suite`.
+    binary: &'static str,
     /// The test that has to fail with it.
     fails: String,
     /// Whether that needs the test's long form.
@@ -28,8 +31,9 @@ impl Control {
     fn read(patch: PathBuf) -> Self {
         let text = fs::read_to_string(&patch).unwrap();
         let fails = text.lines().find_map(|line| line.strip_prefix("# fails: "));
-        let fails = fails.unwrap_or_else(|| panic!("{} has no line `# fails: MODULE::TEST`", patch.display()));
-        Self { fails: fails.trim().to_owned(), long: text.lines().any(|line| line == "# long"), patch }
+        let fails = fails.unwrap_or_else(|| panic!("{} has no line `# fails: MODULE::TEST`", patch.display())).trim();
+        let (binary, fails) = fails.strip_prefix("suite ").map_or(("campaigns", fails), |test| ("suite", test));
+        Self { binary, fails: fails.to_owned(), long: text.lines().any(|line| line == "# long"), patch }
     }
 
     fn name(&self) -> String {
@@ -52,7 +56,7 @@ impl Control {
             "--locked",
             "--offline",
             "--test",
-            "campaigns",
+            self.binary,
             "--",
             "--exact",
             &self.fails,
