@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -19,7 +19,7 @@ const GOODBYE: &[u8] = b"GOODBYE";
 
 /// A running daemon. Dropped, it is killed; in a failing test it shows the end of its log.
 pub struct Daemon {
-    child: Child,
+    process: Box<dyn Process>,
     log: PathBuf,
     manager: Manager,
 }
@@ -34,19 +34,24 @@ impl Daemon {
     }
 
     /// Starts a daemon with these arguments, without waiting.
-    pub fn spawn(place: &Place, mut command: Command) -> Self {
+    pub fn spawn(place: &Place, command: Command) -> Self {
+        Self::spawn_as(place, command, |mut command| Box::new(command.spawn().unwrap()))
+    }
+
+    /// The same, by somebody who watches over its process.
+    pub fn spawn_as(place: &Place, mut command: Command, spawn: impl FnOnce(Command) -> Box<dyn Process>) -> Self {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let log = place.at(format!("log-{number}"));
         let manager = Manager::new(place.at(format!("notify-{number}")));
         command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).env("NOTIFY_SOCKET", &manager.address);
-        Self { child: command.spawn().unwrap(), log, manager }
+        Self { process: spawn(command), log, manager }
     }
 
     /// Waits for READY=1.
     #[track_caller]
     pub fn ready(&mut self) {
         wait_until("the daemon is ready", || {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.process.try_wait() {
                 panic!("the daemon ended with {status} instead of becoming ready");
             }
             self.said("READY=1") > 0
@@ -73,18 +78,19 @@ impl Daemon {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.id()
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let process = Pid::from_raw(self.pid().cast_signed()).unwrap();
+        kill_process(process, signal).unwrap();
     }
 
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
+        self.process.wait();
     }
 
     /// SIGTERM; answers the exit code.
@@ -97,12 +103,12 @@ impl Daemon {
     /// Waits for its end; answers the exit code, or -1 for a signal.
     #[track_caller]
     pub fn exit_code(&mut self) -> i32 {
-        wait_for("the daemon ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+        wait_for("the daemon ends", || self.process.try_wait()).code().unwrap_or(-1)
     }
 
     /// Whether it has ended.
     pub fn exited(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.process.try_wait().is_some()
     }
 
     /// Everything that it logged.
@@ -113,13 +119,42 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             eprintln!("--- the end of the daemon's log\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
+    }
+}
+
+/// The process of a daemon: a child, or whatever a campaign makes of it.
+pub trait Process {
+    /// Its number.
+    fn id(&self) -> u32;
+    /// kill -9, unless it has ended.
+    fn kill(&mut self);
+    /// How it ended; `None` while it runs.
+    fn try_wait(&mut self) -> Option<ExitStatus>;
+    /// Waits for its end.
+    fn wait(&mut self) -> ExitStatus;
+}
+
+impl Process for Child {
+    fn id(&self) -> u32 {
+        Self::id(self)
+    }
+
+    fn kill(&mut self) {
+        Self::kill(self).unwrap();
+    }
+
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        Self::try_wait(self).unwrap()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        Self::wait(self).unwrap()
     }
 }
 

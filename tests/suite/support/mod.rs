@@ -21,7 +21,7 @@ mod tools;
 mod wait;
 
 pub use confined::{Confined, Limits};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Process};
 pub use files::{blake3_of, corpus, sha256_of, write_new};
 pub use http::{Answer, Received, Server, Slow};
 pub use ledger::Ledger;
