@@ -25,5 +25,6 @@ mod base;
 mod controls;
 mod lease;
 mod oracle;
+mod power;
 mod scenario;
 mod seed;
