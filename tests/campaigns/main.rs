@@ -25,6 +25,7 @@ mod base;
 mod controls;
 mod lease;
 mod oracle;
+mod power;
 mod scenario;
 mod seed;
 mod tracer;

@@ -166,7 +166,8 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
-/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter.
+/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter. What it makes
+/// outlives a power cut: a database that is synced in a folder that isn't would go with it.
 ///
 /// # Errors
 /// It can't be made.
@@ -174,10 +175,23 @@ pub fn make_folder(folder: &Path, files: u32) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     let mode = files | (files & 0o444) >> 2;
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
     // The umask may have taken bits away.
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+    missing.iter().try_for_each(|made| sync_name(made))
+}
+
+/// Makes a folder's own name last. Filesystems that sync no folders do so by themselves; and who may not read the folder
+/// above can't.
+fn sync_name(folder: &Path) -> std::io::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::File::open(above).and_then(|above| above.sync_all()) {
+        Err(error) if [libc::EINVAL, libc::EACCES].map(Some).contains(&error.raw_os_error()) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Makes a new, empty database with this program's schema.
@@ -206,6 +220,10 @@ fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder, files).map_err(|error| place(format!("its folder can't be made: {error}")))?;
+    if mode != OpenMode::ReadOnly {
+        // Whoever made it may have died before it was synced.
+        sync_name(folder).map_err(|error| place(format!("its folder can't be synced: {error}")))?;
+    }
     if let Some(name) = network_filesystem(folder) {
         return Err(place(format!(
             "this is on {name}, where SQLite's write-ahead log can't work; put the database on a local disk"
@@ -327,7 +345,7 @@ async fn prepare(
 ) -> Result<()> {
     let version = schema_version(connection).await?;
     if version == SUPPORTED_SCHEMA {
-        return Ok(());
+        return draw_incarnation(connection, clock).await;
     }
     let fresh = version == 0 && is_empty(connection).await?;
     if version == 0 && !fresh {
@@ -342,6 +360,16 @@ async fn prepare(
     migrator().run(&mut *connection).await.map_err(|error| {
         StoreError::Schema(format!("the database could not be brought to schema {SUPPORTED_SCHEMA}: {error}"))
     })?;
+    draw_incarnation(connection, clock).await
+}
+
+/// Gives a database its incarnation, if it has none: a new one, or one whose making was broken off before. Where files
+/// are known it was lost, and no other one may take its place.
+async fn draw_incarnation(connection: &mut SqliteConnection, clock: &dyn Clock) -> Result<()> {
+    let has_one = "SELECT 1 FROM kv WHERE key = 'ingestd.incarnation' UNION ALL SELECT 1 FROM sources LIMIT 1";
+    if sqlx::query(has_one).fetch_optional(&mut *connection).await?.is_some() {
+        return Ok(());
+    }
     sqlx::query(
         "INSERT OR IGNORE INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', lower(hex(randomblob(16))), ?)",
     )
@@ -363,11 +391,24 @@ async fn back_up_before_migration(
         why: format!("no backup can be made before the migration: {error}"),
     })?;
     let target = folder.join(format!("before-schema-{}-{}.db", version + 1, clock.now().as_millis()));
-    let text = target.to_str().ok_or_else(|| StoreError::Place {
-        path: target.clone(),
+    // No half copy has a backup's name, and the copy is on the disk before anything is migrated.
+    let part = folder.join("before-schema.part");
+    let text = part.to_str().ok_or_else(|| StoreError::Place {
+        path: part.clone(),
         why: "the path is not UTF-8, which SQLite needs here".to_owned(),
     })?;
+    let failed = |error: std::io::Error| StoreError::Place {
+        path: target.clone(),
+        why: format!("the backup before the migration can't be made: {error}"),
+    };
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
     sqlx::query("VACUUM INTO ?").bind(text.to_owned()).execute(connection).await?;
+    std::fs::File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
+    std::fs::rename(&part, &target).map_err(failed)?;
+    sync_name(&target).and_then(|()| sync_name(&folder)).map_err(failed)?;
     tracing::info!(backup = %target.display(), schema = version, "backed up before the migration");
     Ok(())
 }
@@ -390,8 +431,10 @@ pub(super) fn migrations() -> Vec<Migration> {
     ]
 }
 
+/// Whether nothing is in it yet; the table of migrations, which comes first, may be there if its making was broken off.
 async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
-    let row = sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
+    let others = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+    let row = sqlx::query(others).fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 0)
 }
 
