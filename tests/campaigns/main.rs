@@ -27,3 +27,4 @@ mod lease;
 mod oracle;
 mod scenario;
 mod seed;
+mod service;
