@@ -29,3 +29,4 @@ mod power;
 mod scenario;
 mod seed;
 mod tracer;
+mod service;

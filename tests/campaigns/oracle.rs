@@ -100,14 +100,20 @@ impl std::ops::AddAssign for Figures {
 impl Oracle {
     /// A ledger in a folder that nothing breaks. The processor runs `then` (shell) between its two records.
     pub fn new(outside: &Path, then: &str) -> Self {
+        Self::seen_as(outside, outside, then)
+    }
+
+    /// The same, where processors see the folder `outside` under another name: in a machine of their own.
+    pub fn seen_as(outside: &Path, inside: &Path, then: &str) -> Self {
         let (ledger, script) = (outside.join("oracle"), outside.join("oracle.sh"));
         let lines = "sum=$(sha256sum < \"$1\") || exit 1\n\
              record() { printf '%s\\t%s\\t%s\\t%s\\t%s\\t%s\\0' \"$1\" $$ \"$INGESTD_JOB\" \"$INGESTD_ATTEMPT\" \
              \"${sum%% *}\" \"$2\" >> LEDGER; }\n\
              record begin \"$1\"\nTHEN\nrecord end \"$1\"\n";
         let lines = lines.replace("THEN", if then.is_empty() { ":" } else { then });
-        fs::write(&script, lines.replace("LEDGER", ledger.to_str().unwrap())).unwrap();
+        fs::write(&script, lines.replace("LEDGER", inside.join("oracle").to_str().unwrap())).unwrap();
         File::create(&ledger).unwrap();
+        let script = inside.join("oracle.sh");
         Self { ledger, command: format!("[\"/bin/sh\", \"{}\", \"{{path}}\"]", script.display()) }
     }
 
@@ -187,7 +193,13 @@ impl Oracle {
     /// If the promise was broken; says where.
     #[track_caller]
     pub fn verdict(&self, place: &Place, repeats: usize) -> Figures {
-        let figures = judge(&self.records(), &place.jobs()).unwrap_or_else(|broken| panic!("{broken}"));
+        self.verdict_on(&place.jobs(), repeats)
+    }
+
+    /// The same for a queue with these jobs, wherever it is.
+    #[track_caller]
+    pub fn verdict_on(&self, jobs: &[serde_json::Value], repeats: usize) -> Figures {
+        let figures = judge(&self.records(), jobs).unwrap_or_else(|broken| panic!("{broken}"));
         let Figures { repeated, executions, .. } = figures;
         assert!(repeated <= repeats, "{repeated} of {executions} executions were repetitions; {repeats} could be");
         figures
