@@ -22,6 +22,7 @@
 mod support;
 
 mod base;
+mod calls;
 mod controls;
 mod lease;
 mod oracle;

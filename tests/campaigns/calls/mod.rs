@@ -1,0 +1,62 @@
+//! Failing system calls: whatever the disk refuses, nothing is acknowledged that is not kept, and nobody stays stuck.
+//!
+//! 1. A round is a file's whole journey, with everything around it: files arrive, are added, stand in a list; they are
+//!    leased, executed with an effect, moved within a filesystem and to another, settled; then checkpoint, pruning, a
+//!    backup. A survey counts which calls it makes on which kinds of files ([`fault`]).
+//! 2. At the N-th of them the tracer answers an error in place of the kernel, once or until the fault is lifted.
+//! 3. The daemon either goes on, or leaves with a failing exit and a last word; then a restart needs nobody. Stopping
+//!    it works while the fault lasts. What was refused is asked for again, as a person would.
+//! 4. After each fault the queue drains, and the oracle judges ([`journey`]). Commands without a daemon and the start of
+//!    one are broken likewise ([`commands`], [`start`]).
+
+mod fault;
+mod journey;
+
+use self::fault::{Fault, sample, survey, ways};
+use self::journey::Journey;
+use crate::seed::Seed;
+use crate::support::long;
+use crate::tracer::Traced;
+
+/// A lasting fault at a later number differs little from one before: the long form takes so many steps.
+const LATER: usize = 4;
+
+#[test]
+fn a_daemon_outlives_or_survives_every_failing_call() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("calls");
+    let mut random = seed.random();
+    let mut journey = Journey::new();
+    journey.start();
+    journey.undisturbed();
+    let (plan, found) = survey(&journey.here);
+    journey.traced().set(plan);
+    journey.undisturbed();
+    let found = found.lock().unwrap().clone();
+    if long() {
+        for (&(call, kind), &seen) in &found {
+            for how in ways(call) {
+                for lasting in [false, true] {
+                    let step = if lasting { seen.div_ceil(LATER) } else { 1 };
+                    for number in (1..=seen).step_by(step) {
+                        journey.suffer(&Fault { call, kind, how, lasting, number }, random.bool());
+                    }
+                }
+            }
+        }
+    } else {
+        for fault in sample(&found, &mut random) {
+            eprintln!("{fault}");
+            journey.suffer(&fault, random.u8(..3) == 0);
+        }
+    }
+    let (figures, table) = journey.end();
+    let fates = table.fates();
+    let by_call = table.by_call();
+    if long() {
+        eprintln!("{table}");
+    }
+    seed.report(format_args!("{by_call}; went on {}, left {}; {figures}", fates.went_on, fates.left));
+}
