@@ -23,6 +23,7 @@ mod support;
 
 mod base;
 mod controls;
+mod fuzz;
 mod lease;
 mod oracle;
 mod scenario;
