@@ -18,6 +18,7 @@ pub use http::HttpProcessor;
 pub use ledger::{Intended, Ledger, LedgerError};
 pub use noop::NoopProcessor;
 pub use registry::{BuildError, build};
+pub use answers::Answers;
 pub use template::{Template, TemplateError};
 
 use std::collections::HashMap;

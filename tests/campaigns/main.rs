@@ -24,6 +24,7 @@ mod support;
 mod base;
 mod calls;
 mod controls;
+mod fuzz;
 mod lease;
 mod oracle;
 mod power;
