@@ -25,6 +25,7 @@ mod base;
 mod calls;
 mod controls;
 mod fuzz;
+mod kill;
 mod lease;
 mod oracle;
 mod power;
