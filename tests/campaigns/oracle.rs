@@ -227,7 +227,7 @@ impl Oracle {
     }
 }
 
-/// The files below a folder with their SHA-256.
+/// The files below a folder with their SHA-256; those that leave it meanwhile don't count.
 pub fn contents(folder: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -236,9 +236,12 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, String> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else {
-                let sha256 = sha256_of(&fs::read(&path).unwrap());
-                found.insert(path.strip_prefix(folder).unwrap().to_owned(), sha256);
+                continue;
+            }
+            match fs::read(&path) {
+                Ok(content) => drop(found.insert(path.strip_prefix(folder).unwrap().to_owned(), sha256_of(&content))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{}: {error}", path.display()),
             }
         }
     }
