@@ -235,7 +235,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let journal = self.run(&["journalctl", "--no-pager", "-n", "40", "-o", "short-monotonic"]).stdout;
+            let journal =
+                self.run(&["journalctl", "-u", "ingestd", "--no-pager", "-n", "40", "-o", "short-monotonic"]).stdout;
             eprintln!("--- the end of the machine's journal\n{journal}");
         }
         self.power_off();
