@@ -7,6 +7,7 @@
 //!    than what ran at the kills.
 //! 3. All rounds are of one place, so that what a kill leaves behind would add up.
 
+mod commands;
 mod journey;
 
 use self::journey::{Journey, Point};

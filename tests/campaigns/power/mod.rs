@@ -33,7 +33,8 @@ fn nothing_acknowledged_is_lost_and_moved_files_exist_once() {
         return;
     }
     let seed = Seed::of("power");
-    let mut machine = Machine::new(&seed, Options { success: "{ move = \"@PLACE@/disk/done\" }", ..Options::default() });
+    let mut machine =
+        Machine::new(&seed, Options { success: "{ move = \"@PLACE@/disk/done\" }", ..Options::default() });
     for _ in 0..cuts() {
         machine.live_until_the_power_goes();
     }

@@ -67,7 +67,8 @@ impl Machine {
         ));
         let file = place.at("ingestd.toml");
         let configuration = fs::read_to_string(&file).unwrap();
-        fs::write(&file, configuration.replace(&place.url(), &format!("sqlite://{}", database(&place).display()))).unwrap();
+        fs::write(&file, configuration.replace(&place.url(), &format!("sqlite://{}", database(&place).display())))
+            .unwrap();
         let mut random = seed.random();
         let mut outlet = Outlet::new(2, random.fork());
         outlet.on(&mounts(&place), None);
@@ -100,7 +101,11 @@ impl Machine {
         let mut daemon = Daemon::spawn(&self.place, self.place.configured(&["run"]));
         wait_until("the daemon is ready, or the power has gone", || {
             let is_on = self.outlet.is_on();
-            assert!(!is_on || !daemon.exited() || !self.outlet.is_on(), "the daemon ended by itself:\n{}", daemon.log());
+            assert!(
+                !is_on || !daemon.exited() || !self.outlet.is_on(),
+                "the daemon ended by itself:\n{}",
+                daemon.log()
+            );
             !is_on || daemon.said("READY=1") > 0
         });
         self.look_after_start();
