@@ -327,7 +327,7 @@ async fn prepare(
 ) -> Result<()> {
     let version = schema_version(connection).await?;
     if version == SUPPORTED_SCHEMA {
-        return Ok(());
+        return draw_incarnation(connection, clock).await;
     }
     let fresh = version == 0 && is_empty(connection).await?;
     if version == 0 && !fresh {
@@ -340,10 +340,23 @@ async fn prepare(
         back_up_before_migration(connection, path, version, clock).await?;
     }
     migrator().run(&mut *connection).await.map_err(|error| {
-        StoreError::Schema(format!("the database could not be brought to schema {SUPPORTED_SCHEMA}: {error}"))
+        let path = path.display();
+        StoreError::Schema(format!("{path}: the database could not be brought to schema {SUPPORTED_SCHEMA}: {error}"))
     })?;
+    draw_incarnation(connection, clock).await
+}
+
+/// A new database gets its incarnation last, and may have failed before that: one that never held a job gets it now.
+async fn draw_incarnation(connection: &mut SqliteConnection, clock: &dyn Clock) -> Result<()> {
+    let known =
+        sqlx::query("SELECT 1 FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(&mut *connection).await?;
+    if known.is_some() {
+        return Ok(());
+    }
     sqlx::query(
-        "INSERT OR IGNORE INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', lower(hex(randomblob(16))), ?)",
+        "INSERT OR IGNORE INTO kv (key, value, updated_at)
+         SELECT 'ingestd.incarnation', lower(hex(randomblob(16))), ?
+         WHERE NOT EXISTS (SELECT 1 FROM jobs) AND NOT EXISTS (SELECT 1 FROM sources)",
     )
     .bind(clock.now().as_millis())
     .execute(connection)
@@ -351,6 +364,7 @@ async fn prepare(
     Ok(())
 }
 
+/// Under its name a backup is whole: it is written under another one, synced, and renamed.
 async fn back_up_before_migration(
     connection: &mut SqliteConnection,
     path: &Path,
@@ -358,18 +372,33 @@ async fn back_up_before_migration(
     clock: &dyn Clock,
 ) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(".")).join("backups");
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| StoreError::Place {
-        path: folder.clone(),
-        why: format!("no backup can be made before the migration: {error}"),
-    })?;
+    let part = folder.join(format!(".before-schema-{}.partial", version + 1));
     let target = folder.join(format!("before-schema-{}-{}.db", version + 1, clock.now().as_millis()));
-    let text = target.to_str().ok_or_else(|| StoreError::Place {
+    let refused = |error: std::io::Error| StoreError::Place {
         path: target.clone(),
-        why: "the path is not UTF-8, which SQLite needs here".to_owned(),
-    })?;
-    sqlx::query("VACUUM INTO ?").bind(text.to_owned()).execute(connection).await?;
+        why: format!("no backup can be made before the migration: {error}"),
+    };
+    let name = part.to_str().ok_or_else(|| refused(std::io::Error::other("the path is not UTF-8")))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(refused)?;
+    // What an earlier start left.
+    let _ = std::fs::remove_file(&part);
+    let copied = sqlx::query("VACUUM INTO ?").bind(name.to_owned()).execute(connection).await;
+    let copied = copied.map_err(|error| refused(std::io::Error::other(error)));
+    let named = copied.and_then(|_| publish(&part, &target).map_err(refused));
+    if let Err(error) = named {
+        let _ = std::fs::remove_file(&part);
+        return Err(error);
+    }
     tracing::info!(backup = %target.display(), schema = version, "backed up before the migration");
     Ok(())
+}
+
+/// Gives a complete file its name, for good.
+fn publish(part: &Path, target: &Path) -> std::io::Result<()> {
+    let sync = |path: &Path| std::fs::File::open(path)?.sync_all();
+    sync(part)?;
+    std::fs::rename(part, target)?;
+    target.parent().map_or(Ok(()), sync)
 }
 
 fn migrator() -> Migrator {
@@ -390,8 +419,11 @@ pub(super) fn migrations() -> Vec<Migration> {
     ]
 }
 
+/// Whether nothing is in it but what a migration that failed at once leaves.
 async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
-    let row = sqlx::query("SELECT count(*) FROM sqlite_schema").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'")
+        .fetch_one(connection)
+        .await?;
     Ok(row.try_get::<i64, _>(0)? == 0)
 }
 
