@@ -56,7 +56,7 @@ impl Client {
         self.lost = true;
         self.send(request).await?;
         let answer = timeout(patience(request), self.next_answer()).await;
-        answer.map_err(|_| Refusal::failed("the daemon did not answer in time; see its log"))?
+        answer.map_err(|_| Refusal::failed("the daemon did not answer in time, so whether it is done is unknown; see its log"))?
     }
 
     /// Whether the newest [`Self::call`] failed because of the connection, so that nobody knows whether it was carried
@@ -128,7 +128,8 @@ fn advice(error: &io::Error, socket: &Path) -> String {
 
 fn gone(error: &io::Error) -> Refusal {
     Refusal::failed(format!(
-        "the daemon went away before it answered ({error}); `ingestd status` shows what came of it"
+        "the daemon went away before it answered ({error}), so whether it was done is unknown; `ingestd status` shows what \
+         came of it"
     ))
 }
 

@@ -21,6 +21,7 @@ mod watches;
 mod wiring;
 mod writable;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ use crate::lifecycle::{End, Lifecycle, Notifier, Parts, Pulses, Signals, feed_wa
 use crate::maintenance::{self, Steady};
 use crate::processor;
 use crate::store::sqlite::{OpenMode, QueueRules, SqliteStore};
-use crate::store::{Browse, CheckpointMode, Settings as _, Upkeep as _};
+use crate::store::{Browse, CheckpointMode, Settings as _, StoreError, Upkeep as _};
 use crate::telemetry::Telemetry;
 use crate::warnings::Warnings;
 use crate::worker::Aside;
@@ -94,6 +95,26 @@ struct House {
 /// # Errors
 /// It can't start, or a part of it died; the error says which and why.
 pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<u8> {
+    let database = config.database.path.clone();
+    live_through(config, options).await.map_err(|error| last_word(error, &database))
+}
+
+/// The last line of a daemon that can't work with its database says where that is, and what to do.
+fn last_word(error: anyhow::Error, database: &Path) -> anyhow::Error {
+    let advice = match error.downcast_ref::<StoreError>() {
+        Some(StoreError::Full) => "make room on its disk, and start again",
+        Some(StoreError::Disk(_)) => {
+            "look at the kernel's log; once the disk works, a start finds out by itself what was kept"
+        }
+        Some(StoreError::Permission(_)) => "see to its rights, and to how many files may be open",
+        _ => return error,
+    };
+    let (words, path) = (format!("{error:#}"), database.display().to_string());
+    let place = if words.contains(&path) { String::new() } else { format!(" ({path})") };
+    anyhow!("{words}{place}; {advice}")
+}
+
+async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let signals = Signals::catch().context("signals can't be handled")?;
     let notifier = Notifier::from_env();
@@ -306,8 +327,9 @@ impl House {
             parts.abort_all();
         }
         for error in [boot.err(), checkpoint.err()].into_iter().flatten() {
-            // Without room the stop is no less in order; the next start finds nothing amiss but a missing line.
-            if !error.is_passing() {
+            // Without room the stop is no less in order; the next start finds nothing amiss but a missing line, or a log
+            // that is longer than it need be.
+            if !(error.is_passing() || matches!(error, StoreError::Upkeep(_))) {
                 return Err(error.into());
             }
             tracing::warn!(%error, "the end could not be noted");

@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The disk refused a write or a sync: whether the transaction was applied is unknown. The daemon leaves.
     #[error("the disk failed under the database, so whether the last writes were applied is unknown: {0}")]
     Disk(String),
+    /// The disk refused a piece of upkeep. No transaction is in doubt, and it is tried again at its next time.
+    #[error("{0}")]
+    Upkeep(String),
     /// The file is damaged, or no database at all.
     #[error("{0}")]
     Corrupt(String),

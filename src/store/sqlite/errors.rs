@@ -14,18 +14,27 @@ mod code {
     pub const NOTADB: i32 = 26;
     /// The WAL's index could not grow, which nothing but a full disk brings about.
     pub const IOERR_SHMSIZE: i32 = IOERR | 19 << 8;
+    pub const IOERR_WRITE: i32 = IOERR | 3 << 8;
+    pub const IOERR_TRUNCATE: i32 = IOERR | 6 << 8;
+}
+
+fn number(error: &sqlx::Error) -> i32 {
+    let code = error.as_database_error().and_then(|inner| inner.code()?.parse().ok());
+    code.unwrap_or(0)
+}
+
+/// Whether the disk refused a write or a cut. What was synced before is not touched by that, unlike by a sync that fails.
+pub(super) fn is_refused_write(error: &sqlx::Error) -> bool {
+    matches!(number(error), code::IOERR_WRITE | code::IOERR_TRUNCATE)
 }
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(inner) => {
-                let number = inner.code().and_then(|text| text.parse::<i32>().ok()).unwrap_or(0);
-                match number {
-                    code::IOERR_SHMSIZE => Self::Full,
-                    _ => from_code(number & 0xff, inner.message()),
-                }
-            }
+            sqlx::Error::Database(inner) => match number(&error) {
+                code::IOERR_SHMSIZE => Self::Full,
+                number => from_code(number & 0xff, inner.message()),
+            },
             sqlx::Error::Io(io) => Self::Disk(io.to_string()),
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
             sqlx::Error::PoolTimedOut => Self::Busy,

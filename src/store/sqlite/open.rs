@@ -358,7 +358,8 @@ async fn prepare(
         back_up_before_migration(connection, path, version, clock).await?;
     }
     migrator().run(&mut *connection).await.map_err(|error| {
-        StoreError::Schema(format!("the database could not be brought to schema {SUPPORTED_SCHEMA}: {error}"))
+        let path = path.display();
+        StoreError::Schema(format!("{path}: the database could not be brought to schema {SUPPORTED_SCHEMA}: {error}"))
     })?;
     draw_incarnation(connection, clock).await
 }
@@ -379,6 +380,7 @@ async fn draw_incarnation(connection: &mut SqliteConnection, clock: &dyn Clock) 
     Ok(())
 }
 
+/// Under its name a backup is whole: it is written under another one, synced, and renamed.
 async fn back_up_before_migration(
     connection: &mut SqliteConnection,
     path: &Path,
@@ -386,31 +388,34 @@ async fn back_up_before_migration(
     clock: &dyn Clock,
 ) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new(".")).join("backups");
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| StoreError::Place {
-        path: folder.clone(),
-        why: format!("no backup can be made before the migration: {error}"),
-    })?;
+    let part = folder.join(format!(".before-schema-{}.partial", version + 1));
     let target = folder.join(format!("before-schema-{}-{}.db", version + 1, clock.now().as_millis()));
-    // No half copy has a backup's name, and the copy is on the disk before anything is migrated.
-    let part = folder.join("before-schema.part");
-    let text = part.to_str().ok_or_else(|| StoreError::Place {
-        path: part.clone(),
-        why: "the path is not UTF-8, which SQLite needs here".to_owned(),
-    })?;
-    let failed = |error: std::io::Error| StoreError::Place {
+    let refused = |error: std::io::Error| StoreError::Place {
         path: target.clone(),
-        why: format!("the backup before the migration can't be made: {error}"),
+        why: format!("no backup can be made before the migration: {error}"),
     };
-    match std::fs::remove_file(&part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    let name = part.to_str().ok_or_else(|| refused(std::io::Error::other("the path is not UTF-8")))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(refused)?;
+    sync_name(&folder).map_err(refused)?;
+    // What an earlier start left.
+    let _ = std::fs::remove_file(&part);
+    let copied = sqlx::query("VACUUM INTO ?").bind(name.to_owned()).execute(connection).await;
+    let copied = copied.map_err(|error| refused(std::io::Error::other(error)));
+    let named = copied.and_then(|_| publish(&part, &target).map_err(refused));
+    if let Err(error) = named {
+        let _ = std::fs::remove_file(&part);
+        return Err(error);
     }
-    sqlx::query("VACUUM INTO ?").bind(text.to_owned()).execute(connection).await?;
-    std::fs::File::open(&part).and_then(|copy| copy.sync_all()).map_err(failed)?;
-    std::fs::rename(&part, &target).map_err(failed)?;
-    sync_name(&target).and_then(|()| sync_name(&folder)).map_err(failed)?;
     tracing::info!(backup = %target.display(), schema = version, "backed up before the migration");
     Ok(())
+}
+
+/// Gives a complete file its name, for good.
+fn publish(part: &Path, target: &Path) -> std::io::Result<()> {
+    let sync = |path: &Path| std::fs::File::open(path)?.sync_all();
+    sync(part)?;
+    std::fs::rename(part, target)?;
+    target.parent().map_or(Ok(()), sync)
 }
 
 fn migrator() -> Migrator {

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use super::super::error::{Result, StoreError};
 use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
 use super::bulk::Bulk;
-use super::{SqliteStore, check, prune, wire};
+use super::{SqliteStore, check, errors, prune, wire};
 use crate::clock::Timestamp;
 
 /// How long a checkpoint waits for readers: the writer stands still meanwhile.
@@ -192,8 +192,20 @@ async fn checkpoint(connection: &mut SqliteConnection, mode: CheckpointMode) -> 
     set_patience(connection, patience.min(CHECKPOINT_PATIENCE_MS)).await?;
     let done = sqlx::query_as(sql).fetch_one(&mut *connection).await;
     set_patience(connection, patience).await?;
-    let (busy, wal_frames, moved_frames) = done?;
+    let (busy, wal_frames, moved_frames) = done.map_err(not_moved)?;
     Ok(Checkpoint { busy, wal_frames, moved_frames })
+}
+
+/// What the log holds is synced, and stays there until all of it is in the database: a write that fails on the way takes
+/// nothing away. A sync that fails may be the log's own, and is as bad as any.
+fn not_moved(error: sqlx::Error) -> StoreError {
+    if errors::is_refused_write(&error) {
+        return StoreError::Upkeep(format!(
+            "the write-ahead log could not be moved into the database ({error}): nothing is lost, and it is tried again; \
+             look at the kernel's log, and at quotas"
+        ));
+    }
+    error.into()
 }
 
 async fn set_patience(connection: &mut SqliteConnection, ms: i64) -> Result<()> {
@@ -218,7 +230,14 @@ async fn copy(database: &Path, target: &str) -> Result<()> {
     let mut reader = own_reader(database).await?;
     let copied = sqlx::query("VACUUM INTO ?1").bind(target).execute(&mut reader).await;
     reader.close().await?;
-    copied?;
+    copied.map_err(|error| match StoreError::from(error) {
+        // Nothing of the queue is written here, so nothing of it is in doubt.
+        StoreError::Disk(why) => StoreError::Place {
+            path: target.into(),
+            why: format!("the copy can't be made: the disk failed under it, or under the database ({why})"),
+        },
+        other => other,
+    })?;
     Ok(())
 }
 

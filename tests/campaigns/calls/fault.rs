@@ -18,7 +18,7 @@ pub enum Kind {
     Index,
     /// The file that says who may write.
     Lock,
-    /// Below `backups/`.
+    /// Below `backups/`, or where else a backup is made.
     Backup,
     /// Below `spool/`: live output, and the records of process groups.
     Spool,
@@ -89,7 +89,7 @@ impl Here {
             ("state", Some("ingestd.db-wal")) => Kind::Wal,
             ("state", Some("ingestd.db-shm")) => Kind::Index,
             ("state", Some("ingestd.db.lock")) => Kind::Lock,
-            ("state", Some("backups")) => Kind::Backup,
+            ("state", Some("backups")) | ("copies", _) => Kind::Backup,
             ("state", Some("spool")) => Kind::Spool,
             ("state", Some("content")) => Kind::Content,
             ("state", _) => Kind::State,
@@ -197,8 +197,8 @@ pub fn nothing() -> Plan {
     Plan::count(|_| false)
 }
 
-/// Faults at every call of a survey: each with one error, once or lasting, at one number, by chance.
-pub fn sample(survey: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
+/// Faults at calls of a survey, at most so many: each with one error, once or lasting, at one number, by chance.
+pub fn sample(survey: &Survey, most: usize, random: &mut fastrand::Rng) -> Vec<Fault> {
     let mut faults: Vec<Fault> = survey
         .iter()
         .map(|(&(call, kind), &seen)| {
@@ -207,6 +207,7 @@ pub fn sample(survey: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
         })
         .collect();
     random.shuffle(&mut faults);
+    faults.truncate(most);
     faults
 }
 

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::fault::{Fault, Here, Table, nothing};
 use crate::base::Base;
-use crate::oracle::{Figures, Oracle, Word, contents};
+use crate::oracle::{Figures, Oracle, Record, Word, contents};
 use crate::support::{Daemon, Output, Place, text, wait_until};
 use crate::tracer::Traced;
 
@@ -46,7 +46,7 @@ impl Journey {
              [ -z \"$id\" ] || INGESTD effect commit \"$id\" >/dev/null 2>&1 || :";
         let oracle = Oracle::new(&place.at(""), &effect.replace("INGESTD", env!("CARGO_BIN_EXE_ingestd")));
         place.configure(&format!(
-            "[queue]\nconcurrency = 3\n[shutdown]\ngrace = \"2s\"\n[maintenance.retention]\ncompleted = \"1s\"\n\
+            "[queue]\nconcurrency = 3\nmax_crashes = 1000\n[shutdown]\ngrace = \"2s\"\n[maintenance.retention]\ncompleted = \"1s\"\n\
              [pipeline.record]\nkind = \"exec\"\ncommand = {}\n\
              retry = {{ max_attempts = 100000, base = \"20ms\", max = \"200ms\" }}\n\
              [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"record\"\nsettle = \"20ms\"\n\
@@ -93,9 +93,37 @@ impl Journey {
         self.base.get_or_insert_with(|| Base::of(daemon, &self.place));
     }
 
+    /// Kills the daemon at work.
+    #[track_caller]
+    pub fn crash(&mut self) {
+        let mut round = Round::default();
+        self.begin(&mut round);
+        wait_until("an execution has begun", || {
+            self.oracle.records().iter().any(|record| matches!(record, Record::Begin(_)))
+        });
+        if let Some((_, mut child)) = round.list.take() {
+            assert!(child.wait().unwrap().success());
+        }
+        self.daemon().kill();
+        self.crashed();
+    }
+
+    /// A file is put where it is watched for.
+    pub fn arrive(&mut self) {
+        self.rounds += 1;
+        self.oracle.put(&self.place.inbox().join(self.rounds.to_string()), self.rounds.to_string());
+    }
+
+    /// A daemon was killed.
+    pub fn crashed(&mut self) {
+        self.oracle.fault("kill -9");
+        self.repeats += AT_ONCE;
+    }
+
     /// A round under a fault; answers whether the fault was met.
     #[track_caller]
     pub fn suffer(&mut self, fault: &Fault, stop: bool) -> bool {
+        let reliefs = self.reliefs();
         self.traced().set(fault.plan(&self.here));
         let mut round = Round::default();
         self.begin(&mut round);
@@ -106,7 +134,7 @@ impl Journey {
         let acted = self.traced().counts().acted;
         self.oracle.fault(&fault.to_string());
         if acted > 0 && fault.is_no_room() && !self.daemon().exited() {
-            self.no_room_is_told();
+            self.no_room_is_told(reliefs);
         }
         let stopped = fault.lasting && stop && acted > 0;
         if stopped && !self.daemon().exited() {
@@ -177,15 +205,27 @@ impl Journey {
             && ["pending", "running", "retrying"].iter().all(|state| open(state) == 0)
     }
 
-    /// A database without room is a critical warning, and `health` says so, for as long as it lasts.
+    /// A database without room is a critical warning, and `health` says so, for as long as it lasts: also when it is
+    /// tried again, and when somebody has nothing to write.
     #[track_caller]
-    fn no_room_is_told(&mut self) {
-        wait_until("`health` says that there is no room", || {
-            self.daemon().exited() || {
-                let health = self.place.cli(&["health"]);
-                health.code == 2 && health.stdout.contains("room")
-            }
-        });
+    fn no_room_is_told(&mut self, reliefs: usize) {
+        let tries = |journey: &Self| journey.traced().counts().acted;
+        let told = |journey: &Self| {
+            let health = journey.place.cli(&["health"]);
+            health.code == 2 && health.stdout.contains("no room")
+        };
+        wait_until("`health` says that there is no room", || self.daemon().exited() || told(self));
+        let before = tries(self);
+        wait_until("it is tried again", || self.daemon().exited() || tries(self) > before + 2);
+        if !self.daemon().exited() {
+            assert!(told(self), "{}", self.daemon().log());
+            assert_eq!(self.reliefs(), reliefs, "the warning flaps: {}", self.daemon().log());
+        }
+    }
+
+    /// How often the daemon has said that there is room again.
+    fn reliefs(&mut self) -> usize {
+        self.daemon().log().matches("over: no room").count()
     }
 
     /// The fault is gone: what was begun comes to its end, by itself. Answers whether the daemon had left.

@@ -1,0 +1,169 @@
+//! The start of a daemon: the first one, one after a crash, one that migrates.
+//!
+//! It becomes ready, or leaves with exit 1 and a word. Once nothing fails any more, a start needs nobody.
+
+use std::fs;
+use std::path::Path;
+
+use super::commands::{every, is_whole};
+use super::fault::{Fault, Here, Kind, Survey, Table, nothing, sample, survey};
+use super::journey::Journey;
+use crate::seed::Seed;
+use crate::support::{Daemon, Place, long, wait_until};
+use crate::tracer::{Plan, Traced};
+
+/// Faults that each kind of start meets in the quick form.
+const QUICK: usize = 10;
+
+/// What takes the newest schema back to the one before.
+const BACK: &str = "
+    DROP TABLE effects; DROP TABLE job_stages;
+    DROP INDEX jobs_external; DROP INDEX jobs_key;
+    ALTER TABLE dispositions DROP COLUMN effect;
+    ALTER TABLE jobs DROP COLUMN stage; ALTER TABLE jobs DROP COLUMN external_id;
+    ALTER TABLE jobs DROP COLUMN result; ALTER TABLE jobs DROP COLUMN key;
+    DELETE FROM _sqlx_migrations WHERE version = 5;";
+
+/// Starts a daemon under a plan; answers it when it is ready, and otherwise how it failed.
+#[track_caller]
+fn start(place: &Place, plan: Plan, what: &str) -> Result<(Daemon, Traced), String> {
+    let (mut daemon, traced) = Traced::daemon(place, plan);
+    wait_until("the daemon is ready, or has left", || daemon.said("READY=1") > 0 || daemon.exited());
+    if daemon.said("READY=1") > 0 {
+        return Ok((daemon, traced));
+    }
+    let (code, log) = (daemon.exit_code(), daemon.log());
+    let last = log.lines().last().unwrap_or_default().to_owned();
+    assert_eq!(code, 1, "the exit code after {what}: {log}");
+    assert!(!log.contains("panicked"), "a panic after {what}: {log}");
+    eprintln!("  left: {last}");
+    Err(last)
+}
+
+fn faults(found: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
+    if long() { every(found) } else { sample(found, QUICK, random) }
+}
+
+/// Meets every fault of a survey by a start in a place that `prepare` made.
+fn starts(
+    prepare: impl Fn() -> Place,
+    random: &mut fastrand::Rng,
+    table: &mut Table,
+    sound: impl Fn(&Place),
+) {
+    let here = |place: &Place| Here { place: place.at("").canonicalize().unwrap(), far: "/nowhere".into() };
+    let place = prepare();
+    let (plan, found) = survey(&here(&place));
+    drop(start(&place, plan, "nothing").unwrap());
+    let found = found.lock().unwrap().clone();
+    for fault in faults(&found, random) {
+        eprintln!("{fault}");
+        let place = prepare();
+        let (plan, what) = (fault.plan(&here(&place)), fault.to_string());
+        let (met, left) = match start(&place, plan, &what) {
+            Ok((mut daemon, traced)) => {
+                let met = traced.counts().acted > 0;
+                traced.set(nothing());
+                assert_eq!(daemon.stop(), 0, "{}", daemon.log());
+                (met, false)
+            }
+            Err(last) => {
+                assert!(fault.kind == Kind::Messages || last.starts_with("ingestd: "), "no last word: {last}");
+                (true, true)
+            }
+        };
+        let mut daemon = Daemon::start(&place);
+        place.ok(&["kv", "set", "a", "b"]);
+        place.ok(&["db", "check"]);
+        sound(&place);
+        assert_eq!(daemon.stop(), 0);
+        if met {
+            table.note(&fault, left);
+        }
+    }
+}
+
+#[test]
+fn a_first_start_and_a_migration_that_fail_are_done_again() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("calls");
+    let (mut random, mut table) = (seed.random(), Table::default());
+    let pipeline = "[pipeline.p]\nkind = \"noop\"\n";
+    starts(|| Place::with(pipeline), &mut random, &mut table, |_| {});
+
+    let older = Place::with_database(pipeline);
+    let file = older.file("file", "content");
+    older.add(&file, &[]);
+    let connection = rusqlite::Connection::open(older.database()).unwrap();
+    connection.execute_batch(BACK).unwrap();
+    connection.close().unwrap();
+    let prepare = || {
+        let place = Place::with(pipeline);
+        fs::create_dir(place.at("state")).unwrap();
+        fs::copy(older.database(), place.database()).unwrap();
+        place
+    };
+    starts(prepare, &mut random, &mut table, |place| {
+        assert_eq!(place.jobs().len(), 1, "the job is still there");
+        all_whole(&place.at("state/backups"));
+    });
+    let fates = table.fates();
+    if long() {
+        eprintln!("{table}");
+    }
+    seed.report(format_args!("starts: {}; ready {}, left {}", table.by_call(), fates.went_on, fates.left));
+}
+
+/// What has a backup's name is one.
+#[track_caller]
+fn all_whole(backups: &Path) {
+    let backups: Vec<_> = fs::read_dir(backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!backups.is_empty(), "there is a backup from before the migration");
+    let broken: Vec<_> = backups.iter().filter(|backup| !is_whole(backup)).collect();
+    assert!(broken.is_empty(), "half a backup: {broken:?}");
+}
+
+#[test]
+fn a_start_after_a_crash_that_fails_is_done_again() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("calls");
+    let (mut random, mut table) = (seed.random(), Table::default());
+    let mut journey = Journey::new();
+    journey.start();
+    journey.crash();
+    let (plan, found) = survey(&journey.here);
+    drop(start(&journey.place, plan, "nothing").unwrap());
+    let found = found.lock().unwrap().clone();
+    for fault in faults(&found, &mut random) {
+        eprintln!("{fault}");
+        let plan = fault.plan(&journey.here);
+        match start(&journey.place, plan, &fault.to_string()) {
+            Ok((mut daemon, traced)) => {
+                if traced.counts().acted > 0 {
+                    table.note(&fault, false);
+                }
+                journey.arrive();
+                daemon.kill();
+                journey.crashed();
+            }
+            Err(last) => {
+                assert!(fault.kind == Kind::Messages || last.starts_with("ingestd: "), "no last word: {last}");
+                table.note(&fault, true);
+                journey.oracle.fault(&fault.to_string());
+            }
+        }
+    }
+    journey.start();
+    journey.undisturbed();
+    let (figures, _) = journey.end();
+    let fates = table.fates();
+    if long() {
+        eprintln!("{table}");
+    }
+    let (calls, ready, left) = (table.by_call(), fates.went_on, fates.left);
+    seed.report(format_args!("starts after a crash: {calls}; ready {ready}, left {left}; {figures}"));
+}
