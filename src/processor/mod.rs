@@ -12,13 +12,13 @@ mod output;
 mod registry;
 mod template;
 
+pub use answers::Answers;
 pub use environment::{BATCH_VARIABLE, ChildEnvironment, DATABASE_VARIABLE};
 pub use exec::ExecProcessor;
 pub use http::HttpProcessor;
 pub use ledger::{Intended, Ledger, LedgerError};
 pub use noop::NoopProcessor;
 pub use registry::{BuildError, build};
-pub use answers::Answers;
 pub use template::{Template, TemplateError};
 
 use std::collections::HashMap;

@@ -31,5 +31,5 @@ mod oracle;
 mod power;
 mod scenario;
 mod seed;
-mod tracer;
 mod service;
+mod tracer;

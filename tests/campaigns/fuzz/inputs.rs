@@ -13,20 +13,74 @@ use super::properties::{Policy, Work};
 
 /// Values that some key may not expect.
 const VALUES: [&str; 62] = [
-    "0", "-1", "1", "1e308", "nan", "inf", "-0.0", "0x7fffffffffffffff", "9223372036854775807", "1_000", "0.5",
-    "-9223372036854775808", "18446744073709551616", "true", "false", "1979-05-27T07:32:00Z", "{}", "[]", "[[]]",
-    "\"\"", "\"0s\"", "\"-1s\"", "\"1ns\"", "\"18446744073709551615s\"", "\"18446744073709551616s\"", "\"1y 1M\"",
-    "\"99999999d\"", "\"36500d\"", "\"1h 30m\"", "\"0B\"", "\"18446744073709551615\"", "\"16777215TiB\"", "\"99999999TiB\"",
-    "\"1.5MiB\"", "\"5 kB\"", "\"0666\"", "\"0600\"", "\"keep\"", "\"delete\"", "{ move = \"/done\" }", "{ move = \"\" }",
-    "\"${A}\"", "\"${A}${B}\"", "\"$${A}\"", "\"${file:/dev/null}\"", "\"${file:${B}}\"", "\"${\"", "\"{path}\"",
-    "\"{{{name}}} {\"", "[\"{path}\", \"${A}\", \"{\"]", "[\"a\", 1]", "[\"**/*.pdf\", \"[\"]", "[\"{a,{b,c}}\", \"**\"]",
-    "[\"/abs\"]", "[\"\\u0000\"]", "\"http://h/{relative}?{name}\"", "\"http://\"", "\"/tmp/x\"", "\"exec\"", "\"http\"",
-    "\"noop\"", "'''\n'''",
+    "0",
+    "-1",
+    "1",
+    "1e308",
+    "nan",
+    "inf",
+    "-0.0",
+    "0x7fffffffffffffff",
+    "9223372036854775807",
+    "1_000",
+    "0.5",
+    "-9223372036854775808",
+    "18446744073709551616",
+    "true",
+    "false",
+    "1979-05-27T07:32:00Z",
+    "{}",
+    "[]",
+    "[[]]",
+    "\"\"",
+    "\"0s\"",
+    "\"-1s\"",
+    "\"1ns\"",
+    "\"18446744073709551615s\"",
+    "\"18446744073709551616s\"",
+    "\"1y 1M\"",
+    "\"99999999d\"",
+    "\"36500d\"",
+    "\"1h 30m\"",
+    "\"0B\"",
+    "\"18446744073709551615\"",
+    "\"16777215TiB\"",
+    "\"99999999TiB\"",
+    "\"1.5MiB\"",
+    "\"5 kB\"",
+    "\"0666\"",
+    "\"0600\"",
+    "\"keep\"",
+    "\"delete\"",
+    "{ move = \"/done\" }",
+    "{ move = \"\" }",
+    "\"${A}\"",
+    "\"${A}${B}\"",
+    "\"$${A}\"",
+    "\"${file:/dev/null}\"",
+    "\"${file:${B}}\"",
+    "\"${\"",
+    "\"{path}\"",
+    "\"{{{name}}} {\"",
+    "[\"{path}\", \"${A}\", \"{\"]",
+    "[\"a\", 1]",
+    "[\"**/*.pdf\", \"[\"]",
+    "[\"{a,{b,c}}\", \"**\"]",
+    "[\"/abs\"]",
+    "[\"\\u0000\"]",
+    "\"http://h/{relative}?{name}\"",
+    "\"http://\"",
+    "\"/tmp/x\"",
+    "\"exec\"",
+    "\"http\"",
+    "\"noop\"",
+    "'''\n'''",
 ];
 
 /// The text of a file, and variables of the environment.
 pub fn configuration() -> impl Strategy<Value = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)> {
-    let bent = (vec((any::<prop::sample::Index>(), change()), 0..12), vec((any::<prop::sample::Index>(), any::<u8>()), 0..3));
+    let bent =
+        (vec((any::<prop::sample::Index>(), change()), 0..12), vec((any::<prop::sample::Index>(), any::<u8>()), 0..3));
     let bent = bent.prop_map(|(changes, flips)| {
         let mut lines = everything();
         for (place, change) in changes {
@@ -110,9 +164,21 @@ fn value() -> impl Strategy<Value = String> {
 
 fn variable() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let names = vec![
-        "A", "B", "XDG_STATE_HOME", "STATE_DIRECTORY", "HOME", "INGESTD__", "INGESTD__QUEUE__LEASE", "INGESTD__QUEUE",
-        "INGESTD__PIPELINE__HOOK__HEADERS__X", "INGESTD__WATCH__INBOX__INCLUDE", "INGESTD__PIPELINE__DOCUMENTS__RETRY",
-        "INGESTD__WATCH__INBOX__ON_SUCCESS", "INGESTD____", "INGESTD__DATABASE__MODE__X__Y__Z", "INGESTD__PIPELINE",
+        "A",
+        "B",
+        "XDG_STATE_HOME",
+        "STATE_DIRECTORY",
+        "HOME",
+        "INGESTD__",
+        "INGESTD__QUEUE__LEASE",
+        "INGESTD__QUEUE",
+        "INGESTD__PIPELINE__HOOK__HEADERS__X",
+        "INGESTD__WATCH__INBOX__INCLUDE",
+        "INGESTD__PIPELINE__DOCUMENTS__RETRY",
+        "INGESTD__WATCH__INBOX__ON_SUCCESS",
+        "INGESTD____",
+        "INGESTD__DATABASE__MODE__X__Y__Z",
+        "INGESTD__PIPELINE",
         "INGESTD__PIPELINE__DOCUMENTS__ENV__A__B",
     ];
     let name = prop_oneof![
@@ -131,8 +197,21 @@ fn variable() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
 /// A line of a list.
 pub fn line() -> impl Strategy<Value = Vec<u8>> {
     let fields = vec![
-        "path", "op", "repo", "line", "priority", "key", "content", "content_base64", "content_ref", "metadata",
-        "skip_index", "new_changeset", "other", "p\\u0061th", "",
+        "path",
+        "op",
+        "repo",
+        "line",
+        "priority",
+        "key",
+        "content",
+        "content_base64",
+        "content_ref",
+        "metadata",
+        "skip_index",
+        "new_changeset",
+        "other",
+        "p\\u0061th",
+        "",
     ];
     let member = (select(fields), json_text()).prop_map(|(name, value)| format!("\"{name}\":{value}"));
     let object = vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(","))).boxed();
@@ -150,9 +229,32 @@ pub fn line() -> impl Strategy<Value = Vec<u8>> {
 /// A value of JSON as it is written.
 fn json_text() -> impl Strategy<Value = String> {
     let words = vec![
-        "null", "true", "false", "0", "-0", "1", "4", "-1", "1e400", "1e-400", "18446744073709551616", "1.50", "\"\"",
-        "\"a\"", "\"/srv/a\"", "\"modify\"", "\"urgent\"", "\"YQ==\"", "\"YQ\"", "\"\\ud800\"", "\"\\u0000\"",
-        "\"\\n\"", "{}", "[]", "{\"a\":1,\"a\":2}", "{ \"x\" : [1, \"]\\\"}\"] }",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1",
+        "4",
+        "-1",
+        "1e400",
+        "1e-400",
+        "18446744073709551616",
+        "1.50",
+        "\"\"",
+        "\"a\"",
+        "\"/srv/a\"",
+        "\"modify\"",
+        "\"urgent\"",
+        "\"YQ==\"",
+        "\"YQ\"",
+        "\"\\ud800\"",
+        "\"\\u0000\"",
+        "\"\\n\"",
+        "{}",
+        "[]",
+        "{\"a\":1,\"a\":2}",
+        "{ \"x\" : [1, \"]\\\"}\"] }",
     ];
     prop_oneof![
         6 => select(words).prop_map(str::to_owned),
@@ -203,7 +305,10 @@ pub fn answers() -> impl Strategy<Value = (Vec<u8>, Vec<usize>)> {
     let member = |name: &'static [&'static str], value: &'static [&'static str]| {
         (select(name), select(value)).prop_map(|(name, value)| format!("\"{name}\":{value}"))
     };
-    let job = member(&["job", "job", "job", "Job", "j\\u006fb"], &["1", "2", "3", "4", "5", "-1", "\"2\"", "\" 3 \"", "1.0", "null"]);
+    let job = member(
+        &["job", "job", "job", "Job", "j\\u006fb"],
+        &["1", "2", "3", "4", "5", "-1", "\"2\"", "\" 3 \"", "1.0", "null"],
+    );
     let ok = member(&["ok", "ok", "OK"], &["true", "true", "false", "\"true\"", "1", "null"]);
     let more = member(
         &["error", "retry", "ok", "job", "x"],
@@ -264,7 +369,8 @@ pub fn contexts() -> impl Strategy<Value = (String, String)> {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" , "))),
             vec((name, inner), 0..4).prop_map(|members| {
-                let members: Vec<String> = members.into_iter().map(|(name, value)| format!("{name} :{value}")).collect();
+                let members: Vec<String> =
+                    members.into_iter().map(|(name, value)| format!("{name} :{value}")).collect();
                 format!("{{{}}}", members.join(","))
             }),
         ]

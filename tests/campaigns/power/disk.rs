@@ -112,7 +112,9 @@ impl Disk {
 
     /// Writes into a file.
     pub fn write(&mut self, ino: Ino, offset: usize, bytes: &[u8]) {
-        let Some(Node { content: Content::File(data), modified, changed, .. }) = self.live.get_mut(&ino) else { return };
+        let Some(Node { content: Content::File(data), modified, changed, .. }) = self.live.get_mut(&ino) else {
+            return;
+        };
         let end = offset + bytes.len();
         if data.len() < end {
             data.resize(end, 0);
@@ -124,7 +126,9 @@ impl Disk {
 
     /// Cuts or extends a file.
     pub fn resize(&mut self, ino: Ino, size: usize) {
-        let Some(Node { content: Content::File(data), modified, changed, .. }) = self.live.get_mut(&ino) else { return };
+        let Some(Node { content: Content::File(data), modified, changed, .. }) = self.live.get_mut(&ino) else {
+            return;
+        };
         data.resize(size, 0);
         (*modified, *changed) = (SystemTime::now(), SystemTime::now());
         self.unsynced.entry(ino).or_default();
