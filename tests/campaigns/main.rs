@@ -27,6 +27,8 @@ mod controls;
 mod fuzz;
 mod kill;
 mod lease;
+mod corruption;
+mod full_disk;
 mod oracle;
 mod power;
 mod scenario;
