@@ -88,9 +88,20 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     give_to_owner(&file, database);
     file.sync_all().map_err(failed)?;
     let kept = free_name(&with_suffix(database, &format!(".before-{why}-{}", stamp(now))));
+<<<<<<< HEAD
     let had_one = fs::symlink_metadata(database).is_ok();
+=======
+    let there = fs::symlink_metadata(database);
+    let had_one = there.is_ok();
+    let is_folder = there.is_ok_and(|there| there.is_dir());
+>>>>>>> disk
     if had_one {
-        fs::hard_link(database, &kept).map_err(failed)?;
+        if is_folder {
+            // There are no second names for folders; a folder was no database, so none is missing for a moment.
+            fs::rename(database, &kept).map_err(failed)?;
+        } else {
+            fs::hard_link(database, &kept).map_err(failed)?;
+        }
         for side in SIDE_FILES {
             match fs::hard_link(with_suffix(database, side), with_suffix(&kept, side)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -103,12 +114,25 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     Ok(had_one.then_some(kept))
 }
 
+/// Removes a database that nobody uses, as far as it is there.
+pub fn remove_with_log(database: &Path) -> Result<(), Failure> {
+    let mut all = SIDE_FILES.iter().map(|side| with_suffix(database, side)).chain([database.to_path_buf()]);
+    all.try_for_each(|path| remove(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display()))))
+}
+
 /// Whether two names are one file.
 pub fn same_file(left: &Path, right: &Path) -> bool {
     match (fs::metadata(left), fs::metadata(right)) {
         (Ok(left), Ok(right)) => (left.dev(), left.ino()) == (right.dev(), right.ino()),
         _ => false,
     }
+}
+
+/// The name, or one that says the same and is free: two may be replaced within a second.
+fn free_name(wanted: &Path) -> PathBuf {
+    let numbered = (2..).map(|number: u32| with_suffix(wanted, &format!("-{number}")));
+    let mut names = std::iter::once(wanted.to_path_buf()).chain(numbered);
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| wanted.to_path_buf())
 }
 
 /// The name, or one that says the same and is free: two may be replaced within a second.

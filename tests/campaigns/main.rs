@@ -24,6 +24,8 @@ mod support;
 mod base;
 mod calls;
 mod controls;
+mod corruption;
+mod full_disk;
 mod fuzz;
 mod kill;
 mod lease;
