@@ -88,13 +88,9 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     give_to_owner(&file, database);
     file.sync_all().map_err(failed)?;
     let kept = free_name(&with_suffix(database, &format!(".before-{why}-{}", stamp(now))));
-<<<<<<< HEAD
-    let had_one = fs::symlink_metadata(database).is_ok();
-=======
     let there = fs::symlink_metadata(database);
     let had_one = there.is_ok();
     let is_folder = there.is_ok_and(|there| there.is_dir());
->>>>>>> disk
     if had_one {
         if is_folder {
             // There are no second names for folders; a folder was no database, so none is missing for a moment.
@@ -126,13 +122,6 @@ pub fn same_file(left: &Path, right: &Path) -> bool {
         (Ok(left), Ok(right)) => (left.dev(), left.ino()) == (right.dev(), right.ino()),
         _ => false,
     }
-}
-
-/// The name, or one that says the same and is free: two may be replaced within a second.
-fn free_name(wanted: &Path) -> PathBuf {
-    let numbered = (2..).map(|number: u32| with_suffix(wanted, &format!("-{number}")));
-    let mut names = std::iter::once(wanted.to_path_buf()).chain(numbered);
-    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| wanted.to_path_buf())
 }
 
 /// The name, or one that says the same and is free: two may be replaced within a second.

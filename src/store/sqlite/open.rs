@@ -552,8 +552,7 @@ async fn incarnation(connection: &mut SqliteConnection) -> Result<Incarnation> {
     let row =
         sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(connection).await?;
     let bytes: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(Incarnation)
-        .ok_or_else(|| StoreError::Corrupt("the database has no incarnation; `ingestd db check --repair` gives it one".to_owned()))
+    bytes.and_then(|bytes| bytes.try_into().ok()).map(Incarnation).ok_or_else(|| {
+        StoreError::Corrupt("the database has no incarnation; `ingestd db check --repair` gives it one".to_owned())
+    })
 }

@@ -208,7 +208,9 @@ impl Copier {
     fn insert(&self, and: &str) -> String {
         let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
         let (table, columns, typed) = (self.table, columns.join(", "), &self.typed);
-        format!("INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM damaged.{table} WHERE {typed} {and}")
+        format!(
+            "INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM damaged.{table} WHERE {typed} {and}"
+        )
     }
 
     async fn by_rowid(&self, connection: &mut SqliteConnection) -> (u64, Lost) {
@@ -298,9 +300,11 @@ async fn longest(connection: &mut SqliteConnection, insert: &str) -> u64 {
 
 /// Numbers that were given out are not given out again, though the rows that had them are lost.
 async fn keep_numbers(connection: &mut SqliteConnection) -> Result<()> {
-    for (table, others) in
-        [("jobs", &["main.taken", "main.attempts", "main.effects", "main.job_stages"][..]), ("runs", &[]), ("effects", &[])]
-    {
+    for (table, others) in [
+        ("jobs", &["main.taken", "main.attempts", "main.effects", "main.job_stages"][..]),
+        ("runs", &[]),
+        ("effects", &[]),
+    ] {
         let mut highest = 0;
         let told = format!("SELECT seq FROM damaged.sqlite_sequence WHERE name = '{table}'");
         highest = highest.max(bound(connection, &told).await.ok().flatten().unwrap_or(0));
