@@ -17,8 +17,6 @@ use crate::seed::Seed;
 use crate::support::{Daemon, long};
 use crate::tracer::{Call, Traced};
 
-/// Rounds of the quick form.
-const QUICK: usize = 10;
 /// A walk has come to its end when so many points in a row were never reached: rounds differ by a few calls.
 const UNREACHED: usize = 3;
 /// Recoveries make about so many calls.
@@ -63,13 +61,15 @@ impl Walk {
         Self { journey, base, random, totals: counts.calls.into_iter().collect(), points: 0, recoveries: 0 }
     }
 
-    /// The quick form: each kind of call in turn, at a point that chance chooses.
+    /// The quick form: each kind of call once, at a point that chance chooses, and names that change on both sides.
     fn some(&mut self) {
-        let mut kinds = self.totals.clone();
-        self.random.shuffle(&mut kinds);
-        for round in 0..QUICK {
-            let (call, total) = kinds[round % kinds.len()];
-            let point = Point { call: Some(call), number: self.random.usize(1..=total), after: self.random.bool() };
+        let mut points: Vec<(Call, usize, bool)> =
+            self.totals.iter().map(|(call, total)| (*call, *total, self.random.bool())).collect();
+        let renames: Vec<_> = points.iter().filter(|(call, ..)| *call == Call::Rename).copied().collect();
+        points.extend(renames.into_iter().map(|(call, total, after)| (call, total, !after)));
+        self.random.shuffle(&mut points);
+        for (call, total, after) in points {
+            let point = Point { call: Some(call), number: self.random.usize(1..=total), after };
             let recovery = self.random.usize(1..=RECOVERY);
             self.round(point, recovery);
         }
