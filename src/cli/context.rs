@@ -92,12 +92,14 @@ impl Context {
 
     /// Opens the database to read it.
     pub async fn read(&self) -> Result<Stores, Failure> {
+        self.complete_replacement()?;
         reachable(&self.config()?.database.path)?;
         self.open(OpenMode::ReadOnly, None).await
     }
 
     /// The same, or `None` where there is no database yet.
     pub async fn read_if_there(&self) -> Result<Option<Stores>, Failure> {
+        self.complete_replacement()?;
         match reachable(&self.config()?.database.path) {
             Err(Unreachable::Missing(_)) => Ok(None),
             other => {
@@ -105,6 +107,12 @@ impl Context {
                 self.open(OpenMode::ReadOnly, None).await.map(Some)
             }
         }
+    }
+
+    /// What is half replaced is not opened: there the old database is without its log.
+    fn complete_replacement(&self) -> Result<(), Failure> {
+        let database = &self.config()?.database;
+        Ok(Lock::complete_replacement(&database.path, database.mode)?)
     }
 
     /// Makes a new database, under a lock that is ours already.
@@ -147,6 +155,7 @@ impl Context {
                 Err(Unreachable::Missing(_)) => make_folder(database)?,
                 other => other?,
             }
+            self.complete_replacement()?;
             match Lock::shared(&database.path, database.mode) {
                 Ok(lock) => {
                     let stores = self.open(OpenMode::ReadWrite, Some(lock)).await?;

@@ -12,6 +12,8 @@ use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
 use super::{Format, db_files, db_stats, note, time};
 use crate::control::{Duty, Lock, Request, WirePath};
+use crate::maintenance::check_now;
+use crate::store::StoreError;
 use crate::store::sqlite;
 
 /// See [`Verb`].
@@ -46,7 +48,11 @@ enum Verb {
     /// Put a backup in place of the database; the old one is kept beside it.
     Restore {
         /// The backup.
-        file: PathBuf,
+        #[arg(required_unless_present = "newest")]
+        file: Option<PathBuf>,
+        /// Take the newest of the scheduled backups that is good.
+        #[arg(long, conflicts_with = "file")]
+        newest: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -96,7 +102,7 @@ pub async fn run(args: Db, context: &mut Context) -> Done {
         Verb::Check { repair: false, format } => check(format, context).await,
         Verb::Backup { file, format } => backup(file, format, context).await,
         Verb::Backups { format } => backups(format, context),
-        Verb::Restore { file, format } => restore(&file, format, context).await,
+        Verb::Restore { file, newest: _, format } => restore(file, format, context).await,
         Verb::Checkpoint { format } => duty("checkpoint", Duty::Checkpoint, format, context).await,
         Verb::Vacuum { format } => duty("vacuum", Duty::Vacuum, format, context).await,
         Verb::Prune { dry_run, format } => prune(dry_run, format, context).await,
@@ -158,11 +164,19 @@ fn rows(figures: &Value) -> u64 {
 }
 
 async fn check(format: Format, context: &mut Context) -> Done {
-    let found: Value = context.ask(Request::Maintenance { duty: Duty::Check }).await?;
+    let found: Value = match context.daemon().await? {
+        Some(_) => context.ask(Request::Maintenance { duty: Duty::Check }).await?,
+        // Read-only: to write, though it were nothing, would change a damaged file.
+        None => {
+            let findings = check_now(context.read().await?.upkeep.as_ref(), true).await;
+            serde_json::json!({ "all": findings.map_err(|error| Failure::failed(error.to_string()))? })
+        }
+    };
     let problems: Vec<String> = match found.get("all") {
         Some(all) => serde_json::from_value(all.clone())?,
         None => Vec::new(),
     };
+    let database = context.config()?.database.path.display().to_string();
     if format.json {
         context.screen.json(&found)?;
     } else if problems.is_empty() {
@@ -172,9 +186,9 @@ async fn check(format: Format, context: &mut Context) -> Done {
             let text = context.screen.paint(&clean(problem), Style::Red);
             writeln!(context.screen, "{text}")?;
         }
-        note(
-            "the database is damaged; stop the daemon, then `ingestd db restore` a backup or `ingestd db check --repair`",
-        );
+        note(&format!(
+            "{database} is damaged; stop the daemon, then `ingestd db restore --newest` or `ingestd db check --repair`"
+        ));
     }
     Ok(u8::from(!problems.is_empty()))
 }
@@ -218,24 +232,53 @@ fn lock(context: &Context) -> Result<Lock, Failure> {
     Ok(Lock::exclusive(&database.path, database.mode)?)
 }
 
-async fn restore(file: &Path, format: Format, context: &mut Context) -> Done {
+async fn restore(file: Option<PathBuf>, format: Format, context: &mut Context) -> Done {
     let database = context.config()?.database.clone();
-    if db_files::same_file(file, &database.path) {
+    if let Some(file) = &file
+        && db_files::same_file(file, &database.path)
+    {
         return Err(Failure::usage(format!("{} is the database itself; name a backup", file.display())));
     }
     let _lock = lock(context)?;
-    let unsound = |why: &str| {
-        let file = file.display();
-        Failure::failed(format!(
-            "{file} is no sound backup: {why}; the database was not touched, see `ingestd db backups`"
-        ))
+    let (file, passed_over) = match file {
+        Some(file) => {
+            sqlite::verify_whole(&file).await.map_err(|error| unsound(&file, &error))?;
+            (file, Vec::new())
+        }
+        None => newest_good(context).await?,
     };
-    sqlite::verify(file).await.map_err(|error| unsound(&error.to_string()))?;
     let copy = db_files::with_suffix(&database.path, ".restoring");
-    db_files::copy_synced(file, &copy, database.mode)?;
+    db_files::copy_synced(&file, &copy, database.mode)?;
     sqlite::after_restore(&copy, context.clock().as_ref()).await?;
     let kept = db_files::replace(&database.path, &copy, "restore", context.now())?;
-    replaced("restored", kept, &[], format, context)
+    let told = Replaced { verb: "restored", from: Some(file), kept, passed_over, lost: Vec::new() };
+    told.tell(format, context)
+}
+
+fn unsound(file: &Path, why: &StoreError) -> Failure {
+    let file = file.display();
+    Failure::failed(format!("{file} is no sound backup: {why}; the database was not touched, see `ingestd db backups`"))
+}
+
+/// The newest of the scheduled backups that is good, and what is wrong with those that are newer.
+async fn newest_good(context: &Context) -> Result<(PathBuf, Vec<String>), Failure> {
+    let folder = db_files::backup_folder(context.config()?);
+    let mut passed_over = Vec::new();
+    for backup in db_files::backups(&folder) {
+        match sqlite::verify_whole(&backup.path).await {
+            Ok(()) => return Ok((backup.path, passed_over)),
+            Err(error) => passed_over.push(error.to_string()),
+        }
+    }
+    let found = match passed_over.as_slice() {
+        [] => "there is none".to_owned(),
+        bad => format!("none is good ({})", bad.join("; ")),
+    };
+    Err(Failure::failed(format!(
+        "no backup in {}: {found}. The database was not touched; `ingestd db check --repair` keeps what can still be read \
+         of it",
+        folder.display()
+    )))
 }
 
 async fn repair(format: Format, context: &mut Context) -> Done {
@@ -243,29 +286,56 @@ async fn repair(format: Format, context: &mut Context) -> Done {
     reachable(&database.path)?;
     let _lock = lock(context)?;
     let salvaged = db_files::with_suffix(&database.path, ".salvaged");
-    let _ = std::fs::remove_file(&salvaged);
-    let tables = sqlite::salvage(&database.path, &salvaged).await?;
-    let lost = tables.iter().filter(|table| table.lost > 0);
-    let lost: Vec<String> = lost.map(|table| format!("{} rows of the table {}", table.lost, table.table)).collect();
+    db_files::remove_with_log(&salvaged)?;
+    let salvage = sqlite::salvage(&database.path, &salvaged, context.clock().as_ref()).await;
+    let salvage = match salvage {
+        Ok(salvage) => salvage,
+        Err(error) => {
+            db_files::remove_with_log(&salvaged)?;
+            return Err(error.into());
+        }
+    };
     let kept = db_files::replace(&database.path, &salvaged, "repair", context.now())?;
-    replaced("repaired", kept, &lost, format, context)
+    let lost = salvage.lost.iter().map(ToString::to_string).collect();
+    let told = Replaced { verb: "repaired", from: None, kept, passed_over: Vec::new(), lost };
+    told.tell(format, context)
 }
 
-fn replaced(verb: &str, kept: Option<PathBuf>, lost: &[String], format: Format, context: &mut Context) -> Done {
-    if format.json {
-        let kept = kept.map(|path| super::view::lossy(&path));
-        context.screen.json(&serde_json::json!({ "result": verb, "old": kept, "lost": lost }))?;
-        return Ok(0);
+/// What to say when another file has taken the database's place.
+struct Replaced {
+    verb: &'static str,
+    from: Option<PathBuf>,
+    kept: Option<PathBuf>,
+    passed_over: Vec<String>,
+    lost: Vec<String>,
+}
+
+impl Replaced {
+    fn tell(self, format: Format, context: &mut Context) -> Done {
+        let Self { verb, from, kept, passed_over, lost } = self;
+        if format.json {
+            let path = |path: Option<PathBuf>| path.map(|path| super::view::lossy(&path));
+            let (from, kept) = (path(from), path(kept));
+            let words = serde_json::json!({
+                "result": verb, "from": from, "old": kept, "passed_over": passed_over, "lost": lost
+            });
+            context.screen.json(&words)?;
+            return Ok(0);
+        }
+        for bad in passed_over {
+            writeln!(context.screen, "passed over: {}", clean(&bad))?;
+        }
+        for lost in &lost {
+            writeln!(context.screen, "lost of the table {}", clean(lost))?;
+        }
+        let from = from.map_or_else(String::new, |from| format!(" from {}", from.display()));
+        match kept {
+            Some(kept) => writeln!(context.screen, "{verb}{from}; the old database is kept as {}", kept.display())?,
+            None => writeln!(context.screen, "{verb}{from}; there was no database before")?,
+        }
+        writeln!(context.screen, "start the daemon: it takes back what was running, and scans every watch")?;
+        Ok(0)
     }
-    for lost in lost {
-        writeln!(context.screen, "lost: {}", clean(lost))?;
-    }
-    match kept {
-        Some(kept) => writeln!(context.screen, "{verb}; the old database is kept as {}", kept.display())?,
-        None => writeln!(context.screen, "{verb}; there was no database before")?,
-    }
-    writeln!(context.screen, "start the daemon: it takes back what was running, and scans every watch")?;
-    Ok(0)
 }
 
 async fn migrate(format: Format, context: &mut Context) -> Done {

@@ -5,10 +5,9 @@
 //!
 //! 1. The new file is complete and synced under a name of its own.
 //! 2. The old database and its log get a second name (`<db>.before-…`), as hard links.
-//! 3. The log's old names go away: a log that outlives its database would be played into the next one.
-//! 4. The new file is renamed over the database, and the folder is synced.
+//! 3. From then on the new file counts ([`replacement`]): the log's old names go away, the new file is renamed over the
+//!    database, and whoever opens it next brings that to its end where it was broken off.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -20,12 +19,11 @@ use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
+pub use crate::control::replacement::with_suffix;
+use crate::control::replacement::{self, SIDE_FILES, remove, sync_folder};
 
 /// What a backup's name tells: when it was made, in UTC.
 pub const BACKUP_NAME: &str = "ingestd-%Y%m%dT%H%M%SZ.db";
-
-/// The suffixes of the files that belong to a database.
-const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 
 /// A backup in the folder of backups.
 #[derive(Debug, Serialize)]
@@ -67,7 +65,10 @@ pub fn backups(folder: &Path) -> Vec<BackupFile> {
 pub fn copy_synced(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::failed(format!("{} can't be copied to {}: {error}", from.display(), to.display()));
-    remove(to).map_err(failed)?;
+    // Its journal too: it would be played into the new copy.
+    for side in SIDE_FILES.iter().chain(&["-journal", ""]) {
+        remove(&with_suffix(to, side)).map_err(failed)?;
+    }
     let mut source = File::open(from).map_err(failed)?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).map_err(failed)?;
     let copied = io::copy(&mut source, &mut target).and_then(|_| target.sync_all());
@@ -86,10 +87,17 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     let file = File::open(new).map_err(failed)?;
     give_to_owner(&file, database);
     file.sync_all().map_err(failed)?;
-    let kept = with_suffix(database, &format!(".before-{why}-{}", stamp(now)));
-    let had_one = fs::symlink_metadata(database).is_ok();
+    let kept = free_name(&with_suffix(database, &format!(".before-{why}-{}", stamp(now))));
+    let there = fs::symlink_metadata(database);
+    let had_one = there.is_ok();
+    let is_folder = there.is_ok_and(|there| there.is_dir());
     if had_one {
-        fs::hard_link(database, &kept).map_err(failed)?;
+        if is_folder {
+            // There are no second names for folders; a folder was no database, so none is missing for a moment.
+            fs::rename(database, &kept).map_err(failed)?;
+        } else {
+            fs::hard_link(database, &kept).map_err(failed)?;
+        }
         for side in SIDE_FILES {
             match fs::hard_link(with_suffix(database, side), with_suffix(&kept, side)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -98,10 +106,14 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
         }
         sync_folder(database).map_err(failed)?;
     }
-    SIDE_FILES.iter().try_for_each(|side| remove(&with_suffix(database, side))).map_err(failed)?;
-    sync_folder(database).map_err(failed)?;
-    fs::rename(new, database).and_then(|()| sync_folder(database)).map_err(failed)?;
+    replacement::announce(database, new).and_then(|()| replacement::complete(database)).map_err(failed)?;
     Ok(had_one.then_some(kept))
+}
+
+/// Removes a database that nobody uses, as far as it is there.
+pub fn remove_with_log(database: &Path) -> Result<(), Failure> {
+    let mut all = SIDE_FILES.iter().map(|side| with_suffix(database, side)).chain([database.to_path_buf()]);
+    all.try_for_each(|path| remove(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display()))))
 }
 
 /// Whether two names are one file.
@@ -112,27 +124,16 @@ pub fn same_file(left: &Path, right: &Path) -> bool {
     }
 }
 
-/// The path with something added to its last name.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
+/// The name, or one that says the same and is free: two may be replaced within a second.
+fn free_name(wanted: &Path) -> PathBuf {
+    let numbered = (2..).map(|number: u32| with_suffix(wanted, &format!("-{number}")));
+    let mut names = std::iter::once(wanted.to_path_buf()).chain(numbered);
+    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| wanted.to_path_buf())
 }
 
 fn stamp(now: Timestamp) -> String {
     let time = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
     time.strftime("%Y%m%dT%H%M%SZ").to_string()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 #[cfg(test)]
@@ -185,7 +186,9 @@ mod tests {
         let (from, to) = (folder.path().join("from"), folder.path().join("to"));
         fs::write(&from, "whole").unwrap();
         fs::write(&to, "half of an older one, and longer").unwrap();
+        fs::write(with_suffix(&to, "-journal"), "what that one was before").unwrap();
         copy_synced(&from, &to, 0o600).unwrap();
         assert_eq!(fs::read_to_string(&to).unwrap(), "whole");
+        assert!(!with_suffix(&to, "-journal").exists(), "it would be played into the new copy");
     }
 }

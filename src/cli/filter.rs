@@ -6,6 +6,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::runs::no_run;
 use super::time;
+use crate::config::compile_glob;
 use crate::control::Stores;
 use crate::job::{Job, JobId, StateName};
 use crate::run::RunId;
@@ -85,10 +86,14 @@ impl Filter {
     }
 }
 
-fn glob(pattern: &str) -> Result<globset::GlobMatcher, Failure> {
-    globset::Glob::new(pattern)
-        .map(|glob| glob.compile_matcher())
-        .map_err(|error| Failure::usage(format!("`{pattern}` is not a glob: {}", error.kind())))
+fn glob(pattern: &str) -> Result<globset::GlobSet, Failure> {
+    compile_glob(&globset::GlobBuilder::new(pattern), pattern)
+        .map_err(|wrong| Failure::usage(format!("`{}` {wrong}", shortened(pattern))))
+}
+
+/// As much of a pattern as is worth repeating.
+fn shortened(pattern: &str) -> String {
+    pattern.chars().take(80).collect()
 }
 
 /// Jobs page by page, newest first, so that a long list never lies in memory.

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use globset::GlobMatcher;
+use globset::GlobSet;
 
-use super::globs::{matcher, never_ready, nothing_passes};
+use super::globs::{self, matcher, never_ready, nothing_passes};
 use super::layers::join;
 use super::report::Problem;
 use super::sections::Pipeline;
@@ -46,6 +46,10 @@ pub fn check_watches(
             problems.push(problem.allowed(allowed).nearest(&watch.pipeline, known));
         }
         for (list, globs) in [("include", &watch.include), ("exclude", &watch.exclude)] {
+            if let Err(message) = globs::set(globs) {
+                problems.push(Problem::new(key(list), message).found(toml_list(globs)));
+                continue;
+            }
             for (index, glob) in globs.iter().enumerate() {
                 if let Err(message) = matcher(glob) {
                     problems.push(Problem::new(format!("{}[{index}]", key(list)), message).found(quote(glob)));
@@ -185,7 +189,7 @@ fn reaches(watch: &Watch, folder: &Path) -> bool {
 /// Whether some pattern excludes the folder, one around it, or everything in it.
 fn excludes(watch: &Watch, folder: &Path) -> bool {
     let anything = folder.join("0");
-    let matchers: Vec<GlobMatcher> = watch.exclude.iter().filter_map(|glob| matcher(glob).ok()).collect();
+    let matchers: Vec<GlobSet> = watch.exclude.iter().filter_map(|glob| matcher(glob).ok()).collect();
     let around = anything.ancestors().filter(|path| !path.as_os_str().is_empty());
     around.into_iter().any(|path| matchers.iter().any(|matcher| matcher.is_match(path)))
 }
@@ -207,7 +211,7 @@ fn may_match_below(glob: &str, folder: &Path) -> bool {
             None => return false,
             Some("**") => return true,
             Some(pattern) => {
-                let matches = |matcher: GlobMatcher| matcher.is_match(Path::new(&component));
+                let matches = |matcher: GlobSet| matcher.is_match(Path::new(&component));
                 if !matcher(pattern).map_or(true, matches) {
                     return false;
                 }

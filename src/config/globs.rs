@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use globset::{ErrorKind, GlobBuilder, GlobMatcher};
+use globset::{ErrorKind, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::watch_section::Watch;
 
@@ -14,19 +14,87 @@ const STEMS: [&str; 5] = ["0", "Report 2026", "_x-y.z", "é", "~$7"];
 /// Characters that mean something in a glob.
 const SPECIAL: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 
+/// The longest glob, in bytes: as long as the longest path.
+const LONGEST: usize = 4_096;
+/// How deep choices (`{a,{b,c}}`) may lie in choices: their parser calls itself, and would run out of stack.
+const DEEPEST: usize = 32;
+/// The most globs of one list. Each costs every name of a scan a little, and each start more.
+const MOST: usize = 10_000;
+
 /// A pattern on the path relative to the root, where `*` does not cross a `/`. The error says where it goes wrong.
-pub(super) fn matcher(glob: &str) -> Result<GlobMatcher, String> {
+pub(super) fn matcher(glob: &str) -> Result<GlobSet, String> {
     if glob.is_empty() {
         return Err("is empty".to_owned());
     }
     if glob.starts_with('/') {
         return Err("begins with /, but is matched on the path relative to the watch".to_owned());
     }
-    let built = GlobBuilder::new(glob).literal_separator(true).build();
-    built.map(|glob| glob.compile_matcher()).map_err(|error| match position(glob, error.kind()) {
-        Some(character) => format!("is not a glob: {}, at character {character}", error.kind()),
-        None => format!("is not a glob: {}", error.kind()),
+    if glob.ends_with('/') {
+        return Err(format!("ends with /, which no path does; for all that is in such a folder, write {glob}**"));
+    }
+    compile(GlobBuilder::new(glob).literal_separator(true), glob).map_err(|wrong| match wrong {
+        NoGlob::Syntax(kind) => match position(glob, &kind) {
+            Some(character) => format!("is not a glob: {kind}, at character {character}"),
+            None => format!("is not a glob: {kind}"),
+        },
+        other => other.to_string(),
     })
+}
+
+/// The globs of a list as one set, in their order; the error says what is wrong with it as a whole.
+pub(super) fn set(globs: &[String]) -> Result<(), String> {
+    if globs.len() > MOST {
+        return Err(format!("has {} globs; {MOST} are the limit", globs.len()));
+    }
+    let mut set = GlobSetBuilder::new();
+    for glob in globs {
+        // What is wrong with one of them is said where that stands.
+        let Ok(glob) = read(GlobBuilder::new(glob).literal_separator(true), glob) else { return Ok(()) };
+        set.add(glob);
+    }
+    set.build().map(|_| ()).map_err(|_| NoGlob::Large.to_string())
+}
+
+/// Why a text is no glob.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoGlob {
+    /// Its syntax.
+    #[error("is not a glob: {0}")]
+    Syntax(ErrorKind),
+    /// Its length.
+    #[error("has {0} bytes; a glob has {LONGEST} at most")]
+    Long(usize),
+    /// Its braces.
+    #[error("has more than {DEEPEST} choices in braces inside each other")]
+    Deep,
+    /// All of them together.
+    #[error("is too large to be matched; write fewer globs, or simpler ones")]
+    Large,
+}
+
+/// Reads a glob that may come from anybody: it takes no more stack than there is.
+pub fn read(builder: &GlobBuilder<'_>, glob: &str) -> Result<globset::Glob, NoGlob> {
+    if glob.len() > LONGEST {
+        return Err(NoGlob::Long(glob.len()));
+    }
+    let mut depth = 0_usize;
+    for character in glob.chars() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(NoGlob::Deep);
+        }
+    }
+    builder.build().map_err(|error| NoGlob::Syntax(error.kind().clone()))
+}
+
+/// One glob, ready to be matched: a set of it alone, because a matcher of globset's panics where a set has an error.
+pub fn compile(builder: &GlobBuilder<'_>, glob: &str) -> Result<GlobSet, NoGlob> {
+    let glob = read(builder, glob)?;
+    GlobSet::builder().add(glob).build().map_err(|_| NoGlob::Large)
 }
 
 /// Where a glob goes wrong, counted from 1. globset says only how.
@@ -83,11 +151,11 @@ fn samples(glob: &str) -> Vec<PathBuf> {
 }
 
 /// Whether some of these globs match every one of the names.
-fn cover(globs: &[GlobMatcher], names: &[PathBuf]) -> bool {
+fn cover(globs: &[GlobSet], names: &[PathBuf]) -> bool {
     !names.is_empty() && names.iter().all(|name| globs.iter().any(|glob| glob.is_match(name)))
 }
 
-fn matchers(globs: &[String]) -> Vec<GlobMatcher> {
+fn matchers(globs: &[String]) -> Vec<GlobSet> {
     globs.iter().filter_map(|glob| matcher(glob).ok()).collect()
 }
 
@@ -163,6 +231,31 @@ mod tests {
         for fine in ["**/*.pdf", "[]]", "[!]]", "[]-a]", "{a,b}/c", "a\\[", "[[]"] {
             assert!(matcher(fine).is_ok(), "{fine}");
         }
+    }
+
+    #[test]
+    fn a_glob_that_would_take_all_the_stack_or_memory_is_refused() {
+        let nested = |depth: usize| "{".repeat(depth) + "a" + &"}".repeat(depth);
+        for (glob, wrong) in [
+            (nested(100_000), "200001 bytes"),
+            (nested(DEEPEST + 1), "32 choices"),
+            ("?".repeat(1_000_000), "1000000 bytes"),
+            ("a/".to_owned(), "write a/**"),
+        ] {
+            let message = matcher(&glob).unwrap_err();
+            assert!(message.contains(wrong), "{message}");
+        }
+        for fine in [nested(DEEPEST), "?".repeat(LONGEST), "[!a]".repeat(LONGEST / 4), "{a,b}".repeat(LONGEST / 5)] {
+            assert!(matcher(&fine).is_ok(), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_globs_is_bounded_as_a_whole() {
+        let list = |number: usize, glob: &str| vec![glob.to_owned(); number];
+        assert_eq!(set(&list(MOST, "*.pdf")), Ok(()));
+        assert!(set(&list(MOST + 1, "*.pdf")).unwrap_err().contains("10001 globs"));
+        assert!(set(&list(1_000, &"[!a]?".repeat(LONGEST / 5))).unwrap_err().contains("too large"));
     }
 
     fn watch(include: &[&str], exclude: &[&str], suffix: &str) -> Watch {

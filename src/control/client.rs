@@ -56,7 +56,9 @@ impl Client {
         self.lost = true;
         self.send(request).await?;
         let answer = timeout(patience(request), self.next_answer()).await;
-        answer.map_err(|_| Refusal::failed("the daemon did not answer in time, so whether it is done is unknown; see its log"))?
+        answer.map_err(|_| {
+            Refusal::failed("the daemon did not answer in time, so whether it is done is unknown; see its log")
+        })?
     }
 
     /// Whether the newest [`Self::call`] failed because of the connection, so that nobody knows whether it was carried

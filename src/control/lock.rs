@@ -3,6 +3,7 @@
 //! 1. A daemon holds it exclusively for as long as it lives, with its process id written inside.
 //! 2. A command that writes by itself holds it shared for the time of the command.
 //! 3. What replaces the database (`db restore`, `db check --repair`, `db migrate`) holds it exclusively.
+//! 4. Whoever has it alone first brings a [`replacement`] to its end that its last holder died in.
 //!
 //! The kernel lets go of it when its holder ends, however that happens, so a lock is never stale; a process id
 //! that a dead holder left in the file is only ever read while somebody holds the lock. It is a file of its own
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+
+use super::replacement;
 
 /// A process that was killed holds its locks until the kernel has taken it apart.
 const DYING: Duration = Duration::from_millis(500);
@@ -68,7 +71,7 @@ impl Lock {
         let deadline = begun + DAEMON_PATIENCE;
         loop {
             if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
-                return Self::sign(file, &path);
+                return Self::sign(file, &path, database);
             }
             // Whether it is held alone is seen by asking for a share of it.
             if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
@@ -97,13 +100,30 @@ impl Lock {
     pub fn exclusive(database: &Path, mode: u32) -> Result<Self, LockError> {
         let (path, mut file) = open(database, mode)?;
         if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
-            return Self::sign(file, &path);
+            return Self::sign(file, &path, database);
         }
         let shared = attempt(&path, &file, FlockOperation::NonBlockingLockShared)?;
         Err(LockError::Held { pid: if shared { None } else { holder(&mut file) } })
     }
 
-    fn sign(mut file: File, path: &Path) -> Result<Self, LockError> {
+    /// Completes a replacement that was broken off, if there is one and nobody is at it. To be called before a database
+    /// is opened under no lock, or under a shared one.
+    pub fn complete_replacement(database: &Path, mode: u32) -> Result<(), LockError> {
+        if !replacement::is_pending(database) {
+            return Ok(());
+        }
+        match Self::exclusive(database, mode) {
+            Ok(_) | Err(LockError::Held { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sign(mut file: File, path: &Path, database: &Path) -> Result<Self, LockError> {
+        match replacement::complete(database) {
+            Ok(true) => tracing::warn!(database = %database.display(), "completed a replacement that was broken off"),
+            Ok(false) => {}
+            Err(error) => return Err(LockError::Io { path: database.to_path_buf(), error }),
+        }
         let written = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))

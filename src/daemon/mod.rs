@@ -127,9 +127,11 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
         }
         Err(error) => return Err(error.into()),
     };
+    let database = config.database.path.clone();
     let rules = QueueRules::from(&config.queue);
     let opening = SqliteStore::open(&config.database, rules, OpenMode::Daemon, clock.clone());
-    let (store, writer) = notifier.extending(opening).await?;
+    let opened = notifier.extending(opening).await;
+    let (store, writer) = opened.map_err(|error| naming(&database, error.into()))?;
     let writer = writer.ok_or_else(|| anyhow!("the database was not opened for writing"))?;
     store.set_max_pending(config.queue.max_pending);
     let mut parts = Parts::default();
@@ -149,9 +151,16 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
     let worked = house.work(&mut parts, options).await;
     let closed = house.close(&mut parts).await;
     drop(lock);
-    let status = worked?;
-    closed?;
+    let status = worked.map_err(|error| naming(&database, error))?;
+    closed.map_err(|error| naming(&database, error))?;
     Ok(status)
+}
+
+/// An error with the database's file, where it is the database's and does not name it.
+fn naming(database: &Path, error: anyhow::Error) -> anyhow::Error {
+    let file = database.display().to_string();
+    let is_of_store = error.chain().any(|cause| cause.is::<StoreError>());
+    if is_of_store && !format!("{error:#}").contains(&file) { error.context(file) } else { error }
 }
 
 fn take_lock(config: &Config) -> Result<Lock, LockError> {

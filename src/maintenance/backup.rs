@@ -3,7 +3,8 @@
 //! The copy is written into a private folder, opened and checked there, synced, renamed into place, and the
 //! folder synced: a file with a backup's name is always whole and good. Only then do old ones go.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -74,15 +75,18 @@ pub async fn backup_now(
     let folder = directory(&upkeep.path(), &settings.backup);
     let target = folder.join(name_at(now));
     let made = folder.clone();
-    off_thread(move || {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&made).map_err(Failure::file("make the folder", &made))
-    })
-    .await?;
+    off_thread(move || make_folder(&made).map_err(Failure::file("make the folder", &made))).await?;
     let size_bytes = copy(upkeep, verify, &target, settings.min_free_space_bytes, now, true).await?;
     let (keep, fresh) = (settings.backup.keep, target.clone());
     let removed = off_thread(move || rotate(&folder, keep, &fresh)).await?;
     Ok(BackupFigures { path: target.display().to_string(), size_bytes, removed })
+}
+
+/// Makes the folder of backups, in a way that a power cut doesn't take it back with all that is in it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.is_dir()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    missing.iter().filter_map(|made| made.parent()).try_for_each(|above| File::open(above)?.sync_all())
 }
 
 /// Makes a backup under this name, which must not exist, in a folder that does.

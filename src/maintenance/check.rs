@@ -68,8 +68,8 @@ fn report(warnings: &Warnings, quoted: &[&str], found: u64) {
         more => format!(" and {more} more"),
     };
     let message = format!(
-        "the database is damaged: {}{more}. Stop the daemon, then `ingestd db check --repair`, or \
-         `ingestd db restore` with a backup",
+        "the database is damaged: {}{more}. Stop the daemon, then `ingestd db restore --newest`, or \
+         `ingestd db check --repair`",
         quoted.join("; ")
     );
     warnings.set(KEY, Severity::Critical, message);

@@ -12,6 +12,7 @@ mod output;
 mod registry;
 mod template;
 
+pub use answers::Answers;
 pub use environment::{BATCH_VARIABLE, ChildEnvironment, DATABASE_VARIABLE};
 pub use exec::ExecProcessor;
 pub use http::HttpProcessor;

@@ -21,7 +21,7 @@ pub struct JobFilter {
     /// Of this watch.
     pub watch: Option<String>,
     /// Whose path (or relative path) matches; matched outside SQL, because paths are bytes.
-    pub path: Option<globset::GlobMatcher>,
+    pub path: Option<globset::GlobSet>,
     /// Whose error contains this text, whatever the case.
     pub error: Option<String>,
     /// Enqueued or ended since.

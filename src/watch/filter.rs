@@ -89,10 +89,10 @@ impl fmt::Display for Rule {
 
 /// A glob that can't be understood.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("`{glob}` is not a glob: {why}")]
+#[error("`{}` {why}", glob.chars().take(80).collect::<String>())]
 pub struct BadGlob {
     glob: String,
-    why: String,
+    why: config::NoGlob,
 }
 
 /// The rules of a watch that need nothing but a name, or a size.
@@ -113,7 +113,7 @@ impl Filter {
     /// The rules of this watch.
     pub fn new(watch: &config::Watch) -> Result<Self, BadGlob> {
         let plain = |glob: &String| (glob.clone(), glob.clone());
-        let emptied = |glob: &String| glob.strip_suffix("/**").map(|folder| (folder.to_owned(), glob.clone()));
+        let emptied = |glob: &String| emptied_folder(glob).map(|folder| (folder.to_owned(), glob.clone()));
         Ok(Self {
             include: Globs::new(watch.include.iter().map(plain))?,
             exclude: Globs::new(watch.exclude.iter().map(plain))?,
@@ -204,6 +204,14 @@ impl Filter {
     }
 }
 
+/// The glob of the folders of which this one excludes all that is in them.
+fn emptied_folder(glob: &str) -> Option<&str> {
+    let folder = glob.strip_suffix("/**")?;
+    let escapes = folder.len() - folder.trim_end_matches('\\').len();
+    // An odd one of them is the slash's.
+    Some(&folder[..folder.len() - escapes % 2])
+}
+
 fn is_private(relative: &Path) -> bool {
     relative.file_name().is_some_and(|name| name.as_bytes().starts_with(PRIVATE_PREFIX.as_bytes()))
 }
@@ -220,11 +228,12 @@ impl Globs {
         let mut set = GlobSetBuilder::new();
         let mut written = Vec::new();
         for (glob, as_written) in globs {
-            let bad = |error: globset::Error| BadGlob { glob: as_written.clone(), why: error.kind().to_string() };
-            set.add(GlobBuilder::new(&glob).literal_separator(true).build().map_err(bad)?);
+            let bad = |why: config::NoGlob| BadGlob { glob: as_written.clone(), why };
+            set.add(config::read_glob(GlobBuilder::new(&glob).literal_separator(true), &glob).map_err(bad)?);
             written.push(as_written);
         }
-        let set = set.build().map_err(|error| BadGlob { glob: written.join(", "), why: error.to_string() })?;
+        let large = |_| BadGlob { glob: written.first().cloned().unwrap_or_default(), why: config::NoGlob::Large };
+        let set = set.build().map_err(large)?;
         Ok(Self { set, written })
     }
 
@@ -342,6 +351,13 @@ mod tests {
         assert_eq!(filter.path(Path::new("x/a.pdf.done")), Ruling::Excluded(Rule::Companion(".done".to_owned())));
         assert_eq!(filter.companion_of(Path::new("x/a.pdf.done")), Some(PathBuf::from("x/a.pdf")));
         assert_eq!(filter.companion_of(Path::new("x/.done")), None);
+    }
+
+    #[test]
+    fn an_escaped_slash_before_two_stars_is_a_slash() {
+        let excluding = |glob: &str| filter(|watch| watch.exclude = vec![glob.to_owned()]);
+        assert_eq!(excluded_by(excluding(r"a\/**").folder(Path::new("a"))), r"a\/**");
+        assert_eq!(excluded_by(excluding(r"a\\/**").folder(Path::new("a"))), "taken");
     }
 
     #[test]

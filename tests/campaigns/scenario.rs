@@ -22,8 +22,13 @@ impl Scenario {
     /// The watch `inbox`, whose files go through the pipeline `record` and are moved to `done`; `add` takes files of
     /// `files`, which stay. `more` is added to the configuration.
     pub fn new(more: &str) -> Self {
+        Self::doing("", more)
+    }
+
+    /// The same, whose processor does this (shell) before it is done with a file.
+    pub fn doing(then: &str, more: &str) -> Self {
         let place = Place::new();
-        let oracle = Oracle::new(&place.at(""), "");
+        let oracle = Oracle::new(&place.at(""), then);
         place.configure(&format!(
             "[pipeline.record]\nkind = \"exec\"\ncommand = {}\nconcurrency = 2\n\
              retry = {{ base = \"20ms\", max = \"200ms\" }}\n\
@@ -54,12 +59,15 @@ impl Scenario {
     #[track_caller]
     pub fn wait_drained(&self) {
         wait_until("the queue has drained", || {
-            let status = self.place.cli(&["status", "--json"]);
-            let open = |state: &str| status.json()["jobs"][state].as_i64().unwrap_or(0);
-            status.code == 0
-                && crate::oracle::contents(&self.place.inbox()).is_empty()
-                && ["pending", "running", "retrying"].iter().all(|state| open(state) == 0)
+            crate::oracle::contents(&self.place.inbox()).is_empty() && self.is_idle()
         });
+    }
+
+    /// Whether nothing waits or runs.
+    pub fn is_idle(&self) -> bool {
+        let status = self.place.cli(&["status", "--json"]);
+        let open = |state: &str| status.json()["jobs"][state].as_i64().unwrap_or(0);
+        status.code == 0 && ["pending", "running", "retrying"].iter().all(|state| open(state) == 0)
     }
 }
 

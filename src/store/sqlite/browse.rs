@@ -6,7 +6,7 @@
 //! enough match.
 
 use async_trait::async_trait;
-use globset::GlobMatcher;
+use globset::GlobSet;
 use sqlx::Row as _;
 
 use super::super::browse::{Attempt, Boot, Browse, FailureGroup, JobFilter, Overview, Stats, Table};
@@ -154,7 +154,7 @@ impl SqliteStore {
     }
 
     /// Those of the jobs whose file matches. Most don't, so nothing else is read of them.
-    async fn matching(&self, numbers: &[i64], glob: &GlobMatcher) -> Result<Vec<i64>> {
+    async fn matching(&self, numbers: &[i64], glob: &GlobSet) -> Result<Vec<i64>> {
         let rows = sqlx::query(FILES).bind(json_array(numbers)).fetch_all(self.readers()).await?;
         let mut found = Vec::new();
         for row in &rows {
@@ -316,7 +316,7 @@ mod tests {
         fixture::sql(&store, "UPDATE counters SET n = n - 30000; UPDATE jobs SET held_by = NULL").await;
         let since = Some(Timestamp::from_millis(NOW));
         assert_eq!(found(JobFilter { since, ..none.clone() }).await, [10, 3, 2, 1]);
-        let glob = |glob| Some(globset::Glob::new(glob).unwrap().compile_matcher());
+        let glob = |glob| Some(GlobSet::new([globset::Glob::new(glob).unwrap()]).unwrap());
         assert_eq!(found(JobFilter { path: glob("1*.pdf"), ..none.clone() }).await, [10, 1]);
         assert_eq!(found(JobFilter { path: glob("/srv/inbox/3.*"), ..none }).await, [3]);
     }
@@ -326,7 +326,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let store = fixture::store(&dir).await;
         fixture::jobs(&store, 1, 2_500, "state, finished_at", "'completed', run_at").await;
-        let path = Some(globset::Glob::new("7.pdf").unwrap().compile_matcher());
+        let path = Some(GlobSet::new([globset::Glob::new("7.pdf").unwrap()]).unwrap());
         for states in [vec![], vec![StateName::Completed]] {
             let filter = JobFilter { path: path.clone(), states, ..JobFilter::default() };
             assert_eq!(ids(&store.jobs(&filter, None, 5).await.unwrap()), [7]);
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(found(JobFilter { pipeline: Some("hook".into()), ..JobFilter::default() }).await, [2]);
         let since = Some(Timestamp::from_millis(26));
         assert_eq!(found(JobFilter { since, ..JobFilter::default() }).await, [3, 2]);
-        let path = Some(globset::Glob::new("/srv/inbox/*").unwrap().compile_matcher());
+        let path = Some(GlobSet::new([globset::Glob::new("/srv/inbox/*").unwrap()]).unwrap());
         assert_eq!(found(JobFilter { path, ..JobFilter::default() }).await, [3, 1]);
     }
 

@@ -5,12 +5,16 @@ use std::collections::BTreeMap;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 
 use super::super::error::{Result, StoreError};
+use super::values;
 
 /// The promises that no CHECK can hold, each as a statement that yields one sentence for each breach.
 const PROMISES: &str = include_str!("sql/promises.sql");
 
 /// Breaches that are reported at most of each kind.
 const MOST: i64 = 100;
+
+/// Columns that are told to hold what can't be read.
+const MOST_UNREADABLE: usize = 100;
 
 /// Jobs that are counted at once: what GROUP BY sorts is kept in memory.
 const PAGE: i64 = 100_000;
@@ -25,12 +29,12 @@ pub(super) const COUNT_PAGE: &str = "
 pub(super) async fn run(readers: &SqlitePool, full: bool) -> Result<Vec<String>> {
     // One snapshot, so that counters and rows are of one moment.
     let mut snapshot = readers.begin().await?;
-    let mut found = match structure(&mut snapshot, full).await {
-        // What SQLite refuses to read is a finding, and the rest can't be trusted then.
-        Err(StoreError::Corrupt(why)) => return Ok(vec![why]),
-        found => found?,
-    };
-    found.extend(miscounted(&mut snapshot).await?);
+    let found = structure(&mut snapshot, full).await?;
+    if !found.is_empty() {
+        // What the rest says can't be trusted then, and may not even be read.
+        return Ok(found);
+    }
+    let mut found = miscounted(&mut snapshot).await?;
     found.extend(sqlx::query_scalar::<_, String>(PROMISES).bind(MOST).fetch_all(&mut *snapshot).await?);
     snapshot.commit().await?;
     Ok(found)
@@ -64,11 +68,24 @@ async fn miscounted(snapshot: &mut SqliteConnection) -> Result<Vec<String>> {
     Ok(counts.iter().filter(|(_, (told, there))| told != there).map(sentence).collect())
 }
 
-/// What SQLite finds in its own structure; `full` also compares indexes with their tables.
+/// What SQLite finds in its own structure; `full` also compares indexes with their tables, and looks whether the rows
+/// can be read. What SQLite refuses to read at all is a finding too.
 pub(super) async fn structure(reader: &mut SqliteConnection, full: bool) -> Result<Vec<String>> {
-    let sql = if full { "PRAGMA integrity_check(100)" } else { "PRAGMA quick_check(100)" };
-    let lines: Vec<String> = sqlx::query_scalar(sql).fetch_all(reader).await?;
-    Ok(lines.into_iter().filter(|line| line != "ok").map(|line| format!("the file is damaged: {line}")).collect())
+    let found = async {
+        let sql = if full { "PRAGMA integrity_check(100)" } else { "PRAGMA quick_check(100)" };
+        let lines: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *reader).await?;
+        // One finding may have several lines, the first of which names the database among attached ones.
+        let lines = lines.iter().flat_map(|line| line.lines()).filter(|line| *line != "ok" && !line.starts_with("***"));
+        let mut found: Vec<String> = lines.map(str::to_owned).collect();
+        if full && found.is_empty() {
+            found = values::unreadable(reader, MOST_UNREADABLE).await?;
+        }
+        Ok(found.into_iter().map(|line| format!("the file is damaged: {line}")).collect())
+    };
+    match found.await {
+        Err(StoreError::Corrupt(why)) => Ok(vec![why]),
+        found => found,
+    }
 }
 
 #[cfg(test)]

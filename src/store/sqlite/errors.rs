@@ -36,6 +36,10 @@ impl From<sqlx::Error> for StoreError {
                 number => from_code(number & 0xff, inner.message()),
             },
             sqlx::Error::Io(io) => Self::Disk(io.to_string()),
+            // Each column is read as what it was declared: another value was not written by this program.
+            sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => {
+                from_code(code::CORRUPT, &format!("a value can't be read: {source}"))
+            }
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => Self::Closed,
             sqlx::Error::PoolTimedOut => Self::Busy,
             _ => Self::Other(error.to_string()),
@@ -49,8 +53,8 @@ fn from_code(primary: i32, message: &str) -> StoreError {
         code::FULL => StoreError::Full,
         code::IOERR => StoreError::Disk(message.to_owned()),
         code::CORRUPT => StoreError::Corrupt(format!(
-            "the database is damaged ({message}); with the daemon stopped, `ingestd db restore FILE` brings back a backup \
-             (`ingestd db backups` lists them), and `ingestd db check --repair` keeps what can still be read"
+            "the database is damaged ({message}); with the daemon stopped, `ingestd db restore --newest` brings back the \
+             newest good backup, and `ingestd db check --repair` keeps what can still be read"
         )),
         code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
         code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),

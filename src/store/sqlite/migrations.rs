@@ -148,3 +148,17 @@ async fn a_database_without_lists_keeps_its_runs_and_its_queue_and_reads_lists_f
     assert!(started > 2_000, "every job that waits is still found: {started}");
     assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_database_whose_making_was_broken_off_anywhere_is_made_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = QueueRules::from(&crate::config::Queue::default());
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    // Before the first schema there is the table of migrations; after the last one there is no incarnation yet.
+    for n in 0..=migrations().len() {
+        let database = Database { path: folder.path().join(format!("{n}.db")), ..Database::default() };
+        schemas(&database.path, n).await.close().await.unwrap();
+        let (store, _writer) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock.clone()).await.unwrap();
+        assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA, "broken off after {n}");
+    }
+}

@@ -49,6 +49,7 @@ mod stats;
 mod steer;
 mod tally;
 mod upkeep;
+mod values;
 mod vanish;
 mod ways;
 mod wire;
@@ -67,8 +68,8 @@ use crate::job::Incarnation;
 
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, make_folder, migrate_in_place};
 pub use restore::after_restore;
-pub use salvage::{Salvaged, salvage};
-pub use upkeep::verify;
+pub use salvage::{Salvage, salvage};
+pub use upkeep::{verify, verify_whole};
 pub use writer::WriterTask;
 
 /// The queue, in one SQLite file.

@@ -4,7 +4,8 @@
 //!    folder is made (0700), a file that is there is never replaced.
 //! 2. The writer's connection opens first and alone: it sets what only the first can set, and migrates where the
 //!    mode allows. Then come the readers, read-only.
-//! 3. A damaged file is refused before anything is written to it.
+//! 3. What is there is looked at read-only first: a damaged file, an emptied one and one of another program are refused
+//!    before anything is written to them.
 //! 4. The schema is this program's, or the reason why not is said.
 
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -38,7 +39,7 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 /// Rows that a connection's thread reads ahead of who asked: a page of a list, so that the two don't take turns by row.
 const ROWS_AHEAD: usize = 1_000;
-/// See [`refuse_damage`].
+/// See [`look_first`].
 const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 
 /// What the store is opened for.
@@ -82,6 +83,7 @@ impl SqliteStore {
     ) -> Result<(Arc<Self>, Option<WriterTask>)> {
         let path = database.path.clone();
         let existed = judge_place(&path, mode, database.mode)?;
+        refuse_emptied(&path)?;
         if !existed {
             create(&path, database.mode)?;
         }
@@ -90,11 +92,11 @@ impl SqliteStore {
         let (writer, task) = if mode == OpenMode::ReadOnly {
             (Writer::absent(), None)
         } else {
+            if existed {
+                look_first(database, mode).await?;
+            }
             let mut connection = options.connect().await.map_err(|error| opening(error, &path))?;
             assert_version(&mut connection).await?;
-            if existed && mode == OpenMode::Daemon {
-                refuse_damage(&mut connection, &path).await?;
-            }
             prepare(&mut connection, &path, existed, mode, clock.as_ref()).await?;
             let scribe = Scribe {
                 intake: Intake::new(clock.clone()),
@@ -133,23 +135,80 @@ impl SqliteStore {
     }
 }
 
-/// A damaged database is not written to: what is left of it may still be salvaged. The check is linear in the size
-/// (some 0.15 s for 16 MiB, because it judges every CHECK of every row), so a large one is left to the scheduled check.
-async fn refuse_damage(connection: &mut SqliteConnection, path: &Path) -> Result<()> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.len() > MOST_CHECKED_AT_START_BYTES) {
+/// Judges what is there before it is opened for writing, which alone would change it: the journal's mode is set at once,
+/// and the last connection that closes moves the log into the file. What is not ours, or damaged, is left as it is, so
+/// that what is left of it may still be salvaged.
+///
+/// The check is linear in the size, so a large database is left to `db check` and to whoever reads a damaged page, and
+/// commands, which are short, leave it to the daemon.
+async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
+    let path = &database.path;
+    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if size == 0 {
         return Ok(());
     }
-    let found = match check::structure(connection, false).await {
-        // What SQLite refuses to read is damage too.
-        Err(StoreError::Corrupt(why)) => vec![why],
-        found => found?,
+    let mut connection = reading(database).connect().await.map_err(|error| opening(error, path))?;
+    let looked = async {
+        let version = schema_version(&mut connection).await.map_err(|error| named(error, path))?;
+        if version == 0 && !is_empty(&mut connection).await? {
+            return Err(not_ours(path));
+        }
+        if mode != OpenMode::Daemon || size > MOST_CHECKED_AT_START_BYTES {
+            return Ok(());
+        }
+        let found = check::structure(&mut connection, true).await?;
+        found.first().map_or(Ok(()), |first| Err(damaged(path, first)))
     };
-    found.first().map_or(Ok(()), |first| {
-        Err(StoreError::Corrupt(format!(
-            "{}: {first}; `ingestd db restore` a backup, or salvage it with `ingestd db check --repair`",
-            path.display()
-        )))
-    })
+    let looked = looked.await;
+    connection.close().await?;
+    looked
+}
+
+/// The words for a file that holds something else.
+fn not_ours(path: &Path) -> StoreError {
+    StoreError::Corrupt(format!(
+        "{}: this is a database, but not one of ingestd; name another one with `database.url`, or put a backup in its \
+         place with `ingestd db restore`",
+        path.display()
+    ))
+}
+
+/// The words for a damaged database, with the way out.
+fn damaged(path: &Path, why: &str) -> StoreError {
+    let path = path.display();
+    // SQLite's own errors come with the way out.
+    let way_out = if why.contains("`ingestd db") {
+        ""
+    } else {
+        "; with the daemon stopped, `ingestd db restore --newest` brings back the newest good backup, and `ingestd db \
+         check --repair` keeps what can still be read"
+    };
+    StoreError::Corrupt(format!("{path}: {why}{way_out}"))
+}
+
+/// An empty file is a new database, unless it had content: its log or its backups would tell.
+fn refuse_emptied(path: &Path) -> Result<()> {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if size(path) > 0 {
+        return Ok(());
+    }
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let backups = path.with_file_name("backups");
+    let has_backups = path.exists() && std::fs::read_dir(&backups).is_ok_and(|mut entries| entries.next().is_some());
+    let trace = if size(Path::new(&log)) > 0 {
+        Path::new(&log)
+    } else if has_backups {
+        &backups
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Corrupt(format!(
+        "{}: the database is empty or gone, and there was one: {} is still there; `ingestd db restore --newest` brings \
+         back the newest good backup; to begin anew, move both away",
+        path.display(),
+        trace.display()
+    )))
 }
 
 /// Brings an older schema up to this program's, after a backup; answers the versions before and after.
@@ -158,6 +217,8 @@ async fn refuse_damage(connection: &mut SqliteConnection, path: &Path) -> Result
 /// As of opening.
 pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<(i64, i64)> {
     judge_place(&database.path, OpenMode::ReadOnly, database.mode)?;
+    refuse_emptied(&database.path)?;
+    look_first(database, OpenMode::Daemon).await?;
     let mut connection = writing(database).connect().await.map_err(|error| opening(error, &database.path))?;
     let before = schema_version(&mut connection).await?;
     prepare(&mut connection, &database.path, true, OpenMode::Daemon, clock).await?;
@@ -166,7 +227,8 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
-/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter.
+/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter. What it makes
+/// outlives a power cut: a database that is synced in a folder that isn't would go with it.
 ///
 /// # Errors
 /// It can't be made.
@@ -174,10 +236,23 @@ pub fn make_folder(folder: &Path, files: u32) -> std::io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
     let mode = files | (files & 0o444) >> 2;
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
     // The umask may have taken bits away.
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
+    missing.iter().try_for_each(|made| sync_name(made))
+}
+
+/// Makes a folder's own name last. Filesystems that sync no folders do so by themselves; and who may not read the folder
+/// above can't.
+fn sync_name(folder: &Path) -> std::io::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::File::open(above).and_then(|above| above.sync_all()) {
+        Err(error) if [libc::EINVAL, libc::EACCES].map(Some).contains(&error.raw_os_error()) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Makes a new, empty database with this program's schema.
@@ -193,7 +268,11 @@ pub(super) async fn create_empty(path: &Path) -> Result<()> {
 fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     let place = |why: String| StoreError::Place { path: path.to_owned(), why };
     let exists = match std::fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => return Err(place("this is a folder; name the database's file".to_owned())),
+        Ok(meta) if meta.is_dir() => {
+            let words = "this is a folder; name the database's file with `database.url`, or move the folder away and bring \
+                         back a backup with `ingestd db restore --newest`";
+            return Err(place(words.to_owned()));
+        }
         Ok(_) => true,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -206,6 +285,10 @@ fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     make_folder(folder, files).map_err(|error| place(format!("its folder can't be made: {error}")))?;
+    if mode != OpenMode::ReadOnly {
+        // Whoever made it may have died before it was synced.
+        sync_name(folder).map_err(|error| place(format!("its folder can't be synced: {error}")))?;
+    }
     if let Some(name) = network_filesystem(folder) {
         return Err(place(format!(
             "this is on {name}, where SQLite's write-ahead log can't work; put the database on a local disk"
@@ -297,7 +380,7 @@ fn writing(database: &Database) -> SqliteConnectOptions {
 /// An error of opening, with the file's name and who may.
 fn opening(error: sqlx::Error, path: &Path) -> StoreError {
     match StoreError::from(error) {
-        StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", path.display())),
+        StoreError::Corrupt(why) => damaged(path, &why),
         StoreError::Permission(why) => StoreError::Permission(format!("{}: {why}", path.display())),
         other => other,
     }
@@ -331,7 +414,7 @@ async fn prepare(
     }
     let fresh = version == 0 && is_empty(connection).await?;
     if version == 0 && !fresh {
-        return Err(StoreError::Corrupt(format!("{}: this is a database, but not one of ingestd", path.display())));
+        return Err(not_ours(path));
     }
     if version > SUPPORTED_SCHEMA || (!fresh && mode != OpenMode::Daemon) {
         return judge_schema(connection, path).await;
@@ -346,17 +429,15 @@ async fn prepare(
     draw_incarnation(connection, clock).await
 }
 
-/// A new database gets its incarnation last, and may have failed before that: one that never held a job gets it now.
+/// Gives a database its incarnation, if it has none: a new one, or one whose making was broken off before. Where files
+/// are known it was lost, and no other one may take its place.
 async fn draw_incarnation(connection: &mut SqliteConnection, clock: &dyn Clock) -> Result<()> {
-    let known =
-        sqlx::query("SELECT 1 FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(&mut *connection).await?;
-    if known.is_some() {
+    let has_one = "SELECT 1 FROM kv WHERE key = 'ingestd.incarnation' UNION ALL SELECT 1 FROM sources LIMIT 1";
+    if sqlx::query(has_one).fetch_optional(&mut *connection).await?.is_some() {
         return Ok(());
     }
     sqlx::query(
-        "INSERT OR IGNORE INTO kv (key, value, updated_at)
-         SELECT 'ingestd.incarnation', lower(hex(randomblob(16))), ?
-         WHERE NOT EXISTS (SELECT 1 FROM jobs) AND NOT EXISTS (SELECT 1 FROM sources)",
+        "INSERT OR IGNORE INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', lower(hex(randomblob(16))), ?)",
     )
     .bind(clock.now().as_millis())
     .execute(connection)
@@ -380,6 +461,7 @@ async fn back_up_before_migration(
     };
     let name = part.to_str().ok_or_else(|| refused(std::io::Error::other("the path is not UTF-8")))?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(refused)?;
+    sync_name(&folder).map_err(refused)?;
     // What an earlier start left.
     let _ = std::fs::remove_file(&part);
     let copied = sqlx::query("VACUUM INTO ?").bind(name.to_owned()).execute(connection).await;
@@ -419,11 +501,10 @@ pub(super) fn migrations() -> Vec<Migration> {
     ]
 }
 
-/// Whether nothing is in it but what a migration that failed at once leaves.
+/// Whether nothing is in it yet; the table of migrations, which comes first, may be there if its making was broken off.
 async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
-    let row = sqlx::query("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'")
-        .fetch_one(connection)
-        .await?;
+    let others = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+    let row = sqlx::query(others).fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 0)
 }
 
@@ -445,7 +526,10 @@ async fn judge_schema(connection: &mut SqliteConnection, path: &Path) -> Result<
     let (version, path) = (schema_version(connection).await.map_err(|error| named(error, path))?, path.display());
     match version {
         SUPPORTED_SCHEMA => Ok(()),
-        0 => Err(StoreError::Corrupt(format!("{path}: this is not a database of ingestd"))),
+        0 => Err(StoreError::Corrupt(format!(
+            "{path}: this is not a database of ingestd; `ingestd db restore --newest` puts the newest good backup in its \
+             place"
+        ))),
         newer if newer > SUPPORTED_SCHEMA => Err(StoreError::Schema(format!(
             "{path}: its schema is {newer}, and this program knows up to {SUPPORTED_SCHEMA}; use the newer ingestd, or \
              restore a backup that is older"
@@ -459,7 +543,7 @@ async fn judge_schema(connection: &mut SqliteConnection, path: &Path) -> Result<
 
 fn named(error: StoreError, path: &Path) -> StoreError {
     match error {
-        StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", path.display())),
+        StoreError::Corrupt(why) => damaged(path, &why),
         other => other,
     }
 }
@@ -468,8 +552,7 @@ async fn incarnation(connection: &mut SqliteConnection) -> Result<Incarnation> {
     let row =
         sqlx::query("SELECT unhex(value) FROM kv WHERE key = 'ingestd.incarnation'").fetch_optional(connection).await?;
     let bytes: Option<Vec<u8>> = row.map(|row| row.try_get(0)).transpose()?.flatten();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(Incarnation)
-        .ok_or_else(|| StoreError::Corrupt("the database has no incarnation; restore a backup".to_owned()))
+    bytes.and_then(|bytes| bytes.try_into().ok()).map(Incarnation).ok_or_else(|| {
+        StoreError::Corrupt("the database has no incarnation; `ingestd db check --repair` gives it one".to_owned())
+    })
 }

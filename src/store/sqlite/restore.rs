@@ -10,29 +10,43 @@ use super::browse::json_array;
 use super::tally::JUDGE_RUNS;
 use crate::clock::Clock;
 
+/// The first schema in which runs count their jobs.
+const SCHEMA_OF_LISTS: i64 = 4;
+
 /// Makes a copy that was put in the place of a database ready: jobs that were running when it was taken become
-/// pending, with nothing spent and no crash counted; the incarnation is drawn anew, so that a version number that
-/// was rolled back never meets an old idempotency key; counters are counted.
+/// pending, with nothing spent and no crash counted, or make room for the newer version that waited for them; the
+/// incarnation and the fences are drawn anew, so that a version number that was rolled back never meets an old
+/// idempotency key, and no process that an earlier daemon started holds a lease; what is counted is counted.
 ///
 /// # Errors
 /// The copy can't be opened or written.
 pub async fn after_restore(path: &Path, clock: &dyn Clock) -> Result<()> {
     let options = SqliteConnectOptions::new().filename(path).disable_statement_logging();
     let mut connection = options.connect().await?;
+    let version = super::open::schema_version(&mut connection).await?;
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let now = clock.now().as_millis();
-    sqlx::query("UPDATE jobs SET state = 'pending', boot = NULL, lease_deadline = NULL WHERE state = 'running'")
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query("UPDATE jobs SET blocked_by = NULL WHERE blocked_by IS NOT NULL").execute(&mut *tx).await?;
-    sqlx::query("UPDATE boots SET stopped_at = ? WHERE stopped_at IS NULL").bind(now).execute(&mut *tx).await?;
-    sqlx::query("UPDATE kv SET value = lower(hex(randomblob(16))), updated_at = ? WHERE key = 'ingestd.incarnation'")
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
+    make_ready(&mut tx, clock.now().as_millis()).await?;
     recount(&mut tx).await?;
+    if version >= SCHEMA_OF_LISTS {
+        recount_runs(&mut tx).await?;
+    }
     tx.commit().await?;
     connection.close().await?;
+    Ok(())
+}
+
+/// Ends what belonged to the daemons before, and draws anew what they handed out.
+pub(super) async fn make_ready(tx: &mut SqliteConnection, now: i64) -> Result<()> {
+    sqlx::raw_sql(include_str!("sql/make_ready.sql")).execute(&mut *tx).await?;
+    sqlx::query(include_str!("sql/supersede_waiting.sql")).bind(now).execute(&mut *tx).await?;
+    sqlx::query("UPDATE boots SET stopped_at = ? WHERE stopped_at IS NULL").bind(now).execute(&mut *tx).await?;
+    sqlx::query(
+        "INSERT INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', lower(hex(randomblob(16))), ?)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+    )
+    .bind(now)
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

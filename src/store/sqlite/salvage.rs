@@ -1,142 +1,389 @@
 //! Reads what can be read of a damaged database into a new one.
 //!
-//! The bundled SQLite has no `.recover`, so tables are copied by ranges of rowid: a range that fails is halved
-//! until the rows that can't be read stand alone, and those are stepped over and counted. Tables without rowid
-//! are copied whole, or not at all. Indexes and counters are made anew.
+//! 1. The damaged one is attached read-only: not a byte of it, or of its log, is changed by being read.
+//! 2. The bundled SQLite has no `.recover`, so tables are copied by ranges of rowid: a range that fails is halved
+//!    until the rows that can't be read stand alone, and those are stepped over. Tables without rowid are copied from
+//!    their beginning until it fails, and from their end.
+//! 3. A row that breaks a CHECK, or holds a value of another type than its column, is left behind.
+//! 4. What refers to rows that are lost goes as well: a number that is given out again must not lead to another's rows.
+//! 5. Indexes and counters are made anew, and the rest is as after a restore ([`super::restore`]).
 
+use std::fmt;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::super::error::{Result, StoreError};
-use super::restore::{recount, recount_runs};
+use super::restore::{make_ready, recount, recount_runs};
+use super::values::{self, Column};
+use crate::clock::Clock;
 
-/// Tables with a rowid, what others refer to first.
-const BY_ROWID: [&str; 10] =
-    ["boots", "pipelines", "watches", "lists", "sources", "jobs", "attempts", "dispositions", "runs", "effects"];
-/// Tables without.
-const WHOLE: [&str; 8] = ["kv", "taken", "outputs", "rates", "contents", "run_lines", "run_changesets", "job_stages"];
-/// Rows that are copied in one statement while nothing fails.
-const RANGE: i64 = 10_000;
-/// Rows that are stepped over before a table is given up.
-const MOST_LOST: u64 = 100_000;
+/// A table, and the schema that brought it.
+struct Table {
+    name: &'static str,
+    since: i64,
+    has_rowid: bool,
+}
 
-/// What became of one table.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Salvaged {
+const fn by_rowid(name: &'static str, since: i64) -> Table {
+    Table { name, since, has_rowid: true }
+}
+
+const fn by_key(name: &'static str, since: i64) -> Table {
+    Table { name, since, has_rowid: false }
+}
+
+/// What is copied. Not the counters, which are counted, nor `_sqlx_migrations`, which the new database has.
+const TABLES: [Table; 18] = [
+    by_rowid("boots", 1),
+    by_rowid("pipelines", 1),
+    by_rowid("watches", 1),
+    by_rowid("lists", 4),
+    by_rowid("sources", 1),
+    by_rowid("jobs", 1),
+    by_rowid("attempts", 1),
+    by_rowid("dispositions", 1),
+    by_rowid("runs", 3),
+    by_rowid("effects", 5),
+    by_key("kv", 1),
+    by_key("taken", 1),
+    by_key("outputs", 1),
+    by_key("rates", 1),
+    by_key("contents", 2),
+    by_key("run_lines", 4),
+    by_key("run_changesets", 4),
+    by_key("job_stages", 5),
+];
+
+/// Ranges that fail before those that are left are given up whole: a damaged page costs some hundred.
+const MOST_FAILURES: u32 = 20_000;
+/// Ranges that are kept of one table.
+const MOST_RANGES: usize = 100;
+
+/// What became of the database.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Salvage {
+    /// Rows that were copied.
+    pub rows: u64,
+    /// What was lost, table by table; empty: nothing.
+    pub lost: Vec<Lost>,
+}
+
+/// What was lost of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
     /// Its name.
     pub table: &'static str,
-    /// Rows copied.
-    pub rows: u64,
-    /// Rows (or, in a table without rowid, the whole) that could not be read.
-    pub lost: u64,
+    /// The whole of it.
+    pub whole: bool,
+    /// Rows from the first number up to the last, which could not be read; as many were lost at most.
+    pub ranges: Vec<(i64, i64)>,
+    /// Some rows in the middle of a table whose rows have no numbers.
+    pub some: bool,
+    /// Rows that could be read and make no sense.
+    pub senseless: u64,
+    /// Rows that referred to what was lost.
+    pub orphans: u64,
+}
+
+impl Lost {
+    const fn is_nothing(&self) -> bool {
+        !self.whole && self.ranges.is_empty() && !self.some && self.senseless == 0 && self.orphans == 0
+    }
+
+    fn add_range(&mut self, low: i64, high: i64) {
+        let is_full = self.ranges.len() >= MOST_RANGES;
+        match self.ranges.last_mut() {
+            Some((_, last)) if *last >= low.saturating_sub(1) || is_full => *last = high,
+            _ => self.ranges.push((low, high)),
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.whole {
+            parts.push("all of it".to_owned());
+        }
+        parts.extend(self.ranges.iter().map(|(low, high)| match (low == high, *high) {
+            (true, _) => format!("row {low}"),
+            (false, i64::MAX) => format!("rows from {low} on"),
+            (false, _) => format!("rows {low} to {high}"),
+        }));
+        if self.some {
+            parts.push("some rows that can't be told apart".to_owned());
+        }
+        if self.senseless > 0 {
+            parts.push(format!("{} rows that make no sense", self.senseless));
+        }
+        if self.orphans > 0 {
+            parts.push(format!("{} rows that belong to what was lost", self.orphans));
+        }
+        write!(f, "{}: {}", self.table, parts.join(", "))
+    }
 }
 
 /// Copies what can be read of `damaged` into the new database `into`.
 ///
 /// # Errors
-/// `into` exists or can't be written, or `damaged` can't even be opened as a database.
-pub async fn salvage(damaged: &Path, into: &Path) -> Result<Vec<Salvaged>> {
+/// `into` exists or can't be written, or nothing of `damaged` can be read as a database of this program.
+pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<Salvage> {
     if into.exists() {
         return Err(StoreError::Refused(format!("{} exists; move it away first", into.display())));
     }
     super::open::create_empty(into).await?;
-    let mut connection =
-        SqliteConnectOptions::new().filename(damaged).foreign_keys(false).disable_statement_logging().connect().await?;
-    let target = into.to_str().ok_or_else(|| StoreError::Place {
-        path: into.to_owned(),
-        why: "the path is not UTF-8, which SQLite needs here".to_owned(),
-    })?;
-    sqlx::query("ATTACH ? AS fresh").bind(target.to_owned()).execute(&mut connection).await?;
-    sqlx::query("DELETE FROM fresh.kv").execute(&mut connection).await?;
-    let mut report = Vec::new();
-    for table in BY_ROWID {
-        report.push(by_rowid(&mut connection, table).await?);
+    let options = SqliteConnectOptions::new().filename(into).foreign_keys(false).disable_statement_logging();
+    // It is synced when it is whole.
+    let mut connection = options.pragma("synchronous", "off").pragma("writable_schema", "on").connect().await?;
+    sqlx::query("ATTACH ? AS damaged").bind(read_only(damaged)).execute(&mut connection).await?;
+    sqlx::query("DELETE FROM main.kv").execute(&mut connection).await?;
+    let version = schema_of(&mut connection).await;
+    let mut salvage = Salvage::default();
+    let mut found = 0;
+    for table in &TABLES {
+        let (rows, lost) = copy(&mut connection, table, version, &mut found).await?;
+        salvage.rows += rows;
+        salvage.lost.push(Lost { table: table.name, ..lost });
     }
-    for table in WHOLE {
-        report.push(whole(&mut connection, table).await?);
+    if found == 0 {
+        return Err(StoreError::Corrupt(format!(
+            "{}: nothing of it can be read as a database of ingestd; `ingestd db restore --newest` puts the newest good \
+             backup in its place",
+            damaged.display()
+        )));
     }
-    drop(connection.close().await);
-    finish(into).await?;
-    Ok(report)
+    keep_numbers(&mut connection).await?;
+    sqlx::query("DETACH damaged").execute(&mut connection).await?;
+    garbled_texts(&mut connection).await?;
+    finish(&mut connection, clock, &mut salvage).await?;
+    connection.close().await?;
+    salvage.lost.retain(|lost| !lost.is_nothing());
+    Ok(salvage)
 }
 
-async fn by_rowid(connection: &mut SqliteConnection, table: &'static str) -> Result<Salvaged> {
-    let mut salvaged = Salvaged { table, rows: 0, lost: 0 };
-    let Ok(columns) = shared_columns(connection, table).await else { return Ok(Salvaged { lost: 1, ..salvaged }) };
-    let Some(columns) = columns else { return Ok(salvaged) };
-    // Each alone is one probe; both in one query would read the whole table, and stumble over the damage.
-    let probes = format!("SELECT (SELECT min(rowid) FROM main.{table}), (SELECT max(rowid) FROM main.{table})");
-    let bounds = sqlx::query(AssertSqlSafe(probes));
-    let (first, last) = match bounds.fetch_one(&mut *connection).await {
-        Ok(row) => (row.try_get::<Option<i64>, _>(0)?.unwrap_or(1), row.try_get::<Option<i64>, _>(1)?.unwrap_or(0)),
-        Err(_) => {
-            salvaged.lost = 1;
-            return Ok(salvaged);
+/// The file as a URI that asks for no more than to be read.
+fn read_only(file: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in file.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            _ => drop(write!(uri, "%{byte:02X}")),
         }
-    };
-    let mut ranges: Vec<(i64, i64)> = Vec::new();
-    let mut start = first;
-    while start <= last {
-        ranges.push((start, last.min(start.saturating_add(RANGE - 1))));
-        start = start.saturating_add(RANGE);
     }
-    ranges.reverse();
-    while let Some((low, high)) = ranges.pop() {
-        let copy = format!(
-            "INSERT OR IGNORE INTO fresh.{table} ({columns}) SELECT {columns} FROM main.{table} WHERE rowid BETWEEN ? AND ?"
-        );
-        match sqlx::query(AssertSqlSafe(copy)).bind(low).bind(high).execute(&mut *connection).await {
-            Ok(done) => salvaged.rows += done.rows_affected(),
-            Err(_) if low < high && salvaged.lost < MOST_LOST => {
-                let middle = low + (high - low) / 2;
-                ranges.push((middle + 1, high));
-                ranges.push((low, middle));
+    uri + "?mode=ro"
+}
+
+/// The schema that the damaged one had: ours, unless it can say otherwise.
+async fn schema_of(connection: &mut SqliteConnection) -> i64 {
+    let sql = "SELECT coalesce(max(version), 0) FROM damaged._sqlx_migrations WHERE success";
+    sqlx::query_scalar(sql).fetch_one(connection).await.unwrap_or(super::SUPPORTED_SCHEMA)
+}
+
+async fn copy(connection: &mut SqliteConnection, table: &Table, version: i64, found: &mut u32) -> Result<(u64, Lost)> {
+    let ours = values::columns(connection, "main", table.name).await?;
+    let theirs = values::columns(connection, "damaged", table.name).await?;
+    if theirs.is_empty() {
+        return Ok((0, Lost { whole: table.since <= version, ..Lost::default() }));
+    }
+    *found += 1;
+    // An older schema has fewer columns.
+    let shared: Vec<Column> =
+        ours.into_iter().filter(|column| theirs.iter().any(|theirs| theirs.name == column.name)).collect();
+    let copier = Copier { table: table.name, typed: values::is_typed(&shared), columns: shared };
+    Ok(if table.has_rowid { copier.by_rowid(connection).await } else { copier.by_key(connection).await })
+}
+
+/// Copies one table.
+struct Copier {
+    table: &'static str,
+    columns: Vec<Column>,
+    typed: String,
+}
+
+impl Copier {
+    fn insert(&self, and: &str) -> String {
+        let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let (table, columns, typed) = (self.table, columns.join(", "), &self.typed);
+        format!(
+            "INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM damaged.{table} WHERE {typed} {and}"
+        )
+    }
+
+    async fn by_rowid(&self, connection: &mut SqliteConnection) -> (u64, Lost) {
+        let (mut rows, mut lost, mut failures) = (0, Lost::default(), 0);
+        let (insert, table) = (self.insert("AND rowid BETWEEN ?1 AND ?2"), self.table);
+        let count = format!("SELECT count(*) FROM damaged.{table} NOT INDEXED WHERE rowid BETWEEN ?1 AND ?2");
+        // Each alone is one probe; both in one query would read the whole table, and stumble over the damage.
+        let first = bound(connection, &format!("SELECT min(rowid) FROM damaged.{table}")).await;
+        let last = bound(connection, &format!("SELECT max(rowid) FROM damaged.{table}")).await;
+        let mut ranges = match (first, last) {
+            (Ok(None), _) | (_, Ok(None)) => vec![],
+            (first, last) => vec![(first.ok().flatten().unwrap_or(0), last.ok().flatten().unwrap_or(i64::MAX))],
+        };
+        while let Some((low, high)) = ranges.pop() {
+            match sqlx::query(AssertSqlSafe(insert.as_str())).bind(low).bind(high).execute(&mut *connection).await {
+                Ok(done) => {
+                    rows += done.rows_affected();
+                    let read: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str()))
+                        .bind(low)
+                        .bind(high)
+                        .fetch_one(&mut *connection)
+                        .await
+                        .unwrap_or(0);
+                    lost.senseless += u64::try_from(read).unwrap_or(0).saturating_sub(done.rows_affected());
+                }
+                Err(_) if low < high && failures < MOST_FAILURES => {
+                    failures += 1;
+                    let middle = low + (high - low) / 2;
+                    ranges.push((middle + 1, high));
+                    ranges.push((low, middle));
+                }
+                Err(_) => {
+                    failures += 1;
+                    lost.add_range(low, high);
+                }
             }
-            Err(_) => salvaged.lost += u64::try_from(high - low + 1).unwrap_or(1),
+        }
+        (rows, lost)
+    }
+
+    async fn by_key(&self, connection: &mut SqliteConnection) -> (u64, Lost) {
+        let mut lost = Lost::default();
+        let whole = sqlx::query(AssertSqlSafe(self.insert(""))).execute(&mut *connection).await;
+        if let Ok(done) = whole {
+            let count = format!("SELECT count(*) FROM damaged.{}", self.table);
+            let read: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(connection).await.unwrap_or(0);
+            lost.senseless = u64::try_from(read).unwrap_or(0).saturating_sub(done.rows_affected());
+            return (done.rows_affected(), lost);
+        }
+        lost.some = true;
+        let mut key: Vec<&Column> = self.columns.iter().filter(|column| column.in_key > 0).collect();
+        key.sort_by_key(|column| column.in_key);
+        let mut rows = 0;
+        for direction in ["ASC", "DESC"] {
+            let order: Vec<String> = key.iter().map(|column| format!("{} {direction}", column.name)).collect();
+            rows += longest(connection, &self.insert(&format!("ORDER BY {} LIMIT ?1", order.join(", ")))).await;
+        }
+        (rows, lost)
+    }
+}
+
+async fn bound(connection: &mut SqliteConnection, sql: &str) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?)
+}
+
+/// Copies as many rows from one end as can be read, and answers how many: a statement that fails copies none, and one that
+/// is repeated changes nothing.
+async fn longest(connection: &mut SqliteConnection, insert: &str) -> u64 {
+    let mut rows = 0;
+    let (mut good, mut step) = (0_i64, 1_i64);
+    while step > 0 {
+        match sqlx::query(AssertSqlSafe(insert)).bind(good + step).execute(&mut *connection).await {
+            Ok(done) => {
+                rows += done.rows_affected();
+                good += step;
+                step = step.saturating_mul(2).min(1 << 40);
+                // More were asked for than there are: all of them were read.
+                if step >= 1 << 40 {
+                    break;
+                }
+            }
+            Err(_) => step /= 2,
         }
     }
-    Ok(salvaged)
+    rows
 }
 
-/// The columns that the damaged database, whose schema may be older, has of this table; `None`: it has no such table.
-async fn shared_columns(connection: &mut SqliteConnection, table: &'static str) -> Result<Option<String>> {
-    let sql = "SELECT group_concat(fresh.name, ', ')
-               FROM pragma_table_info(?1, 'fresh') AS fresh JOIN pragma_table_info(?1, 'main') AS main USING (name)";
-    Ok(sqlx::query(sql).bind(table).fetch_one(connection).await?.try_get(0)?)
-}
-
-async fn whole(connection: &mut SqliteConnection, table: &'static str) -> Result<Salvaged> {
-    let Ok(columns) = shared_columns(connection, table).await else { return Ok(Salvaged { table, rows: 0, lost: 1 }) };
-    let Some(columns) = columns else { return Ok(Salvaged { table, rows: 0, lost: 0 }) };
-    let copy = format!("INSERT OR REPLACE INTO fresh.{table} ({columns}) SELECT {columns} FROM main.{table}");
-    Ok(match sqlx::query(AssertSqlSafe(copy)).execute(connection).await {
-        Ok(done) => Salvaged { table, rows: done.rows_affected(), lost: 0 },
-        Err(_) => Salvaged { table, rows: 0, lost: 1 },
-    })
-}
-
-/// What the new database needs where rows were lost: an incarnation, whole references, true counters.
-async fn finish(path: &Path) -> Result<()> {
-    let options = SqliteConnectOptions::new().filename(path).foreign_keys(false).disable_statement_logging();
-    let mut connection = options.connect().await?;
-    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query(
-        "INSERT OR IGNORE INTO kv (key, value, updated_at) VALUES ('ingestd.incarnation', lower(hex(randomblob(16))), 0)",
-    )
-    .execute(&mut *tx)
-    .await?;
-    // A job without its source has no file; the rescan finds the file again.
-    sqlx::query(
-        "DELETE FROM jobs WHERE source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)",
-    )
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query("UPDATE jobs SET blocked_by = NULL WHERE blocked_by NOT IN (SELECT id FROM jobs)")
-        .execute(&mut *tx)
+/// Numbers that were given out are not given out again, though the rows that had them are lost.
+async fn keep_numbers(connection: &mut SqliteConnection) -> Result<()> {
+    for (table, others) in [
+        ("jobs", &["main.taken", "main.attempts", "main.effects", "main.job_stages"][..]),
+        ("runs", &[]),
+        ("effects", &[]),
+    ] {
+        let mut highest = 0;
+        let told = format!("SELECT seq FROM damaged.sqlite_sequence WHERE name = '{table}'");
+        highest = highest.max(bound(connection, &told).await.ok().flatten().unwrap_or(0));
+        for other in others {
+            highest = highest.max(bound(connection, &format!("SELECT max(job) FROM {other}")).await?.unwrap_or(0));
+        }
+        sqlx::query(
+            "INSERT INTO main.sqlite_sequence (name, seq)
+             SELECT ?1, 0 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_sequence WHERE name = ?1)",
+        )
+        .bind(table)
+        .execute(&mut *connection)
         .await?;
-    // What was taken is never less than the jobs that are there.
+        sqlx::query("UPDATE main.sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1")
+            .bind(table)
+            .bind(highest)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Replaces what is no text by what is left of it, so that its row can be read.
+async fn garbled_texts(connection: &mut SqliteConnection) -> Result<()> {
+    for table in &TABLES {
+        let columns = values::columns(connection, "main", table.name).await?;
+        for column in columns.iter().filter(|column| column.is_text()) {
+            for text in values::garbled(connection, table.name, &column.name).await? {
+                let (table, column) = (table.name, &column.name);
+                let mend = format!("UPDATE OR REPLACE {table} SET {column} = ?1 WHERE CAST({column} AS BLOB) = ?2");
+                let mended = sqlx::query(AssertSqlSafe(mend)).bind(String::from_utf8_lossy(&text).into_owned());
+                if mended.bind(text.clone()).execute(&mut *connection).await.is_err() {
+                    // It is one of a few words, which this is not.
+                    let remove = format!("DELETE FROM {table} WHERE CAST({column} AS BLOB) = ?1");
+                    sqlx::query(AssertSqlSafe(remove)).bind(text).execute(&mut *connection).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What refers to what is lost, in the order in which one follows from the other. A job without its source has no file,
+/// and one without its pipeline nothing that would run it; the rescan finds the file again.
+const ORPHANS: [(&str, &str); 13] = [
+    ("sources", "scope > 0 AND scope NOT IN (SELECT id FROM watches)"),
+    ("jobs", "source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)"),
+    ("taken", "source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)"),
+    ("contents", "source NOT IN (SELECT id FROM sources) OR pipeline NOT IN (SELECT id FROM pipelines)"),
+    ("attempts", "pipeline NOT IN (SELECT id FROM pipelines)"),
+    ("rates", "pipeline NOT IN (SELECT id FROM pipelines)"),
+    ("dispositions", "job NOT IN (SELECT id FROM jobs WHERE state IN ('pending', 'running', 'retrying'))"),
+    ("outputs", "job NOT IN (SELECT id FROM jobs) AND job NOT IN (SELECT job FROM attempts)"),
+    ("effects", "job NOT IN (SELECT id FROM jobs)"),
+    ("job_stages", "job NOT IN (SELECT id FROM jobs)"),
+    ("run_lines", "run NOT IN (SELECT id FROM runs)"),
+    ("run_changesets", "run NOT IN (SELECT id FROM runs)"),
+    ("runs", "list IS NOT NULL AND list NOT IN (SELECT id FROM lists)"),
+];
+
+/// What the new database needs where rows were lost: whole references, true counters, and what a restore needs.
+async fn finish(connection: &mut SqliteConnection, clock: &dyn Clock, salvage: &mut Salvage) -> Result<()> {
+    let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for (table, orphaned) in ORPHANS {
+        let sql = format!("DELETE FROM {table} WHERE {orphaned}");
+        let gone = sqlx::query(AssertSqlSafe(sql)).execute(&mut *tx).await?.rows_affected();
+        if let Some(lost) = salvage.lost.iter_mut().find(|lost| lost.table == table) {
+            lost.orphans += gone;
+        }
+    }
+    // Nobody would give back what a run that is lost held back.
+    sqlx::query(
+        "UPDATE jobs SET held_by = NULL WHERE held_by IS NOT NULL
+         AND held_by NOT IN (SELECT id FROM runs WHERE state = 'paused')",
+    )
+    .execute(&mut *tx)
+    .await?;
+    make_ready(&mut tx, clock.now().as_millis()).await?;
+    // What was taken is never less than the jobs that are there, and a source no older than what was taken of it.
     sqlx::query(
         "INSERT INTO taken (source, pipeline, version, job, started)
          SELECT source, pipeline, max(version), id, max(executions > 0) FROM jobs WHERE true GROUP BY source, pipeline
@@ -146,17 +393,17 @@ async fn finish(path: &Path) -> Result<()> {
     )
     .execute(&mut *tx)
     .await?;
-    for table in ["taken", "contents"] {
-        let orphans = format!("DELETE FROM {table} WHERE source NOT IN (SELECT id FROM sources)");
-        sqlx::query(AssertSqlSafe(orphans)).execute(&mut *tx).await?;
-    }
-    for table in ["run_lines", "run_changesets"] {
-        let orphans = format!("DELETE FROM {table} WHERE run NOT IN (SELECT id FROM runs)");
-        sqlx::query(AssertSqlSafe(orphans)).execute(&mut *tx).await?;
-    }
+    sqlx::query(
+        "UPDATE sources SET version = t.version FROM (SELECT source, max(version) AS version FROM taken GROUP BY source) AS t
+         WHERE t.source = sources.id AND t.version > sources.version",
+    )
+    .execute(&mut *tx)
+    .await?;
     recount(&mut tx).await?;
     recount_runs(&mut tx).await?;
     tx.commit().await?;
-    connection.close().await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

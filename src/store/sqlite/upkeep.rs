@@ -149,13 +149,25 @@ impl Upkeep for SqliteStore {
     }
 }
 
-/// Checks a copy of the database that nobody writes to: that it is one of ours, and whole.
+/// Checks a copy of the database that nobody writes to, and that was just made: that it is one of ours, and whole.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] where it is neither, saying what SQLite found.
 pub async fn verify(path: &Path) -> Result<()> {
+    examine(path, false).await
+}
+
+/// The same for a copy that lay somewhere for a while: its indexes and values too, and that this program knows its schema.
+///
+/// # Errors
+/// As of [`verify`], and [`StoreError::Schema`].
+pub async fn verify_whole(path: &Path) -> Result<()> {
+    examine(path, true).await
+}
+
+async fn examine(path: &Path, full: bool) -> Result<()> {
     let mut copy = SqliteConnectOptions::new().filename(path).read_only(true).immutable(true).connect().await?;
-    let found = look_at(&mut copy).await;
+    let found = look_at(&mut copy, full).await;
     copy.close().await?;
     let corrupt = |why: String| StoreError::Corrupt(format!("{}: {why}", path.display()));
     match found {
@@ -167,14 +179,21 @@ pub async fn verify(path: &Path) -> Result<()> {
 }
 
 /// An empty file passes for an empty database, so the tables are asked for too.
-async fn look_at(copy: &mut SqliteConnection) -> Result<Vec<String>> {
+async fn look_at(copy: &mut SqliteConnection, full: bool) -> Result<Vec<String>> {
     let ours: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'jobs')")
         .fetch_one(&mut *copy)
         .await?;
     if !ours {
         return Ok(vec!["this is not a database of ingestd".to_owned()]);
     }
-    check::structure(copy, false).await
+    let version = super::open::schema_version(copy).await?;
+    if version > super::SUPPORTED_SCHEMA {
+        return Err(StoreError::Schema(format!(
+            "its schema is {version}, and this program knows up to {}",
+            super::SUPPORTED_SCHEMA
+        )));
+    }
+    check::structure(copy, full).await
 }
 
 /// A reading connection outside the pool.

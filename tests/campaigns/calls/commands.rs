@@ -84,7 +84,9 @@ impl Desk {
                 let id = self.failed.pop().expect("a job that failed").to_string();
                 (vec!["retry".to_owned(), id.clone()], id.into())
             }
-            Errand::Set => (vec!["kv".into(), "set".into(), format!("k{number}"), "v".into()], format!("k{number}").into()),
+            Errand::Set => {
+                (vec!["kv".into(), "set".into(), format!("k{number}"), "v".into()], format!("k{number}").into())
+            }
             Errand::Backup => {
                 (vec!["db".to_owned(), "backup".to_owned(), file("copies").display().to_string()], file("copies"))
             }
@@ -185,7 +187,12 @@ fn a_command_without_a_daemon_says_what_it_did() {
     if long() {
         eprintln!("{table}");
     }
-    seed.report(format_args!("commands: {}; done {}, failed {}; {figures}", table.by_call(), fates.went_on, fates.left));
+    seed.report(format_args!(
+        "commands: {}; done {}, failed {}; {figures}",
+        table.by_call(),
+        fates.went_on,
+        fates.left
+    ));
 }
 
 /// Every fault of a survey.

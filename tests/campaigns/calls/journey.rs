@@ -42,7 +42,8 @@ impl Journey {
     /// that say something and take an effect.
     pub fn new() -> Self {
         let place = Place::new();
-        let far = tempfile::Builder::new().prefix("ingestd-").tempdir_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
+        let far =
+            tempfile::Builder::new().prefix("ingestd-").tempdir_in("/dev/shm").or_else(|_| TempDir::new()).unwrap();
         let effect = "echo at work\nid=$(INGESTD effect begin --kind step 2>/dev/null | cut -d ' ' -f 2)\n\
              [ -z \"$id\" ] || INGESTD effect commit \"$id\" >/dev/null 2>&1 || :";
         let oracle = Oracle::new(&place.at(""), &effect.replace("INGESTD", env!("CARGO_BIN_EXE_ingestd")));

@@ -45,12 +45,7 @@ fn faults(found: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
 }
 
 /// Meets every fault of a survey by a start in a place that `prepare` made.
-fn starts(
-    prepare: impl Fn() -> Place,
-    random: &mut fastrand::Rng,
-    table: &mut Table,
-    sound: impl Fn(&Place),
-) {
+fn starts(prepare: impl Fn() -> Place, random: &mut fastrand::Rng, table: &mut Table, sound: impl Fn(&Place)) {
     let here = |place: &Place| Here { place: place.at("").canonicalize().unwrap(), far: "/nowhere".into() };
     let place = prepare();
     let (plan, found) = survey(&here(&place));

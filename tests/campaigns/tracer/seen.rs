@@ -112,8 +112,9 @@ pub fn seen(process: u32, number: i64, arguments: &[u64; 6]) -> Option<Seen> {
         }
         _ => {}
     }
-    // Sockets, pipes and devices are no disk.
-    let on_disk = seen.path.is_absolute() && !["/dev", "/proc", "/sys"].iter().any(|no| seen.path.starts_with(no));
+    // Sockets, pipes and devices are no disk; what is in memory under /dev/shm counts as one.
+    let is_device = ["/dev", "/proc", "/sys"].iter().any(|no| seen.path.starts_with(no));
+    let on_disk = seen.path.is_absolute() && (!is_device || seen.path.starts_with("/dev/shm"));
     on_disk.then_some(seen)
 }
 

@@ -1,0 +1,114 @@
+//! A database that another file takes the place of: for good, or not at all.
+//!
+//! A database and its log are two names, and no rename changes both at once. Between the removal of the log and the
+//! arrival of the new file the old database would stand there without its newest commits. So the new file, complete
+//! and synced, first gets a name that says what is meant ([`announce`]); that is the moment from which on the new one
+//! counts. Whoever has the database's lock next brings it to its end ([`complete`]), as often as it is interrupted.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The suffixes of the files that belong to a database.
+pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
+
+/// Says that `new`, which is synced, takes the database's place. The old one has to be kept elsewhere by now.
+///
+/// # Errors
+/// The folder can't be written; then nothing is said.
+pub fn announce(database: &Path, new: &Path) -> io::Result<()> {
+    fs::rename(new, announced(database))?;
+    sync_folder(database)
+}
+
+/// Whether a replacement was announced that has not come to its end.
+pub fn is_pending(database: &Path) -> bool {
+    fs::symlink_metadata(announced(database)).is_ok()
+}
+
+/// Brings an announced replacement to its end, if there is one: the old log goes, the new file comes. Answers whether
+/// there was one. Called by whoever has the lock alone.
+///
+/// # Errors
+/// The folder can't be written; the next one goes on.
+pub fn complete(database: &Path) -> io::Result<bool> {
+    if !is_pending(database) {
+        return Ok(false);
+    }
+    // A log that outlives its database would be played into the next one.
+    for side in SIDE_FILES {
+        remove(&with_suffix(database, side))?;
+    }
+    sync_folder(database)?;
+    fs::rename(announced(database), database)?;
+    sync_folder(database)?;
+    Ok(true)
+}
+
+/// The path with something added to its last name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// It is there and stays.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a file's folder last.
+///
+/// # Errors
+/// The folder can't be opened or synced.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn announced(database: &Path) -> PathBuf {
+    with_suffix(database, ".replacing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("q.db");
+        for (suffix, text) in [("", "old"), ("-wal", "log"), (".new", "new")] {
+            fs::write(with_suffix(&database, suffix), text).unwrap();
+        }
+        (folder, database)
+    }
+
+    #[test]
+    fn what_is_announced_is_completed_wherever_it_was_broken_off() {
+        for broken_off in ["after the announcement", "after the log's removal"] {
+            let (_folder, database) = place();
+            announce(&database, &with_suffix(&database, ".new")).unwrap();
+            if broken_off == "after the log's removal" {
+                remove(&with_suffix(&database, "-wal")).unwrap();
+            }
+            assert!(complete(&database).unwrap(), "{broken_off}");
+            assert_eq!(fs::read_to_string(&database).unwrap(), "new", "{broken_off}");
+            assert!(!with_suffix(&database, "-wal").exists() && !is_pending(&database), "{broken_off}");
+            assert!(!complete(&database).unwrap());
+        }
+    }
+
+    #[test]
+    fn without_an_announcement_nothing_is_touched() {
+        let (_folder, database) = place();
+        assert!(!complete(&database).unwrap());
+        assert_eq!(fs::read_to_string(&database).unwrap(), "old");
+        assert!(with_suffix(&database, "-wal").exists());
+    }
+}

@@ -1,0 +1,204 @@
+//! Commands that write without a daemon, killed at any call: what they said holds, and given again they go on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::oracle::Word;
+use crate::scenario::Scenario;
+use crate::seed::Seed;
+use crate::support::{Daemon, Place, long, run};
+use crate::tracer::{Call, Counts, Plan, Seen, Traced};
+
+/// Points of each command in the quick form.
+const QUICK: usize = 5;
+/// Lines of each list.
+const LINES: usize = 9;
+
+/// The points at which a command is killed: chance's, or all of them.
+fn points(random: &mut fastrand::Rng, all: usize) -> Vec<usize> {
+    if long() { (1..=all).collect() } else { (0..QUICK).map(|_| random.usize(1..=all)).collect() }
+}
+
+/// What a command does to the state directory.
+fn changes(place: &Place) -> impl Fn(&Seen) -> bool + Send + Clone + 'static {
+    let state = vec![place.at("state")];
+    move |seen| seen.writes && seen.is_under(&state)
+}
+
+/// How many calls that is where nothing breaks it.
+fn measure(place: &Place, command: Command) -> usize {
+    let (output, counts) = Traced::finish(command, Plan::count(changes(place)));
+    assert_eq!(output.code, 0, "{output:?}");
+    counts.all()
+}
+
+fn kill(place: &Place, command: Command, number: usize, after: bool) -> (crate::support::Output, Counts) {
+    let counts = changes(place);
+    Traced::finish(command, if after { Plan::kill_after(number, counts) } else { Plan::kill_before(number, counts) })
+}
+
+#[test]
+fn commands_killed_at_any_call_go_on_when_they_are_given_again() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("kill::commands");
+    let mut random = seed.random();
+    let scenario = Scenario::new("");
+    let mut points = create(&scenario, &mut random);
+    points += add(&scenario, &mut random);
+    points += sync(&scenario, &mut random);
+    let mut daemon = Daemon::start(&scenario.place);
+    scenario.wait_drained();
+    let figures = scenario.oracle.verdict(&scenario.place, 0);
+    assert_eq!(daemon.stop(), 0);
+    scenario.place.ok(&["db", "check"]);
+    seed.report(format!("{points} points killed, {figures}"));
+}
+
+/// The command that makes the database.
+fn create(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
+    let (place, state) = (&scenario.place, scenario.place.at("state"));
+    let migrate = || place.configured(&["db", "migrate"]);
+    let all = measure(place, migrate());
+    let points = points(random, all);
+    for number in &points {
+        fs::remove_dir_all(&state).unwrap();
+        kill(place, migrate(), *number, random.bool());
+        place.ok(&["db", "migrate"]);
+        place.ok(&["db", "check"]);
+    }
+    points.len()
+}
+
+fn add(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
+    let (place, oracle) = (&scenario.place, &scenario.oracle);
+    let file = |name: &str| {
+        let path = place.at("files").join(format!("added-{name}"));
+        oracle.put(&path, name);
+        let mut command = place.configured(&["add"]);
+        command.arg(&path);
+        (path, command)
+    };
+    let all = measure(place, file("first").1);
+    let points = points(random, all);
+    for (name, number) in points.iter().enumerate() {
+        let (path, command) = file(&name.to_string());
+        oracle.told(&path, &kill(place, command, *number, random.bool()).0);
+        let again = oracle.add(place, &path, &[]);
+        assert!(matches!(again, Word::Ok(_)), "{again:?} after a kill at {number}");
+    }
+    points.len()
+}
+
+fn sync(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
+    let (place, oracle) = (&scenario.place, &scenario.oracle);
+    let list = |name: &str| {
+        let mut lines = String::new();
+        for line in 0..LINES {
+            let path = place.at("files").join(format!("listed-{name}-{line}"));
+            oracle.put(&path, format!("{name} {line}"));
+            lines.push_str(&format!("{}\n", path.display()));
+        }
+        let list = place.at(format!("list-{name}"));
+        fs::write(&list, lines).unwrap();
+        list
+    };
+    let command = |list: &Path| place.configured(&["sync", list.to_str().unwrap(), "--batch", "2"]);
+    let all = measure(place, command(&list("first")));
+    let points = points(random, all);
+    for (name, number) in points.iter().enumerate() {
+        let list = list(&name.to_string());
+        kill(place, command(&list), *number, random.bool());
+        let again = crate::support::finish(&mut command(&list));
+        assert_eq!(again.code, 0, "{again:?} after a kill at {number}");
+    }
+    points.len()
+}
+
+/// A database with an acknowledged job in a log that its dead daemon left, and a backup from before that job.
+struct Kept {
+    place: Place,
+    /// A copy of the state directory.
+    copy: PathBuf,
+    backup: PathBuf,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let place = Place::with_database("[pipeline.p]\nkind = \"noop\"\n");
+        let (copy, backup) = (place.at("copy"), place.at("backup.db"));
+        place.ok(&["pause"]);
+        place.add(&place.file("old", "old"), &[]);
+        place.ok(&["db", "backup", backup.to_str().unwrap()]);
+        let mut daemon = Daemon::start(&place);
+        place.add(&place.file("new", "new"), &[]);
+        daemon.kill();
+        run(Command::new("cp").arg("-a").arg(place.at("state")).arg(&copy));
+        Self { place, copy, backup }
+    }
+
+    fn bring_back(&self) {
+        let state = self.place.at("state");
+        fs::remove_dir_all(&state).unwrap();
+        run(Command::new("cp").arg("-a").arg(&self.copy).arg(&state));
+    }
+
+    fn restore(&self) -> Command {
+        self.place.configured(&["db", "restore", self.backup.to_str().unwrap()])
+    }
+
+    /// How many jobs there are, and in which life of the database.
+    #[track_caller]
+    fn found(&self) -> (usize, String) {
+        // Whoever writes next has to find a whole database.
+        self.place.ok(&["pause"]);
+        self.place.ok(&["db", "check"]);
+        let incarnation = self.place.ok(&["db", "query", "SELECT value FROM kv WHERE key = 'ingestd.incarnation'"]);
+        (self.place.jobs().len(), incarnation.stdout)
+    }
+}
+
+#[test]
+fn a_restore_killed_at_any_call_leaves_the_old_database_with_its_log_or_the_new_one() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("kill::commands::restore");
+    let (mut random, kept) = (seed.random(), Kept::new());
+    let (_, old) = kept.found();
+    kept.bring_back();
+    let all = measure(&kept.place, kept.restore());
+    let names = |seen: &Seen| matches!(seen.call, Call::Rename | Call::Unlink | Call::Link);
+    let (mut killed, mut restored) = (0, 0);
+    let mut strike = |plan: &dyn Fn() -> Plan| {
+        kept.bring_back();
+        let (_, counts) = Traced::finish(kept.restore(), plan());
+        let (jobs, incarnation) = kept.found();
+        match jobs {
+            2 => assert_eq!(incarnation, old, "{counts:?}"),
+            1 => assert_ne!(incarnation, old, "an acknowledged job is gone, and nothing was restored: {counts:?}"),
+            other => panic!("{other} jobs: {counts:?}"),
+        }
+        (killed, restored) = (killed + counts.acted, restored + usize::from(jobs == 1));
+        let again = crate::support::finish(&mut kept.restore());
+        assert_eq!(again.code, 0, "{again:?} after {counts:?}");
+        assert_eq!(kept.found().0, 1);
+        counts.acted > 0
+    };
+    // Where a file gets or loses its name, each point; of the others those that chance chooses.
+    for number in 1.. {
+        let counts = changes(&kept.place);
+        if !strike(&|| {
+            let counts = counts.clone();
+            Plan::kill_after(number, move |seen| counts(seen) && names(seen))
+        }) {
+            break;
+        }
+    }
+    for number in points(&mut random, all) {
+        strike(&|| Plan::kill_before(number, changes(&kept.place)));
+    }
+    seed.report(format!("{killed} points killed, {restored} of them later than the restore"));
+}

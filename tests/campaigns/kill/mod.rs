@@ -1,0 +1,116 @@
+//! Kill: SIGKILL at the N-th system call of a kind, for every N until nothing is left to interrupt.
+//!
+//! 1. A round is a [`Journey`]'s: a traced daemon takes files and rows through everything that happens to them, and is
+//!    killed before or after one call. What starts next is killed in its recovery. The last start is not touched.
+//! 2. After each round the oracle judges: nothing acknowledged is missing, moved files are in their place once and
+//!    whole, no private name is left, no step was taken twice, the database is sound, and what ran again is no more
+//!    than what ran at the kills.
+//! 3. All rounds are of one place, so that what a kill leaves behind would add up.
+
+mod commands;
+mod journey;
+
+use self::journey::{Journey, Point};
+use crate::base::Base;
+use crate::oracle::Figures;
+use crate::seed::Seed;
+use crate::support::{Daemon, long};
+use crate::tracer::{Call, Traced};
+
+/// Rounds of the quick form.
+const QUICK: usize = 10;
+/// A walk has come to its end when so many points in a row were never reached: rounds differ by a few calls.
+const UNREACHED: usize = 3;
+/// Recoveries make about so many calls.
+const RECOVERY: usize = 60;
+
+#[test]
+fn a_daemon_killed_at_any_call_and_in_its_recovery_loses_nothing() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let seed = Seed::of("kill");
+    let mut walk = Walk::new(seed.random());
+    if long() {
+        walk.all()
+    } else {
+        walk.some()
+    }
+    let figures = walk.finish();
+    seed.report(format!("{} points killed, {} in recoveries, {figures}", walk.points, walk.recoveries));
+}
+
+/// Rounds, and what they came to.
+struct Walk {
+    journey: Journey,
+    base: Base,
+    random: fastrand::Rng,
+    totals: Vec<(Call, usize)>,
+    points: usize,
+    recoveries: usize,
+}
+
+impl Walk {
+    /// A place whose daemon has worked before, and what a round is made of that nobody interrupts.
+    fn new(random: fastrand::Rng) -> Self {
+        let mut journey = Journey::new();
+        let counts = journey.strike(Point { call: None, number: usize::MAX, after: false });
+        eprintln!("kill: an untouched round has {counts:?}");
+        let mut daemon = Daemon::start(journey.place());
+        journey.drained();
+        let base = Base::of(&daemon, journey.place());
+        assert_eq!(daemon.stop(), 0);
+        Self { journey, base, random, totals: counts.calls.into_iter().collect(), points: 0, recoveries: 0 }
+    }
+
+    /// The quick form: each kind of call in turn, at a point that chance chooses.
+    fn some(&mut self) {
+        let mut kinds = self.totals.clone();
+        self.random.shuffle(&mut kinds);
+        for round in 0..QUICK {
+            let (call, total) = kinds[round % kinds.len()];
+            let point = Point { call: Some(call), number: self.random.usize(1..=total), after: self.random.bool() };
+            let recovery = self.random.usize(1..=RECOVERY);
+            self.round(point, recovery);
+        }
+    }
+
+    /// The long form: every call of every kind, before and after; and every call of a recovery on the way.
+    fn all(&mut self) {
+        let mut recovery = 1;
+        let mut kinds = self.totals.clone();
+        kinds.sort_by_key(|(_, total)| *total);
+        for (call, _) in kinds {
+            for after in [false, true] {
+                let (mut number, mut unreached) = (1, 0);
+                while unreached < UNREACHED {
+                    let (struck, struck_again) = self.round(Point { call: Some(call), number, after }, recovery);
+                    unreached = if struck { 0 } else { unreached + 1 };
+                    recovery = if struck_again { recovery + 1 } else { 1 };
+                    number += 1;
+                }
+            }
+        }
+    }
+
+    /// Kills at a point, then in the recovery, then lets it be; answers whether the points came.
+    fn round(&mut self, point: Point, recovery: usize) -> (bool, bool) {
+        let struck = self.journey.strike(point);
+        let again = Point { call: None, number: recovery, after: self.random.bool() };
+        let struck_again = self.journey.strike_recovery(again);
+        eprintln!("kill: {point}: {:?}; then {again}: {:?}", struck.at, struck_again.at);
+        self.points += struck.acted;
+        self.recoveries += struck_again.acted;
+        self.journey.recover();
+        (struck.acted > 0, struck_again.acted > 0)
+    }
+
+    /// Nothing has added up: a last daemon is back at the base.
+    fn finish(&mut self) -> Figures {
+        let mut daemon = Daemon::start(self.journey.place());
+        let figures = self.journey.drained();
+        self.base.wait_back(&daemon, self.journey.place());
+        assert_eq!(daemon.stop(), 0);
+        figures
+    }
+}

@@ -1,0 +1,83 @@
+//! Power loss: everything lies on disks with a volatile cache, and the power goes.
+//!
+//! 1. A [`Disk`](disk::Disk) promises what `fsync` promises and no more, and when its power goes, chance decides of
+//!    everything else. [`Outlet`] mounts it through `/dev/fuse`: state directory, inbox, target are on it, the ledger
+//!    of the oracle is not.
+//! 2. The daemon works at full speed, files arrive, are added, looked at, backed up. The power goes at a drawn change or
+//!    sync, counted from the moment at which it came on, so also within the start, the making of the database, the
+//!    recovery from the cut before. The daemon is killed, the disks are mounted as they are now, a daemon starts.
+//! 3. After each cut: it is READY by itself, what was acknowledged is there, what was shown as final still is, and a
+//!    file is gone only if its processor was done with it. After the last one the queue drains, and the oracle judges.
+//! 4. The same with `durability = "normal"` has to lose something: the disk bites.
+
+mod disk;
+mod fuse;
+mod outlet;
+mod rounds;
+
+use rounds::{Machine, Options};
+
+use crate::seed::Seed;
+use crate::support::long;
+
+use self::outlet::Outlet;
+
+/// Cuts of one machine.
+fn cuts() -> usize {
+    if long() { 100 } else { 12 }
+}
+
+/// A machine with these options loses its power again and again, recovers, and has kept the promise.
+fn attacked(seed: &Seed, options: Options, work: fn(&mut Machine)) -> Machine {
+    let mut machine = Machine::new(seed, options);
+    for _ in 0..cuts() {
+        machine.live(work).unwrap();
+    }
+    let figures = machine.recover();
+    seed.report(figures);
+    machine
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_moved_files_exist_once() {
+    if Outlet::is_possible() {
+        let options = Options { success: "{ move = \"@PLACE@/disk/done\" }", ..Options::default() };
+        attacked(&Seed::of("power"), options, Machine::work).has_moved_all_to("disk/done");
+    }
+}
+
+#[test]
+fn files_moved_to_another_filesystem_exist_once() {
+    if Outlet::is_possible() {
+        let options = Options { success: "{ move = \"@PLACE@/other/done\" }", ..Options::default() };
+        attacked(&Seed::of("power"), options, Machine::work).has_moved_all_to("other/done");
+    }
+}
+
+#[test]
+fn a_file_is_deleted_only_when_its_processor_is_done() {
+    if Outlet::is_possible() {
+        let options = Options { success: "\"delete\"", ..Options::default() };
+        attacked(&Seed::of("power"), options, Machine::work).has_emptied_the_inbox();
+    }
+}
+
+#[test]
+fn contents_of_lists_are_whole_and_none_is_lost() {
+    if Outlet::is_possible() {
+        attacked(&Seed::of("power"), Options::default(), Machine::work_on_lists);
+    }
+}
+
+/// The control: what survives only a crash of the program is lost with the power, and this campaign sees it.
+#[test]
+fn durability_normal_loses_what_was_acknowledged() {
+    if !Outlet::is_possible() {
+        return;
+    }
+    let seed = Seed::of("power");
+    let mut machine = Machine::new(&seed, Options { durability: "normal", ..Options::default() });
+    let lost = (1..=60).find_map(|cut| Some((cut, machine.live(Machine::work).err()?)));
+    let (cut, lost) = lost.expect("with durability normal something has to be lost");
+    seed.report(format!("durability normal: {lost}, noticed after cut {}", cut - 1));
+}
