@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::sqlite::SqliteConnection;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -40,5 +41,41 @@ impl Kept {
     pub(super) fn postpone(&mut self) {
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.retry_at = Some(Instant::now() + self.pause);
+    }
+}
+
+/// Whether anything was written by this connection, which is a new one since the write that failed: a transaction that
+/// changes nothing needs no room, and proves nothing of it.
+pub(super) async fn has_written(connection: Option<&mut SqliteConnection>) -> bool {
+    let Some(connection) = connection else { return false };
+    let changes = sqlx::query_scalar::<_, i64>("SELECT total_changes()").fetch_one(connection).await;
+    changes.is_ok_and(|changes| changes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use crate::store::{Obstacle, StoreError};
+
+    #[tokio::test]
+    async fn a_shortage_is_over_when_something_was_written_and_not_when_nothing_was_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = fixture::store(&dir).await;
+        let obstacle = store.obstacle();
+        // The bound is the connection's own, and ends with it.
+        let full = store.write(|tx| {
+            Box::pin(async move {
+                sqlx::query("PRAGMA max_page_count = 1").fetch_all(&mut *tx).await?;
+                let large = "INSERT INTO kv (key, value, updated_at) VALUES ('a', hex(zeroblob(1000000)), 0)";
+                sqlx::query(large).execute(&mut *tx).await?;
+                Ok(())
+            })
+        });
+        assert!(matches!(full.await, Err(StoreError::Full)));
+        assert_eq!(*obstacle.borrow(), Some(Obstacle::NoRoom));
+        store.ping().await.unwrap();
+        assert_eq!(*obstacle.borrow(), Some(Obstacle::NoRoom), "nothing was written, so nothing is known");
+        store.try_room().await.unwrap();
+        assert_eq!(*obstacle.borrow(), None);
     }
 }

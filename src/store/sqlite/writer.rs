@@ -26,7 +26,7 @@ use super::super::queue::{Enqueued, Leased, Settled, Settlement};
 use super::Signals;
 use super::catalog::Catalog;
 use super::enqueue::{Intake, Offer};
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::lease::{Asked, Leases};
 use super::settle::Ends;
 use super::tally::Tally;
@@ -321,7 +321,13 @@ impl WriterTask {
             return Ok(());
         }
         match self.transact(&mut group).await {
-            Ok(answers) => self.acknowledge(group, answers),
+            Ok(answers) => {
+                let there_is_room = *self.signals.obstacle.borrow() != Some(Obstacle::NoRoom);
+                if there_is_room || kept::has_written(self.connection.as_mut()).await {
+                    self.note_obstacle(None);
+                }
+                self.acknowledge(group, answers);
+            }
             Err(error) if error.is_fatal() => return Err(refuse_all(group, error)),
             Err(error) if error.is_passing() => self.keep_ends(group, &error),
             Err(error) if group.len() == 1 => {
@@ -340,7 +346,6 @@ impl WriterTask {
 
     fn acknowledge(&mut self, group: Group, answers: Answers) {
         self.kept.pause = Duration::ZERO;
-        self.note_obstacle(None);
         if answers.enqueued.contains(&Enqueued::Full) {
             self.signals.refused.send_modify(|n| *n = n.wrapping_add(1));
         }

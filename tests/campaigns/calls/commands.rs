@@ -6,15 +6,24 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Here, Table, sample, survey, ways};
+use super::fault::{Fault, Here, How, Kind, Table, sample, survey, ways};
 use super::journey::decent;
 use crate::oracle::Oracle;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, text, wait_until};
-use crate::tracer::Traced;
+use crate::tracer::{Call, Traced};
 
 /// Faults that each errand meets in the quick form.
 const QUICK: usize = 8;
+
+/// Which each errand meets, whatever chance brings: nothing can be committed.
+const NO_ROOM: Fault = Fault {
+    call: Call::Pwrite,
+    kind: Kind::Wal,
+    how: How::Error(libc::ENOSPC),
+    lasting: true,
+    number: 1,
+};
 
 /// What a command is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +161,8 @@ fn a_command_without_a_daemon_says_what_it_did() {
         let (output, _) = Traced::finish(desk.place.configured(&Desk::words(&task)), plan);
         assert_eq!(output.code, 0, "{output:?}");
         let found = found.lock().unwrap().clone();
-        let faults = if long() { every(&found) } else { sample(&found, QUICK, &mut random) };
+        let mut faults = if long() { every(&found) } else { sample(&found, QUICK, &mut random) };
+        faults.push(NO_ROOM);
         for fault in faults {
             if matches!(errand, Errand::Retry) && desk.failed.is_empty() {
                 break;

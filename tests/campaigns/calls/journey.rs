@@ -25,6 +25,8 @@ pub struct Journey {
     base: Option<Base>,
     rounds: usize,
     repeats: usize,
+    /// Daemons that were told to stop while a fault lasted.
+    stopped: usize,
 }
 
 /// What of a round was begun, and has to be seen to its end.
@@ -61,7 +63,7 @@ impl Journey {
         }
         let here = Here { place: place.at("").canonicalize().unwrap(), far: far.path().canonicalize().unwrap() };
         let (table, daemon, base) = (Table::default(), None, None);
-        Self { place, oracle, here, table, far, daemon, base, rounds: 0, repeats: 0 }
+        Self { place, oracle, here, table, far, daemon, base, rounds: 0, repeats: 0, stopped: 0 }
     }
 
     /// Starts the daemon, with nothing broken, and waits until it is ready.
@@ -144,8 +146,11 @@ impl Journey {
         self.traced().set(nothing());
         let left = self.finish(round, Some(fault).filter(|_| !stopped));
         if acted > 0 {
-            self.repeats += AT_ONCE + acted.min(AT_ONCE);
-            self.table.note(fault, left);
+            self.repeats += 2 * AT_ONCE;
+            self.stopped += usize::from(stopped);
+            if !stopped {
+                self.table.note(fault, left);
+            }
         }
         self.judge();
         acted > 0
@@ -215,6 +220,7 @@ impl Journey {
             health.code == 2 && health.stdout.contains("no room")
         };
         wait_until("`health` says that there is no room", || self.daemon().exited() || told(self));
+        self.place.cli(&["kv", "delete", "nothing"]);
         let before = tries(self);
         wait_until("it is tried again", || self.daemon().exited() || tries(self) > before + 2);
         if !self.daemon().exited() {
@@ -299,13 +305,13 @@ impl Journey {
 
     /// The end: back at the base, sound, and stopped in order.
     #[track_caller]
-    pub fn end(mut self) -> (Figures, Table) {
+    pub fn end(mut self) -> (Figures, Table, usize) {
         let (mut daemon, _) = self.daemon.take().unwrap();
         self.base.take().unwrap().wait_back(&daemon, &self.place);
         self.place.ok(&["db", "check"]);
         assert_eq!(daemon.stop(), 0);
         assert!(!daemon.log().contains("panicked"), "a panic");
-        (self.judge(), self.table)
+        (self.judge(), self.table, self.stopped)
     }
 }
 

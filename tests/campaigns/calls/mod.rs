@@ -14,7 +14,7 @@ mod fault;
 mod journey;
 mod start;
 
-use self::fault::{Fault, How, Kind, sample, survey, ways};
+use self::fault::{Fate, Fault, How, Kind, sample, survey, ways};
 use self::journey::Journey;
 use crate::seed::Seed;
 use crate::support::long;
@@ -59,13 +59,13 @@ fn a_daemon_outlives_or_survives_every_failing_call() {
             journey.suffer(&fault, random.u8(..3) == 0);
         }
     }
-    let (figures, table) = journey.end();
-    let fates = table.fates();
+    let (figures, table, stopped) = journey.end();
     let by_call = table.by_call();
     if long() {
         eprintln!("{table}");
     }
-    seed.report(format_args!("{by_call}; went on {}, left {}; {figures}", fates.went_on, fates.left));
+    let Fate { went_on, left } = table.fates();
+    seed.report(format_args!("{by_call}; went on {went_on}, left {left}, stopped meanwhile {stopped}; {figures}"));
 }
 
 /// What a disk does that is full, or breaks, met early in a round: these are among the quick form's faults whatever

@@ -154,7 +154,7 @@ fn a_start_after_a_crash_that_fails_is_done_again() {
     }
     journey.start();
     journey.undisturbed();
-    let (figures, _) = journey.end();
+    let (figures, ..) = journey.end();
     let fates = table.fates();
     if long() {
         eprintln!("{table}");
