@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::oracle::{Figures, Oracle, Record, Word, contents};
-use crate::seed::Seed;
 use crate::support::{Daemon, Place, count, sha256_of, text, wait_until};
 
 use super::outlet::Outlet;
@@ -15,6 +14,8 @@ use super::outlet::Outlet;
 const CONCURRENCY: usize = 2;
 /// The power goes within so many changes and syncs: some thirty files.
 const LONGEST_LIFE: u64 = 1500;
+/// About so many of them make a database.
+const MAKING: u64 = 100;
 
 /// What a file is called while it is put down.
 const HALF: &str = ".put.part";
@@ -59,7 +60,7 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that was never on. Its disks have the folder that is watched, and nothing else.
-    pub fn new(seed: &Seed, options: Options) -> Self {
+    pub fn new(mut random: fastrand::Rng, options: Options) -> Self {
         let place = Place::new();
         let oracle = Oracle::new(&place.at(""), "");
         let Options { success, durability } = options;
@@ -74,7 +75,6 @@ impl Machine {
         let configuration = fs::read_to_string(&file).unwrap();
         fs::write(&file, configuration.replace(&place.url(), &format!("sqlite://{}", database(&place).display())))
             .unwrap();
-        let mut random = seed.random();
         let mut outlet = Outlet::new(2, random.fork());
         outlet.on(&mounts(&place), None);
         for folder in ["disk/inbox", "disk/files", "disk/backups"] {
@@ -125,8 +125,12 @@ impl Machine {
         Ok(())
     }
 
-    /// Every second time evenly over a life, else evenly over its orders of magnitude: the start has its share.
+    /// Every second time evenly over a life, else evenly over its orders of magnitude: the start has its share. The first
+    /// life is about the making of the database.
     fn draw_moment(&mut self) -> u64 {
+        if self.cuts == 0 {
+            return self.random.u64(1..=MAKING);
+        }
         if self.random.bool() {
             return self.random.u64(1..=LONGEST_LIFE);
         }
@@ -174,14 +178,14 @@ impl Machine {
     }
 
     fn new_list(&mut self) {
-        let (mut lines, mut digests) = (String::new(), BTreeSet::new());
+        let (mut lines, mut digests) = (Vec::new(), BTreeSet::new());
         for line in 0..self.random.usize(1..60) {
             let content = format!("list {} line {line}\n", self.lists.len()).repeat(self.random.usize(1..500));
             digests.insert(sha256_of(content.as_bytes()));
             let path = format!("list-{}/line-{line}", self.lists.len());
-            lines += &format!("{}\n", serde_json::json!({ "path": path, "content": content }));
+            lines.push(serde_json::json!({ "path": path, "content": content }).to_string());
         }
-        fs::write(self.place.at("list"), lines).unwrap();
+        fs::write(self.place.at("list"), lines.join("\n")).unwrap();
         self.contents.extend(digests.iter().cloned());
         self.lists.push((digests, false));
     }
@@ -246,10 +250,11 @@ impl Machine {
     /// Puts a file down for good, or fails.
     fn put(&self, path: &Path, content: &str) -> io::Result<()> {
         let folder = path.parent().unwrap();
-        let top = self.place.at("disk");
+        // Only what is new is synced into its parent: nobody shall sync by the way what the program has to.
+        let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
         fs::create_dir_all(folder)?;
-        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&top)) {
-            File::open(above)?.sync_all()?;
+        for made in missing {
+            File::open(made.parent().unwrap())?.sync_all()?;
         }
         let hidden = folder.join(HALF);
         let mut file = File::create(&hidden)?;
