@@ -158,6 +158,7 @@ impl Machine {
         self.wait_drained();
         let figures: Figures = self.oracle.verdict(&self.place, CONCURRENCY * self.cuts);
         self.check_contents();
+        self.check_base();
         assert_eq!(daemon.stop(), 0);
         self.place.ok(&["db", "check"]);
         self.check_backups();
@@ -344,6 +345,15 @@ impl Machine {
             contents(&inbox).keys().all(|name| known.contains(&*inbox.join(name)))
                 && jobs.iter().all(|job| !["pending", "running", "retrying"].contains(&text(job, "state")))
         });
+    }
+
+    /// Every cut ended all processes; what could pile up is on the disk.
+    fn check_base(&self) {
+        self.place.ok(&["db", "checkpoint"]);
+        let wal = count(&self.place.status()["database"], "wal_bytes");
+        assert!(wal <= crate::base::WAL_MOST, "the WAL has {wal} bytes after a checkpoint");
+        let spool = contents(&self.place.at("disk/state/spool"));
+        assert!(spool.is_empty(), "live outputs of nobody are left: {spool:?}");
     }
 
     /// No processor was given anything torn, and every content of a list that was taken was processed.
