@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{JobError, Outcome, Verdict};
-use crate::clock::Timestamp;
+use crate::clock::{Boottime, Timestamp};
 
 /// How waits are spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,18 @@ pub struct Spent {
     pub deferrals: u32,
     /// When its first execution began.
     pub first_started_at: Timestamp,
+}
+
+impl Spent {
+    /// The same after the wall clock was set while an execution ran that began when the clocks showed `began`: its dates
+    /// move along, so that no time seems to have passed which did not.
+    #[must_use]
+    pub fn moved_along(mut self, began: (Timestamp, Boottime), now: (Timestamp, Boottime)) -> Self {
+        let wall_ms = now.0.as_millis().saturating_sub(began.0.as_millis());
+        let step_ms = wall_ms.saturating_sub(now.1.as_millis().saturating_sub(began.1.as_millis()));
+        self.first_started_at = Timestamp::from_millis(self.first_started_at.as_millis().saturating_add(step_ms));
+        self
+    }
 }
 
 /// The longest wait that another side may ask for.
