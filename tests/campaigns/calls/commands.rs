@@ -17,13 +17,8 @@ use crate::tracer::{Call, Traced};
 const QUICK: usize = 8;
 
 /// Which each errand meets, whatever chance brings: nothing can be committed.
-const NO_ROOM: Fault = Fault {
-    call: Call::Pwrite,
-    kind: Kind::Wal,
-    how: How::Error(libc::ENOSPC),
-    lasting: true,
-    number: 1,
-};
+const NO_ROOM: Fault =
+    Fault { call: Call::Pwrite, kind: Kind::Wal, how: How::Error(libc::ENOSPC), lasting: true, number: 1 };
 
 /// What a command is asked to do.
 #[derive(Clone, Copy, Debug)]
