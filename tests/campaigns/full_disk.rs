@@ -119,7 +119,11 @@ fn add_again(scenario: &Scenario) -> usize {
         })
         .collect();
     for path in &refused {
-        assert!(matches!(scenario.oracle.add(&scenario.place, path, &[]), Word::Ok(_)), "{} is refused", path.display());
+        assert!(
+            matches!(scenario.oracle.add(&scenario.place, path, &[]), Word::Ok(_)),
+            "{} is refused",
+            path.display()
+        );
     }
     refused.len()
 }
@@ -156,7 +160,9 @@ fn without_room_for_the_database_intake_pauses_and_goes_on_by_itself() {
     scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
     assert_eq!(daemon.stop(), 0);
     scenario.place.ok(&["db", "check"]);
-    seed.report(format!("{rounds} times the database's disk, {told} of them told, {refused} refused and added again; {figures}"));
+    seed.report(format!(
+        "{rounds} times the database's disk, {told} of them told, {refused} refused and added again; {figures}"
+    ));
 }
 
 #[test]
@@ -199,7 +205,11 @@ fn a_full_target_of_moves_keeps_each_file_until_it_has_room() {
             scenario.oracle.put(&scenario.place.inbox().join(format!("large-{round}-{number}")), content);
         }
         wait_until("a move finds no room", || {
-            scenario.place.jobs().iter().any(|job| text(job, "state") == "retrying" && text(&job["error"], "kind") == "disposition")
+            scenario
+                .place
+                .jobs()
+                .iter()
+                .any(|job| text(job, "state") == "retrying" && text(&job["error"], "kind") == "disposition")
         });
         disk.make_room();
         scenario.wait_drained();

@@ -72,7 +72,10 @@ pub(super) async fn unreadable(connection: &mut SqliteConnection, most: usize) -
         for column in columns.iter().filter(|column| column.is_text()) {
             let garbled = garbled(connection, &table, &column.name).await?.len();
             if garbled > 0 {
-                found.push(format!("{garbled} rows of the table {table} hold what is no text in the column {}", column.name));
+                found.push(format!(
+                    "{garbled} rows of the table {table} hold what is no text in the column {}",
+                    column.name
+                ));
             }
         }
     }

@@ -100,19 +100,21 @@ fn damage_is_told_and_repaired_or_restored_and_the_rescan_makes_it_whole() {
         let at_work: Vec<_> = workers
             .into_iter()
             .enumerate()
-            .map(|(worker, mut random)| scope.spawn(move || {
-                let history = History::new();
-                foreign_log(&history.place);
-                let mut tally = Tally::default();
-                for round in 0..rounds {
-                    for (number, damage) in ALL.into_iter().enumerate() {
-                        if (number + round) % 2 == worker && is_wanted(damage) {
-                            tally += whole_way(&history, damage, &mut random);
+            .map(|(worker, mut random)| {
+                scope.spawn(move || {
+                    let history = History::new();
+                    foreign_log(&history.place);
+                    let mut tally = Tally::default();
+                    for round in 0..rounds {
+                        for (number, damage) in ALL.into_iter().enumerate() {
+                            if (number + round) % 2 == worker && is_wanted(damage) {
+                                tally += whole_way(&history, damage, &mut random);
+                            }
                         }
                     }
-                }
-                tally
-            }))
+                    tally
+                })
+            })
             .collect();
         for worker in at_work {
             match worker.join() {
@@ -222,10 +224,15 @@ fn restore(history: &History, random: &mut Rng) {
 #[track_caller]
 fn is_kept(history: &History, evidence: &[(std::path::PathBuf, Option<Vec<u8>>)]) {
     let entries = fs::read_dir(history.place.at("state")).unwrap().flatten();
-    let kept: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(".before-")).collect();
+    let kept: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains(".before-")).collect();
     for (path, content) in evidence {
         if let Some(content) = content {
-            assert!(kept.iter().any(|kept| fs::read(kept).is_ok_and(|bytes| bytes == *content)), "{} is not kept", path.display());
+            assert!(
+                kept.iter().any(|kept| fs::read(kept).is_ok_and(|bytes| bytes == *content)),
+                "{} is not kept",
+                path.display()
+            );
         }
     }
 }
