@@ -168,6 +168,10 @@ async fn check(format: Format, context: &mut Context) -> Done {
         Some(_) => context.ask(Request::Maintenance { duty: Duty::Check }).await?,
         // Read-only: to write, though it were nothing, would change a damaged file.
         None => {
+            let path = context.config()?.database.path.clone();
+            if sqlite::has_foreign_log(&path).await? {
+                return Err(sqlite::foreign_log(&path).into());
+            }
             let findings = check_now(context.read().await?.upkeep.as_ref(), true).await;
             serde_json::json!({ "all": findings.map_err(|error| Failure::failed(error.to_string()))? })
         }
@@ -296,7 +300,9 @@ async fn repair(format: Format, context: &mut Context) -> Done {
         }
     };
     let kept = db_files::replace(&database.path, &salvaged, "repair", context.now())?;
-    let lost = salvage.lost.iter().map(ToString::to_string).collect();
+    let tables = salvage.lost.iter().map(|lost| format!("of the table {lost}"));
+    let log = salvage.log_is_foreign.then(|| "the log, which was one of another database".to_owned());
+    let lost = log.into_iter().chain(tables).collect();
     let told = Replaced { verb: "repaired", from: None, kept, passed_over: Vec::new(), lost };
     told.tell(format, context)
 }
@@ -326,7 +332,7 @@ impl Replaced {
             writeln!(context.screen, "passed over: {}", clean(&bad))?;
         }
         for lost in &lost {
-            writeln!(context.screen, "lost of the table {}", clean(lost))?;
+            writeln!(context.screen, "lost: {}", clean(lost))?;
         }
         let from = from.map_or_else(String::new, |from| format!(" from {}", from.display()));
         match kept {

@@ -96,6 +96,50 @@ fn a_damaged_database_is_told_and_can_be_salvaged() {
 }
 
 #[test]
+fn what_is_no_database_of_ours_is_refused_by_its_name_and_not_changed() {
+    let place = Place::with(NOOP_INBOX);
+    fs::create_dir(place.at("state")).unwrap();
+    let file = place.database();
+    let songs = rusqlite::Connection::open(&file).unwrap();
+    songs.execute_batch("CREATE TABLE songs (title TEXT); INSERT INTO songs VALUES ('a')").unwrap();
+    songs.close().unwrap();
+    let stranger = fs::read(&file).unwrap();
+    let added = place.file("a", "a");
+    for content in [&stranger[..], b"Dear database,\nthis is a letter.\n", &[0xa5; 10_000]] {
+        fs::write(&file, content).unwrap();
+        for command in [&["run", "--once"][..], &["status"], &["db", "check"], &["db", "migrate"], &["list"]] {
+            let refused = place.exits(1, command);
+            let last = refused.stderr.lines().last().unwrap_or_default();
+            assert!(last.contains(file.to_str().unwrap()) && last.contains("`ingestd db"), "{command:?}: {refused:?}");
+        }
+        place.exits(1, &["add", added.to_str().unwrap()]);
+        place.exits(1, &["db", "check", "--repair"]);
+        assert!(fs::read(&file).unwrap() == content, "the file was changed");
+    }
+}
+
+#[test]
+fn an_emptied_database_is_not_taken_for_a_new_one() {
+    let place = Place::with_database(NOOP_INBOX);
+    place.ok(&["db", "backup"]);
+    fs::write(place.database(), "").unwrap();
+    let refused = place.exits(1, &["run", "--once"]);
+    assert!(
+        refused.stderr.contains("empty") && refused.stderr.contains("`ingestd db restore --newest`"),
+        "{refused:?}"
+    );
+    assert_eq!(fs::metadata(place.database()).unwrap().len(), 0);
+    place.ok(&["db", "restore", "--newest"]);
+    place.ok(&["run", "--once"]);
+    // Where nothing says otherwise, an empty file is a new database.
+    let place = Place::with(NOOP_INBOX);
+    fs::create_dir(place.at("state")).unwrap();
+    fs::write(place.database(), "").unwrap();
+    place.ok(&["run", "--once"]);
+    place.ok(&["db", "check"]);
+}
+
+#[test]
 fn a_root_that_vanishes_is_not_a_thousand_deletions() {
     let place = Place::with(&NOOP_INBOX.replace("settle", "events = [\"add\", \"modify\", \"delete\"]\nsettle"));
     let _daemon = Daemon::start(&place);

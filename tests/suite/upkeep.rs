@@ -207,6 +207,61 @@ fn running_jobs_of_a_backup_become_pending() {
     assert_eq!(count(&place.wait_state(id, "completed"), "attempt"), 1);
 }
 
+#[test]
+fn of_two_versions_of_a_file_in_a_backup_the_newer_one_goes_on() {
+    let place = Place::new();
+    let ledger = Ledger::new(&place, &format!("while [ ! -e {} ]; do sleep 0.05; done", place.at("go").display()));
+    place.configure(&format!("[pipeline.p]\nkind = \"exec\"\ncommand = {}\n", ledger.command));
+    let mut daemon = Daemon::start(&place);
+    let file = place.file("a", "a");
+    let older = place.add(&file, &[]);
+    wait_until("it runs", || ledger.entries().len() == 1);
+    fs::write(&file, "another content").unwrap();
+    let newer = place.add(&file, &[]);
+    let backup = place.at("copy.db");
+    place.ok(&["db", "backup", backup.to_str().unwrap()]);
+    fs::write(place.at("go"), "").unwrap();
+    place.wait_state(newer, "completed");
+    assert_eq!(daemon.stop(), 0);
+    place.ok(&["db", "restore", backup.to_str().unwrap()]);
+    place.ok(&["db", "check"]);
+    assert_eq!(text(&place.show(older), "reason"), "superseded");
+    let _daemon = Daemon::start(&place);
+    place.wait_state(newer, "completed");
+    assert_eq!(ledger.entries().len(), 3, "the newer version ran again, and the older one did not");
+}
+
+#[test]
+fn the_newest_good_backup_is_restored_by_one_command() {
+    let place = inventory("backup = { interval = \"0s\", directory = \"@PLACE@/copies\" }");
+    let none = place.exits(1, &["db", "restore", "--newest"]);
+    assert!(none.stderr.contains("copies") && none.stderr.contains("`ingestd db check --repair`"), "{none:?}");
+    place.add(&place.file("a", "a"), &[]);
+    let folder = place.at("copies");
+    fs::create_dir_all(&folder).unwrap();
+    let named = |hour: u32| folder.join(format!("ingestd-20260102T{hour:02}0000Z.db"));
+    place.ok(&["db", "backup", named(1).to_str().unwrap()]);
+    place.add(&place.file("b", "b"), &[]);
+    place.ok(&["db", "backup", named(2).to_str().unwrap()]);
+    place.add(&place.file("c", "c"), &[]);
+    place.ok(&["db", "backup", named(3).to_str().unwrap()]);
+    fs::write(named(4), "no database").unwrap();
+    let mut bytes = fs::read(named(3)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 8_192].fill(0xa5);
+    fs::write(named(3), bytes).unwrap();
+
+    let restored = place.ok(&["db", "restore", "--newest", "--json"]).json();
+    assert_eq!(text(&restored, "from"), named(2).to_str().unwrap(), "{restored}");
+    let passed_over: Vec<&str> =
+        restored["passed_over"].as_array().unwrap().iter().filter_map(serde_json::Value::as_str).collect();
+    assert_eq!(passed_over.len(), 2, "{restored}");
+    assert!(passed_over[0].contains("T040000Z") && passed_over[1].contains("T030000Z"), "{restored}");
+    assert_eq!(place.jobs().len(), 2);
+    place.exits(2, &["db", "restore"]);
+    place.exits(2, &["db", "restore", "--newest", named(1).to_str().unwrap()]);
+}
+
 fn copies(folder: &PathBuf) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(".db")).collect()

@@ -27,6 +27,7 @@ mod held;
 mod kept;
 mod lease;
 mod lists;
+mod look;
 #[cfg(test)]
 mod migrations;
 mod open;
@@ -67,6 +68,7 @@ use super::error::{Obstacle, Result, StoreError};
 use crate::clock::Clock;
 use crate::job::Incarnation;
 
+pub use look::{foreign_log, has_foreign_log};
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, make_folder, migrate_in_place};
 pub use restore::after_restore;
 pub use salvage::{Salvage, salvage};

@@ -21,9 +21,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
 use super::catalog::Catalog;
-use super::check;
 use super::enqueue::Intake;
 use super::lease::Leases;
+use super::look::{damaged, look_first, not_ours, refuse_emptied};
 use super::settle::Ends;
 use super::steps::Watchmaker;
 use super::writer::{Scribe, Writer, WriterTask};
@@ -40,8 +40,6 @@ const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 /// Rows that a connection's thread reads ahead of who asked: a page of a list, so that the two don't take turns by row.
 const ROWS_AHEAD: usize = 1_000;
-/// See [`look_first`].
-const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 
 /// What the store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,82 +133,6 @@ impl SqliteStore {
         };
         Ok((Arc::new(store), task))
     }
-}
-
-/// Judges what is there before it is opened for writing, which alone would change it: the journal's mode is set at once,
-/// and the last connection that closes moves the log into the file. What is not ours, or damaged, is left as it is, so
-/// that what is left of it may still be salvaged.
-///
-/// The check is linear in the size, so a large database is left to `db check` and to whoever reads a damaged page, and
-/// commands, which are short, leave it to the daemon.
-async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
-    let path = &database.path;
-    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-    if size == 0 {
-        return Ok(());
-    }
-    let mut connection = reading(database).connect().await.map_err(|error| opening(error, path))?;
-    let looked = async {
-        let version = schema_version(&mut connection).await.map_err(|error| named(error, path))?;
-        if version == 0 && !is_empty(&mut connection).await? {
-            return Err(not_ours(path));
-        }
-        if mode != OpenMode::Daemon || size > MOST_CHECKED_AT_START_BYTES {
-            return Ok(());
-        }
-        let found = check::structure(&mut connection, true).await?;
-        found.first().map_or(Ok(()), |first| Err(damaged(path, first)))
-    };
-    let looked = looked.await;
-    connection.close().await?;
-    looked
-}
-
-/// The words for a file that holds something else.
-fn not_ours(path: &Path) -> StoreError {
-    StoreError::Corrupt(format!(
-        "{}: this is a database, but not one of ingestd; name another one with `database.url`, or put a backup in its \
-         place with `ingestd db restore`",
-        path.display()
-    ))
-}
-
-/// The words for a damaged database, with the way out.
-fn damaged(path: &Path, why: &str) -> StoreError {
-    let path = path.display();
-    // SQLite's own errors come with the way out.
-    let way_out = if why.contains("`ingestd db") {
-        ""
-    } else {
-        "; with the daemon stopped, `ingestd db restore --newest` brings back the newest good backup, and `ingestd db \
-         check --repair` keeps what can still be read"
-    };
-    StoreError::Corrupt(format!("{path}: {why}{way_out}"))
-}
-
-/// An empty file is a new database, unless it had content: its log or its backups would tell.
-fn refuse_emptied(path: &Path) -> Result<()> {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
-    if size(path) > 0 {
-        return Ok(());
-    }
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let backups = path.with_file_name("backups");
-    let has_backups = path.exists() && std::fs::read_dir(&backups).is_ok_and(|mut entries| entries.next().is_some());
-    let trace = if size(Path::new(&log)) > 0 {
-        Path::new(&log)
-    } else if has_backups {
-        &backups
-    } else {
-        return Ok(());
-    };
-    Err(StoreError::Corrupt(format!(
-        "{}: the database is empty or gone, and there was one: {} is still there; `ingestd db restore --newest` brings \
-         back the newest good backup; to begin anew, move both away",
-        path.display(),
-        trace.display()
-    )))
 }
 
 /// Brings an older schema up to this program's, after a backup; answers the versions before and after.
@@ -364,7 +286,7 @@ fn shared_options(database: &Database) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-fn reading(database: &Database) -> SqliteConnectOptions {
+pub(super) fn reading(database: &Database) -> SqliteConnectOptions {
     shared_options(database).read_only(true).pragma("query_only", "on")
 }
 
@@ -380,7 +302,7 @@ fn writing(database: &Database) -> SqliteConnectOptions {
 }
 
 /// An error of opening, with the file's name and who may.
-fn opening(error: sqlx::Error, path: &Path) -> StoreError {
+pub(super) fn opening(error: sqlx::Error, path: &Path) -> StoreError {
     match StoreError::from(error) {
         StoreError::Corrupt(why) => damaged(path, &why),
         StoreError::Permission(why) => StoreError::Permission(format!("{}: {why}", path.display())),
@@ -504,7 +426,7 @@ pub(super) fn migrations() -> Vec<Migration> {
 }
 
 /// Whether nothing is in it yet; the table of migrations, which comes first, may be there if its making was broken off.
-async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
+pub(super) async fn is_empty(connection: &mut SqliteConnection) -> Result<bool> {
     let others = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
     let row = sqlx::query(others).fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 0)
@@ -543,7 +465,7 @@ async fn judge_schema(connection: &mut SqliteConnection, path: &Path) -> Result<
     }
 }
 
-fn named(error: StoreError, path: &Path) -> StoreError {
+pub(super) fn named(error: StoreError, path: &Path) -> StoreError {
     match error {
         StoreError::Corrupt(why) => damaged(path, &why),
         other => other,

@@ -1,12 +1,16 @@
 //! Reads what can be read of a damaged database into a new one.
 //!
-//! 1. The damaged one is attached read-only: not a byte of it, or of its log, is changed by being read.
+//! 1. The damaged one is attached read-only: not a byte of it, or of its log, is changed by being read. A log of another
+//!    database is left out.
 //! 2. The bundled SQLite has no `.recover`, so tables are copied by ranges of rowid: a range that fails is halved
 //!    until the rows that can't be read stand alone, and those are stepped over. Tables without rowid are copied from
 //!    their beginning until it fails, and from their end.
 //! 3. A row that breaks a CHECK, or holds a value of another type than its column, is left behind.
-//! 4. What refers to rows that are lost goes as well: a number that is given out again must not lead to another's rows.
+//! 4. What refers to rows that are lost goes as well: a number that is given out again must not lead to another's rows. A
+//!    file whose job is lost is processed again.
 //! 5. Indexes and counters are made anew, and the rest is as after a restore ([`super::restore`]).
+
+mod copy;
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -17,9 +21,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use super::super::error::{Result, StoreError};
+use super::look::{has_foreign_log, refuse_emptied};
 use super::restore::{make_ready, recount, recount_runs};
-use super::values::{self, Column};
+use super::values;
 use crate::clock::Clock;
+use copy::{HIGHEST, bound, copy};
 
 /// A table, and the schema that brought it.
 struct Table {
@@ -58,8 +64,6 @@ const TABLES: [Table; 18] = [
     by_key("job_stages", 5),
 ];
 
-/// Ranges that fail before those that are left are given up whole: a damaged page costs some hundred.
-const MOST_FAILURES: u32 = 20_000;
 /// Ranges that are kept of one table.
 const MOST_RANGES: usize = 100;
 
@@ -70,6 +74,8 @@ pub struct Salvage {
     pub rows: u64,
     /// What was lost, table by table; empty: nothing.
     pub lost: Vec<Lost>,
+    /// The log was one of another database, and was not read; what the database's own would have held is lost.
+    pub log_is_foreign: bool,
 }
 
 /// What was lost of one table.
@@ -87,6 +93,8 @@ pub struct Lost {
     pub senseless: u64,
     /// Rows that referred to what was lost.
     pub orphans: u64,
+    /// The numbers of all rows that are missing for one of the first reasons, as ranges.
+    missing: Vec<(i64, i64)>,
 }
 
 impl Lost {
@@ -100,6 +108,7 @@ impl Lost {
             Some((_, last)) if *last >= low.saturating_sub(1) || is_full => *last = high,
             _ => self.ranges.push((low, high)),
         }
+        self.missing.push((low, high));
     }
 }
 
@@ -111,7 +120,7 @@ impl fmt::Display for Lost {
         }
         parts.extend(self.ranges.iter().map(|(low, high)| match (low == high, *high) {
             (true, _) => format!("row {low}"),
-            (false, i64::MAX) => format!("rows from {low} on"),
+            (false, HIGHEST) => format!("rows from {low} on"),
             (false, _) => format!("rows {low} to {high}"),
         }));
         if self.some {
@@ -135,14 +144,17 @@ pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<S
     if into.exists() {
         return Err(StoreError::Refused(format!("{} exists; move it away first", into.display())));
     }
+    // To open an empty file, though it were to read, removes its log.
+    refuse_emptied(damaged)?;
+    let log_is_foreign = has_foreign_log(damaged).await?;
     super::open::create_empty(into).await?;
     let options = SqliteConnectOptions::new().filename(into).foreign_keys(false).disable_statement_logging();
     // It is synced when it is whole.
     let mut connection = options.pragma("synchronous", "off").pragma("writable_schema", "on").connect().await?;
-    sqlx::query("ATTACH ? AS damaged").bind(read_only(damaged)).execute(&mut connection).await?;
+    sqlx::query("ATTACH ? AS damaged").bind(read_only(damaged, log_is_foreign)).execute(&mut connection).await?;
     sqlx::query("DELETE FROM main.kv").execute(&mut connection).await?;
     let version = schema_of(&mut connection).await;
-    let mut salvage = Salvage::default();
+    let mut salvage = Salvage { log_is_foreign, ..Salvage::default() };
     let mut found = 0;
     for table in &TABLES {
         let (rows, lost) = copy(&mut connection, table, version, &mut found).await?;
@@ -165,8 +177,8 @@ pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<S
     Ok(salvage)
 }
 
-/// The file as a URI that asks for no more than to be read.
-fn read_only(file: &Path) -> String {
+/// The file as a URI that asks for no more than to be read, with its log or without.
+fn read_only(file: &Path, alone: bool) -> String {
     let mut uri = "file:".to_owned();
     for byte in file.as_os_str().as_bytes() {
         match byte {
@@ -174,128 +186,13 @@ fn read_only(file: &Path) -> String {
             _ => drop(write!(uri, "%{byte:02X}")),
         }
     }
-    uri + "?mode=ro"
+    uri + if alone { "?mode=ro&immutable=1" } else { "?mode=ro" }
 }
 
 /// The schema that the damaged one had: ours, unless it can say otherwise.
 async fn schema_of(connection: &mut SqliteConnection) -> i64 {
     let sql = "SELECT coalesce(max(version), 0) FROM damaged._sqlx_migrations WHERE success";
     sqlx::query_scalar(sql).fetch_one(connection).await.unwrap_or(super::SUPPORTED_SCHEMA)
-}
-
-async fn copy(connection: &mut SqliteConnection, table: &Table, version: i64, found: &mut u32) -> Result<(u64, Lost)> {
-    let ours = values::columns(connection, "main", table.name).await?;
-    let theirs = values::columns(connection, "damaged", table.name).await?;
-    if theirs.is_empty() {
-        return Ok((0, Lost { whole: table.since <= version, ..Lost::default() }));
-    }
-    *found += 1;
-    // An older schema has fewer columns.
-    let shared: Vec<Column> =
-        ours.into_iter().filter(|column| theirs.iter().any(|theirs| theirs.name == column.name)).collect();
-    let copier = Copier { table: table.name, typed: values::is_typed(&shared), columns: shared };
-    Ok(if table.has_rowid { copier.by_rowid(connection).await } else { copier.by_key(connection).await })
-}
-
-/// Copies one table.
-struct Copier {
-    table: &'static str,
-    columns: Vec<Column>,
-    typed: String,
-}
-
-impl Copier {
-    fn insert(&self, and: &str) -> String {
-        let columns: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        let (table, columns, typed) = (self.table, columns.join(", "), &self.typed);
-        format!(
-            "INSERT OR IGNORE INTO main.{table} ({columns}) SELECT {columns} FROM damaged.{table} WHERE {typed} {and}"
-        )
-    }
-
-    async fn by_rowid(&self, connection: &mut SqliteConnection) -> (u64, Lost) {
-        let (mut rows, mut lost, mut failures) = (0, Lost::default(), 0);
-        let (insert, table) = (self.insert("AND rowid BETWEEN ?1 AND ?2"), self.table);
-        let count = format!("SELECT count(*) FROM damaged.{table} NOT INDEXED WHERE rowid BETWEEN ?1 AND ?2");
-        // Each alone is one probe; both in one query would read the whole table, and stumble over the damage.
-        let first = bound(connection, &format!("SELECT min(rowid) FROM damaged.{table}")).await;
-        let last = bound(connection, &format!("SELECT max(rowid) FROM damaged.{table}")).await;
-        let mut ranges = match (first, last) {
-            (Ok(None), _) | (_, Ok(None)) => vec![],
-            (first, last) => vec![(first.ok().flatten().unwrap_or(0), last.ok().flatten().unwrap_or(i64::MAX))],
-        };
-        while let Some((low, high)) = ranges.pop() {
-            match sqlx::query(AssertSqlSafe(insert.as_str())).bind(low).bind(high).execute(&mut *connection).await {
-                Ok(done) => {
-                    rows += done.rows_affected();
-                    let read: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str()))
-                        .bind(low)
-                        .bind(high)
-                        .fetch_one(&mut *connection)
-                        .await
-                        .unwrap_or(0);
-                    lost.senseless += u64::try_from(read).unwrap_or(0).saturating_sub(done.rows_affected());
-                }
-                Err(_) if low < high && failures < MOST_FAILURES => {
-                    failures += 1;
-                    let middle = low + (high - low) / 2;
-                    ranges.push((middle + 1, high));
-                    ranges.push((low, middle));
-                }
-                Err(_) => {
-                    failures += 1;
-                    lost.add_range(low, high);
-                }
-            }
-        }
-        (rows, lost)
-    }
-
-    async fn by_key(&self, connection: &mut SqliteConnection) -> (u64, Lost) {
-        let mut lost = Lost::default();
-        let whole = sqlx::query(AssertSqlSafe(self.insert(""))).execute(&mut *connection).await;
-        if let Ok(done) = whole {
-            let count = format!("SELECT count(*) FROM damaged.{}", self.table);
-            let read: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(connection).await.unwrap_or(0);
-            lost.senseless = u64::try_from(read).unwrap_or(0).saturating_sub(done.rows_affected());
-            return (done.rows_affected(), lost);
-        }
-        lost.some = true;
-        let mut key: Vec<&Column> = self.columns.iter().filter(|column| column.in_key > 0).collect();
-        key.sort_by_key(|column| column.in_key);
-        let mut rows = 0;
-        for direction in ["ASC", "DESC"] {
-            let order: Vec<String> = key.iter().map(|column| format!("{} {direction}", column.name)).collect();
-            rows += longest(connection, &self.insert(&format!("ORDER BY {} LIMIT ?1", order.join(", ")))).await;
-        }
-        (rows, lost)
-    }
-}
-
-async fn bound(connection: &mut SqliteConnection, sql: &str) -> Result<Option<i64>> {
-    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(connection).await?)
-}
-
-/// Copies as many rows from one end as can be read, and answers how many: a statement that fails copies none, and one that
-/// is repeated changes nothing.
-async fn longest(connection: &mut SqliteConnection, insert: &str) -> u64 {
-    let mut rows = 0;
-    let (mut good, mut step) = (0_i64, 1_i64);
-    while step > 0 {
-        match sqlx::query(AssertSqlSafe(insert)).bind(good + step).execute(&mut *connection).await {
-            Ok(done) => {
-                rows += done.rows_affected();
-                good += step;
-                step = step.saturating_mul(2).min(1 << 40);
-                // More were asked for than there are: all of them were read.
-                if step >= 1 << 40 {
-                    break;
-                }
-            }
-            Err(_) => step /= 2,
-        }
-    }
-    rows
 }
 
 /// Numbers that were given out are not given out again, though the rows that had them are lost.
@@ -365,6 +262,28 @@ const ORPHANS: [(&str, &str); 13] = [
     ("runs", "list IS NOT NULL AND list NOT IN (SELECT id FROM lists)"),
 ];
 
+/// A file whose job is lost counts as not there, so that what lies under its name arrives anew: it was known and taken, and
+/// nobody could say whether it was processed.
+async fn forget_processed(tx: &mut SqliteConnection, salvage: &Salvage, now: i64) -> Result<()> {
+    // Also without what is known of the file, which would be taken for the one that went.
+    const FORGOTTEN: &str = "UPDATE sources SET presence = 'consumed', gone_at = ?1, dev = 0, inode = 0, size = 0,
+                                    mtime_ns = 0, ctime_ns = 0, digest = NULL, digest_version = NULL
+                             WHERE presence = 'present' AND id";
+    let of = |table: &str| salvage.lost.iter().find(|lost| lost.table == table).filter(|lost| !lost.is_nothing());
+    let (jobs, taken) = (of("jobs"), of("taken"));
+    for (low, high) in jobs.into_iter().flat_map(|jobs| &jobs.missing) {
+        let sql = format!(
+            "{FORGOTTEN} IN (SELECT source FROM taken WHERE job BETWEEN ?2 AND ?3 AND job NOT IN (SELECT id FROM jobs))"
+        );
+        sqlx::query(AssertSqlSafe(sql)).bind(now).bind(low).bind(high).execute(&mut *tx).await?;
+    }
+    if jobs.is_some() && taken.is_some() {
+        let sql = format!("{FORGOTTEN} NOT IN (SELECT source FROM taken UNION ALL SELECT source FROM jobs)");
+        sqlx::query(AssertSqlSafe(sql)).bind(now).execute(tx).await?;
+    }
+    Ok(())
+}
+
 /// What the new database needs where rows were lost: whole references, true counters, and what a restore needs.
 async fn finish(connection: &mut SqliteConnection, clock: &dyn Clock, salvage: &mut Salvage) -> Result<()> {
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -382,7 +301,9 @@ async fn finish(connection: &mut SqliteConnection, clock: &dyn Clock, salvage: &
     )
     .execute(&mut *tx)
     .await?;
-    make_ready(&mut tx, clock.now().as_millis()).await?;
+    let now = clock.now().as_millis();
+    forget_processed(&mut tx, salvage, now).await?;
+    make_ready(&mut tx, now).await?;
     // What was taken is never less than the jobs that are there, and a source no older than what was taken of it.
     sqlx::query(
         "INSERT INTO taken (source, pipeline, version, job, started)

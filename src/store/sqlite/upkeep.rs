@@ -265,7 +265,7 @@ async fn copy(database: &Path, target: &str) -> Result<()> {
 }
 
 /// The write-ahead log's file.
-fn wal_of(database: &Path) -> PathBuf {
+pub(super) fn wal_of(database: &Path) -> PathBuf {
     let mut name = OsString::from(database);
     name.push("-wal");
     PathBuf::from(name)

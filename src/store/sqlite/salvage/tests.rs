@@ -78,6 +78,8 @@ async fn a_damaged_page_costs_its_rows_which_are_named_and_no_others() {
     assert!((2..200).contains(&(high - low)), "{jobs}");
     assert_eq!(number(&into, "SELECT count(*) FROM jobs").await, 3_000 - (high - low + 1));
     assert_eq!(number(&into, "SELECT count(*) FROM sources").await, 3_000);
+    let anew = number(&into, "SELECT count(*) FROM sources WHERE presence = 'consumed'").await;
+    assert_eq!(anew, high - low + 1, "a file whose job is lost arrives anew");
     verify_whole(&into).await.unwrap();
 }
 
