@@ -99,7 +99,8 @@ fn sync(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
         for line in 0..LINES {
             let path = place.at("files").join(format!("listed-{name}-{line}"));
             oracle.put(&path, format!("{name} {line}"));
-            lines.push_str(&format!("{}\n", path.display()));
+            lines.push_str(path.to_str().unwrap());
+            lines.push('\n');
         }
         let list = place.at(format!("list-{name}"));
         fs::write(&list, lines).unwrap();
