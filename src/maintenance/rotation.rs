@@ -106,7 +106,13 @@ impl Partial {
         let renamed = if replace { std::fs::rename(&copy, target) } else { rename_new(&copy, target) };
         renamed.map_err(Failure::file("name the backup", target))?;
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::file("sync", folder))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| {
+            Failure::Refused(format!(
+                "{} is made and whole, but whether it outlives a power cut is unknown: {} could not be synced ({error})",
+                target.display(),
+                folder.display()
+            ))
+        })?;
         Ok(size)
     }
 }

@@ -42,6 +42,9 @@ const ROWS_AHEAD: usize = 1_000;
 /// See [`look_first`].
 const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 
+/// One page, which holds the schema's table and no other.
+const TABLELESS_BYTES: u64 = 4_096;
+
 /// What the store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -144,7 +147,9 @@ impl SqliteStore {
 async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let path = &database.path;
     let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-    if size == 0 {
+    // The making of it was broken off on the way to the log: no reader can take that back, the writer does.
+    let unmade = size <= TABLELESS_BYTES && path.with_file_name(journal_name(path)).exists();
+    if size == 0 || unmade {
         return Ok(());
     }
     let mut connection = reading(database).connect().await.map_err(|error| opening(error, path))?;
@@ -162,6 +167,13 @@ async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let looked = looked.await;
     connection.close().await?;
     looked
+}
+
+/// The name of the rollback journal, which there is only until a new database has its log.
+fn journal_name(path: &Path) -> std::ffi::OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("-journal");
+    name
 }
 
 /// The words for a file that holds something else.
