@@ -95,6 +95,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
     /// The clock that judges leases.
     fn boottime(&self) -> Boottime;
+    /// What the machine calls the boot that [`Self::boottime`] counts from; empty where it has no name.
+    fn boot_name(&self) -> String;
 }
 
 /// The machine's clocks.
@@ -110,18 +112,25 @@ impl Clock for SystemClock {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Boottime(time.tv_sec.saturating_mul(1_000).saturating_add(time.tv_nsec / 1_000_000))
     }
+
+    fn boot_name(&self) -> String {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|name| name.trim().to_owned())
+            .unwrap_or_default()
+    }
 }
 
 /// A clock that moves only when told, for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     times: Mutex<(Timestamp, Boottime)>,
+    boots: std::sync::atomic::AtomicU32,
 }
 
 impl ManualClock {
     /// A clock that stands at `now`, with the boot at zero.
     pub fn at(now: Timestamp) -> Self {
-        Self { times: Mutex::new((now, Boottime(0))) }
+        Self { times: Mutex::new((now, Boottime(0))), boots: 0.into() }
     }
 
     /// Moves both clocks forward.
@@ -136,6 +145,13 @@ impl ManualClock {
         let mut times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         times.0 = to;
     }
+
+    /// Boots the machine anew, with this on its wall clock.
+    pub fn reboot(&self, wall: Timestamp) {
+        let mut times = self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *times = (wall, Boottime(0));
+        self.boots.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {
@@ -145,5 +161,9 @@ impl Clock for ManualClock {
 
     fn boottime(&self) -> Boottime {
         self.times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1
+    }
+
+    fn boot_name(&self) -> String {
+        format!("boot-{}", self.boots.load(std::sync::atomic::Ordering::Relaxed))
     }
 }

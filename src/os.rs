@@ -118,6 +118,11 @@ fn after_fork(daemon: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the system has no file, thread or memory to give right now, which says nothing about what it was wanted for.
+pub fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN | libc::ENOMEM))
+}
+
 /// How many of the clock ticks in which `/proc` counts make a second (`sysconf(_SC_CLK_TCK)`; 100 nearly everywhere).
 pub fn clock_ticks_per_second() -> i64 {
     // SAFETY: `sysconf` reads a constant and has no preconditions.

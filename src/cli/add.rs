@@ -99,14 +99,15 @@ pub async fn run(args: Add, context: &mut Context) -> Done {
 fn template(args: &Add, context: &Context) -> Result<control::Add, Failure> {
     let run_at = match (&args.at, &args.delay) {
         (Some(at), _) => Some(time::instant(at)?),
-        (None, Some(delay)) => Some(context.now().plus(time::duration(delay)?)),
+        (None, Some(delay)) => Some(time::later(delay, context.now())?),
         (None, None) => None,
     };
     if args.idempotency_key.is_some() && (args.paths.len() != 1 || args.paths[0].as_os_str() == "-") {
         return Err(Failure::usage("--idempotency-key names one file: give one path with it"));
     }
     if let Some(text) = &args.metadata {
-        serde_json::from_str::<serde::de::IgnoredAny>(text)
+        // Also not deeper than whoever reads it later can follow.
+        serde_json::from_str::<serde_json::Value>(text)
             .map_err(|error| Failure::usage(format!("--metadata is not JSON: {error}")))?;
     }
     Ok(control::Add {

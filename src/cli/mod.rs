@@ -223,6 +223,9 @@ pub enum Command {
 /// How long threads that are still in a call to the system are waited for at the end.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
+/// Files that have to be open for an idle daemon with a watch, and a few more.
+const FEWEST_HANDLES: u64 = 32;
+
 /// Does what the command line says; answers the exit code.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -243,8 +246,23 @@ pub fn main() -> ExitCode {
 
 /// Only the daemon has work for several threads; a command starts faster without them.
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let handles = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(handles) = handles.filter(|handles| *handles < FEWEST_HANDLES) {
+        // The runtime would panic where it finds none.
+        return Err(std::io::Error::other(format!(
+            "at most {handles} files may be open at once, and {FEWEST_HANDLES} is the least to work with (`ulimit -n`, or \
+             LimitNOFILE= in the unit)"
+        )));
+    }
     match command {
-        Command::Run(_) => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        Command::Run(_) => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            let runtime = builder.enable_all().thread_keep_alive(Duration::MAX).build()?;
+            // The first of the threads for calls that block: it stays. Once there is one, a call
+            // that finds no other waits for it; without any, it would panic where the system has no thread to give.
+            drop(runtime.spawn_blocking(|| ()));
+            Ok(runtime)
+        }
         _ => {
             os::share_one_heap();
             tokio::runtime::Builder::new_current_thread().enable_all().build()

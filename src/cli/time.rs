@@ -28,6 +28,15 @@ pub fn duration(text: &str) -> Result<Duration, Failure> {
         .map_err(|_| Failure::usage(format!("`{text}` is not a duration; write for instance 90s, \"1h 30m\" or 7d")))
 }
 
+/// A point in the future, by how long from now; one that no calendar has is none.
+pub fn later(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
+    let later = now.plus(duration(text)?);
+    match jiff::Timestamp::from_millisecond(later.as_millis()) {
+        Ok(_) => Ok(later),
+        Err(_) => Err(Failure::usage(format!("`{text}` from now lies beyond the year 9999; write less"))),
+    }
+}
+
 /// A point in the past: a time, or how long ago.
 pub fn since(text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
     match humantime::parse_duration(text) {
@@ -85,6 +94,15 @@ mod tests {
             assert!(instant(local).is_ok(), "{local}");
         }
         assert_eq!(instant("yesterday-ish").unwrap_err().code, 2);
+    }
+
+    #[test]
+    fn what_lies_beyond_the_calendar_is_refused() {
+        assert_eq!(later("90s", NOW).unwrap(), NOW.plus(Duration::from_secs(90)));
+        for beyond in ["8000y", "18446744073709551615s"] {
+            let refused = later(beyond, NOW).unwrap_err();
+            assert!(refused.code == 2 && refused.message.contains("beyond the year 9999"), "{refused:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `[pipeline.NAME]`. Secrets are put in first, into every string of the table; then the keys are read, those that
 //! all kinds share and those of the kind.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use config::{Value, ValueKind};
@@ -27,6 +28,8 @@ const HTTP_KEYS: [&str; 7] = ["url", "method", "body", "redirects", "headers", "
 const TEMPLATES: [&str; 4] = ["command", "env", "url", "headers"];
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// So many problems of one value are told, at most.
+const MOST_PROBLEMS: usize = 10;
 const MOST_STAGES: usize = 64;
 const LONGEST_STAGE: usize = 64;
 const LARGEST_OUTPUT_BYTES: u64 = 16 << 20;
@@ -102,8 +105,9 @@ fn stages(section: &mut Section<'_, '_, '_>) -> Vec<String> {
                    [\"sent\", \"confirmed\"]";
     let form = list(allowed, text("a name", |_| true));
     let stages = section.get("stages", Vec::new(), &form);
-    let wrong = stages.iter().enumerate().find_map(|(at, stage)| wrong_stage(stage, at + 1, &stages[..at]));
-    let wrong = wrong.or_else(|| (stages.len() > MOST_STAGES).then(|| format!("names {} stages", stages.len())));
+    let wrong = (stages.len() > MOST_STAGES).then(|| format!("names {} stages", stages.len()));
+    let first = || stages.iter().enumerate().find_map(|(at, stage)| wrong_stage(stage, at + 1, &stages[..at]));
+    let wrong = wrong.or_else(first);
     if let (Some(message), Some(value)) = (wrong, section.value("stages")) {
         section.refuse("stages", value, Some(message), Some(form.allowed.clone()));
     }
@@ -231,15 +235,15 @@ fn check_header(name: &str, template: &str, offered: &[&str]) -> Result<(), Stri
 }
 
 fn check_header_twice<'a>(section: &mut Section<'_, '_, '_>, names: impl Iterator<Item = &'a str>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for name in names {
-        if let Some(other) = seen.iter().find(|other| other.eq_ignore_ascii_case(name)) {
+        if let Some(other) = seen.get(&name.to_ascii_lowercase()) {
             let key = join(&section.key("headers"), name);
             let origin = section.found.origin_around(&key);
             let message = format!("is the same header as {other}: case makes no difference");
             section.found.problems.push(Problem::new(key, message).at(origin));
         }
-        seen.push(name);
+        seen.entry(name.to_ascii_lowercase()).or_insert(name);
     }
 }
 
@@ -275,6 +279,11 @@ fn expand_value(value: &Value, path: &str, template: bool, found: &mut Findings<
         ValueKind::String(_) | ValueKind::Array(_) if written.contains('$') => {
             let mut problems = Vec::new();
             let kind = expand_strings(&value.kind, template, found, &mut problems);
+            // Each of them shows the whole value.
+            if problems.len() > MOST_PROBLEMS {
+                let more = problems.split_off(MOST_PROBLEMS).len();
+                problems.push(format!("has {more} more problems of this kind"));
+            }
             let origin = found.origin(path, Some(value));
             if !problems.is_empty() || (!found.secrets.wanted && secrets::refers(&written)) {
                 found.unknowable.insert(path.to_owned());

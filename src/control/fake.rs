@@ -435,6 +435,10 @@ impl Upkeep for Fake {
         Ok(2)
     }
 
+    async fn clock_steps(&self) -> Result<ClockSteps> {
+        Ok(ClockSteps::default())
+    }
+
     async fn added_files(&self, _after: i64, _limit: usize) -> Result<Vec<AddedFile>> {
         Ok(Vec::new())
     }

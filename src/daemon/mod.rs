@@ -95,12 +95,11 @@ struct House {
 /// # Errors
 /// It can't start, or a part of it died; the error says which and why.
 pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<u8> {
-    let database = config.database.path.clone();
-    live_through(config, options).await.map_err(|error| last_word(error, &database))
+    live_through(config, options).await.map_err(advised)
 }
 
-/// The last line of a daemon that can't work with its database says where that is, and what to do.
-fn last_word(error: anyhow::Error, database: &Path) -> anyhow::Error {
+/// The last line of a daemon that can't work with its database says what to do.
+fn advised(error: anyhow::Error) -> anyhow::Error {
     let advice = match error.downcast_ref::<StoreError>() {
         Some(StoreError::Full) => "make room on its disk, and start again",
         Some(StoreError::Disk(_)) => {
@@ -109,9 +108,7 @@ fn last_word(error: anyhow::Error, database: &Path) -> anyhow::Error {
         Some(StoreError::Permission(_)) => "see to its rights, and to how many files may be open",
         _ => return error,
     };
-    let (words, path) = (format!("{error:#}"), database.display().to_string());
-    let place = if words.contains(&path) { String::new() } else { format!(" ({path})") };
-    anyhow!("{words}{place}; {advice}")
+    anyhow!("{error:#}; {advice}")
 }
 
 async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8> {

@@ -10,8 +10,8 @@
 //! Canonical JSON: no white space; the members of an object in the order of their names' bytes in UTF-8, and of a
 //! name that stands twice the last; strings with the escapes `\"` `\\` `\b` `\f` `\n` `\r` `\t` and `\u00xx` (lowercase)
 //! for other control characters, everything else as it is; integers from -2^63 to 2^64 - 1 in digits, every other
-//! number as the shortest decimal that reads back as the same double. Numbers that have more digits than that keeps are
-//! refused.
+//! number as the shortest decimal that reads back as the same double. Numbers that have more digits than that keeps, or
+//! an exponent with which they are not read exactly, are refused.
 //!
 //! So a key depends on what a context says and not on how it was written, and an effect of another job, kind or
 //! context has another one.
@@ -176,8 +176,15 @@ fn survives(number: &str) -> bool {
         return number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
     }
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
-    let digits = mantissa.chars().filter(char::is_ascii_digit);
-    digits.skip_while(|digit| *digit == '0').count() <= SURE_DIGITS
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    // Zeros around them say only where the point is.
+    let significant = digits.trim_matches('0').len();
+    // Near to zero (below 2.2e-308) a double keeps fewer digits, and at last none; and where many powers of ten are
+    // involved, our reader may be off by the last bit, which would make it another key than everybody else's.
+    let reads = |text: &str, exact: f64| serde_json::from_str::<f64>(text).is_ok_and(|read| read == exact);
+    let exactly =
+        |exact| f64::is_normal(exact) && reads(number, exact) && reads(&Value::from(exact).to_string(), exact);
+    (significant == 0 || number.parse().is_ok_and(exactly)) && significant <= SURE_DIGITS
 }
 
 /// Why something is no effect.
@@ -190,7 +197,9 @@ pub enum EffectError {
     #[error("not JSON: {0}")]
     NotJson(String),
     /// A number in it.
-    #[error("the number {0} has more digits than a number keeps; write it as a string")]
+    #[error(
+        "the number {0} would not be kept as it is written (more than 15 digits, or a very large exponent); write it as a string"
+    )]
     Number(String),
     /// The context or result.
     #[error("the document has {bytes} bytes; {limit} are the limit (keep what is large elsewhere, and its name here)")]
@@ -371,11 +380,23 @@ mod tests {
     #[test]
     fn numbers_that_would_not_survive_are_refused_and_digits_in_strings_are_not() {
         let read = |text: &str| CanonicalJson::read(text, LARGEST_CONTEXT_BYTES);
-        for good in ["-1", "18446744073709551615", "[0.1,1e300,-2.5E-3]", r#"{"id":"100000000000000000001","\"9\\":1}"#]
-        {
+        for good in [
+            "-1",
+            "18446744073709551615",
+            "[0.1,1e300,-2.5E-3,0e-999,2.3e-308,100000000000000.00]",
+            r#"{"id":"100000000000000000001","\"9\\":1}"#,
+        ] {
             assert!(read(good).is_ok(), "{good}: {:?}", read(good));
         }
-        for bad in ["18446744073709551616", "[1, 100000000000000000001]", r#"{"a\"":0.12345678901234567}"#] {
+        for bad in [
+            "18446744073709551616",
+            "[1, 100000000000000000001]",
+            r#"{"a\"":0.12345678901234567}"#,
+            "1e-400",
+            "-4.9e-324",
+            "3.57e251",
+            "0.30E73",
+        ] {
             assert!(matches!(read(bad), Err(EffectError::Number(_))), "{bad}: {:?}", read(bad));
         }
         assert!(matches!(read("{"), Err(EffectError::NotJson(_))));

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{JobError, Outcome, Verdict};
-use crate::clock::Timestamp;
+use crate::clock::{Boottime, Timestamp};
 
 /// How waits are spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,18 @@ pub struct Spent {
     pub first_started_at: Timestamp,
 }
 
+impl Spent {
+    /// The same after the wall clock was set while an execution ran that began when the clocks showed `began`: its dates
+    /// move along, so that no time seems to have passed which did not.
+    #[must_use]
+    pub fn moved_along(mut self, began: (Timestamp, Boottime), now: (Timestamp, Boottime)) -> Self {
+        let wall_ms = now.0.as_millis().saturating_sub(began.0.as_millis());
+        let step_ms = wall_ms.saturating_sub(now.1.as_millis().saturating_sub(began.1.as_millis()));
+        self.first_started_at = Timestamp::from_millis(self.first_started_at.as_millis().saturating_add(step_ms));
+        self
+    }
+}
+
 /// The longest wait that another side may ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 
@@ -98,14 +110,32 @@ impl RetryPolicy {
     /// The wait after the `nth` spent attempt (or deferral), counted from 1.
     pub fn wait(&self, nth: u32, chance: f64) -> Duration {
         let exponent = i32::try_from(nth.saturating_sub(1)).unwrap_or(i32::MAX);
-        let bound = (self.base.as_secs_f64() * self.factor.powi(exponent)).min(self.max.as_secs_f64());
-        match self.jitter {
-            Jitter::None => Duration::from_secs_f64(bound),
-            Jitter::Full => Duration::from_secs_f64(bound * chance.clamp(0.0, 1.0)),
-        }
+        // Nothing stays nothing, also where the factor has grown beyond all numbers.
+        let bound = if self.base.is_zero() { 0.0 } else { self.base.as_secs_f64() * self.factor.powi(exponent) };
+        let part = match self.jitter {
+            Jitter::None => 1.0,
+            Jitter::Full => chance.clamp(0.0, 1.0),
+        };
+        let bound = bound.min(self.max.as_secs_f64());
+        Duration::try_from_secs_f64(bound * part).map_or(self.max, |wait| wait.min(self.max))
     }
 
     fn too_late(&self, at: Timestamp, spent: Spent) -> bool {
         at.since(spent.first_started_at) > self.max_elapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_policy_is_too_large_to_wait_by() {
+        let policy = RetryPolicy { jitter: Jitter::None, ..RetryPolicy::default() };
+        assert_eq!([1, 2, 3, 1_000].map(|nth| policy.wait(nth, 0.5).as_secs()), [5, 15, 45, 3_600]);
+        let nothing = RetryPolicy { base: Duration::ZERO, ..policy.clone() };
+        assert_eq!(nothing.wait(u32::MAX, 0.5), Duration::ZERO, "nothing, however often it is multiplied");
+        let endless = RetryPolicy { max: Duration::MAX, ..policy };
+        assert_eq!(endless.wait(u32::MAX, 0.5), Duration::MAX);
     }
 }

@@ -31,13 +31,14 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches SIGTERM, SIGINT and SIGHUP; and SIGIO, whose default would end the process when a writer opens a
-    /// file under a lease probe. To be called within the runtime, before the first part starts.
+    /// Catches SIGTERM, SIGINT and SIGHUP; and two whose default would end the process: SIGIO, when a writer opens a file
+    /// under a lease probe, and SIGXFSZ, where a write that exceeds a limit on files (`ulimit -f`) shall fail as any
+    /// other does. To be called within the runtime, before the first part starts.
     ///
     /// # Errors
     /// When the machine refuses the handlers.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self { stream: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGIO])? })
+        Ok(Self { stream: signal_hook_tokio::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGIO, libc::SIGXFSZ])? })
     }
 
     /// Turns signals into what they ask for, for ever; to be dropped at the end.

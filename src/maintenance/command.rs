@@ -92,9 +92,7 @@ impl MaintenanceCommand {
             Self::Vacuum => Ok(json!(vacuum_now(upkeep).await?)),
             // It stands for the duty, and so does all that the duty does.
             Self::Prune { dry_run: false } => Ok(Prune.run(context, settings).await?.unwrap_or_default()),
-            Self::Prune { dry_run: true } => {
-                Ok(json!(prune_now(upkeep, &settings.retention, context.clock.now(), true).await?))
-            }
+            Self::Prune { dry_run: true } => Ok(json!(prune_now(upkeep, &settings.retention, wall, true).await?)),
             Self::Backup { target: None } => Ok(json!(backup_now(upkeep, context.verify, settings, wall).await?)),
             Self::Backup { target: Some(target) } => Ok(json!(backup_to(upkeep, context.verify, target, wall).await?)),
             Self::Check => {

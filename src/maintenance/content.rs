@@ -14,14 +14,14 @@ use crate::intake::ContentFolder;
 use crate::store::Upkeep;
 
 /// A younger one may be of lines that are being taken.
-const KEEP: Duration = Duration::from_hours(1);
+pub(super) const KEEP: Duration = Duration::from_hours(1);
 /// Contents asked for at once.
 const PAGE: usize = 1_000;
 /// Contents removed in one run; the rest waits for the next.
 const LIMIT: u64 = 100_000;
 
-/// Removes what no job needs; answers how many. File times are the wall clock's, so `now` is too.
-pub(super) async fn sweep(contents: &ContentFolder, upkeep: &dyn Upkeep, now: Timestamp) -> Result<u64, Failure> {
+/// Removes what no job needs and was written before the cutoff; answers how many.
+pub(super) async fn sweep(contents: &ContentFolder, upkeep: &dyn Upkeep, cutoff: Timestamp) -> Result<u64, Failure> {
     let folder = contents.path().to_owned();
     let listed = off_thread(move || match std::fs::read_dir(&folder) {
         Ok(entries) => Ok(Some(entries)),
@@ -29,7 +29,7 @@ pub(super) async fn sweep(contents: &ContentFolder, upkeep: &dyn Upkeep, now: Ti
         Err(error) => Err(Failure::file("list", &folder)(error)),
     });
     let (Some(mut places), mut removed) = (listed.await?, 0) else { return Ok(0) };
-    let cutoff_ms = u64::try_from(now.minus(KEEP).as_millis()).unwrap_or(0);
+    let cutoff_ms = u64::try_from(cutoff.as_millis()).unwrap_or(0);
     while removed < LIMIT {
         let (rest, old) = off_thread(move || Ok(page(places, Duration::from_millis(cutoff_ms)))).await?;
         places = rest;
@@ -78,8 +78,8 @@ mod tests {
         std::fs::remove_file(&empty).unwrap();
         store.state().needed = vec![needed.clone()];
         let written = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
-        assert_eq!(sweep(&contents, &*store, written).await.unwrap(), 0);
-        let later = written.plus(KEEP + Duration::from_mins(1));
+        assert_eq!(sweep(&contents, &*store, written.minus(KEEP)).await.unwrap(), 0);
+        let later = written.plus(Duration::from_mins(1));
         assert_eq!(sweep(&contents, &*store, later).await.unwrap(), 2);
         assert!(needed.exists() && !free.parent().unwrap().exists() && !empty.parent().unwrap().exists());
         let none = ContentFolder::new(state.path().join("none"), 0o600);

@@ -20,6 +20,7 @@ use crate::warnings::Warnings;
 pub(super) struct FakeState {
     pub(super) rows: Vec<(Prunable, Timestamp)>,
     pub(super) largest_batch: u32,
+    pub(super) clock_steps: ClockSteps,
     pub(super) free_pages: u64,
     pub(super) vacuums: Vec<u32>,
     pub(super) stuck: bool,
@@ -139,6 +140,10 @@ impl Upkeep for Fake {
 
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64> {
         Ok(self.fallible()?.rows.iter().filter(|(kind, ended)| *kind == what && *ended < cutoff).count() as u64)
+    }
+
+    async fn clock_steps(&self) -> Result<ClockSteps> {
+        Ok(self.state().clock_steps.clone())
     }
 
     async fn added_files(&self, _after: i64, _limit: usize) -> Result<Vec<AddedFile>> {

@@ -34,9 +34,11 @@ impl Duty for Prune {
     }
 
     async fn run(&self, context: &Context, settings: &config::Maintenance) -> Result<Option<Value>, Failure> {
-        let figures = prune_now(context.upkeep.as_ref(), &settings.retention, context.clock.now(), false).await?;
-        let spool_files = spool::sweep(&context.spool, context.browse.as_ref(), context.clock.wall()).await?;
-        let contents = content::sweep(&context.contents, context.upkeep.as_ref(), context.clock.wall()).await?;
+        let (upkeep, now) = (context.upkeep.as_ref(), context.clock.wall());
+        let figures = prune_now(upkeep, &settings.retention, now, false).await?;
+        let steps = upkeep.clock_steps().await?;
+        let spool_files = spool::sweep(&context.spool, context.browse.as_ref(), steps.cutoff(now, spool::KEEP)).await?;
+        let contents = content::sweep(&context.contents, upkeep, steps.cutoff(now, content::KEEP)).await?;
         if figures.total() + spool_files + contents > 0 {
             let rows = figures.total();
             tracing::info!(rows, spool_files, contents, "pruned what was older than its retention");
@@ -79,7 +81,8 @@ impl PruneFigures {
     }
 }
 
-/// Removes what ended before `now` less its retention, or only counts it.
+/// Removes what is older at `now`, by the wall clock, than its retention, or only counts it. Steps of the clock make nothing
+/// older.
 ///
 /// # Errors
 /// The store's; what was removed until then stays removed.
@@ -93,6 +96,7 @@ pub async fn prune_now(
     if !dry_run {
         absent::note(upkeep).await?;
     }
+    let steps = upkeep.clock_steps().await?;
     // Jobs come before sources, which go only when no job of theirs is left.
     let kinds = [
         (Prunable::Jobs(StateName::Completed), retention.completed, &mut figures.completed),
@@ -106,7 +110,7 @@ pub async fn prune_now(
         (Prunable::Boots, BOOTS, &mut figures.boots),
     ];
     for (what, keep, count) in kinds {
-        let cutoff = now.minus(keep);
+        let cutoff = steps.cutoff(now, keep);
         *count = if dry_run { upkeep.prunable(what, cutoff).await? } else { remove(upkeep, what, cutoff).await? };
     }
     Ok(figures)
@@ -154,9 +158,18 @@ mod tests {
     #[tokio::test]
     async fn a_step_of_the_wall_clock_prunes_nothing() {
         let (context, store, clock) = fake::context();
-        store.fill(Prunable::Jobs(StateName::Completed), context.clock.now(), 4);
-        clock.step_wall(context.clock.now().plus(DAY * 3_650));
+        let rows = || store.rows(Prunable::Jobs(StateName::Completed));
+        for step in [400, -400, -30, 430] {
+            store.fill(Prunable::Jobs(StateName::Completed), context.clock.wall(), 4);
+            let to = context.clock.wall().as_millis() + step * crate::clock::millis(DAY);
+            clock.step_wall(Timestamp::from_millis(to));
+            store.state().clock_steps.add(context.clock.wall(), step * crate::clock::millis(DAY));
+            Prune.run(&context, &config::Maintenance::default()).await.unwrap();
+        }
+        assert_eq!(rows(), 16);
+        // A step that is longer ago than the retention is over: nothing is kept for ever.
+        clock.advance(DAY * 8);
         Prune.run(&context, &config::Maintenance::default()).await.unwrap();
-        assert_eq!(store.rows(Prunable::Jobs(StateName::Completed)), 4);
+        assert_eq!(rows(), 0);
     }
 }

@@ -10,14 +10,15 @@ use crate::clock::Timestamp;
 use crate::job::{JobId, StateName};
 use crate::store::Browse;
 
-const KEEP: Duration = Duration::from_hours(24);
+/// So long a file is left alone.
+pub(super) const KEEP: Duration = Duration::from_hours(24);
 /// Files looked at in one run; the rest waits for the next.
 const LIMIT: usize = 10_000;
 
-/// Removes stale files from the folder; answers how many. File times are the wall clock's, so `now` is too.
-pub(super) async fn sweep(folder: &Path, browse: &dyn Browse, now: Timestamp) -> Result<u64, Failure> {
+/// Removes files from the folder that were written before the cutoff; answers how many.
+pub(super) async fn sweep(folder: &Path, browse: &dyn Browse, cutoff: Timestamp) -> Result<u64, Failure> {
     let folder = folder.to_owned();
-    let stale = off_thread(move || stale(&folder, now.minus(KEEP))).await?;
+    let stale = off_thread(move || stale(&folder, cutoff)).await?;
     let mut removed = 0;
     for path in stale {
         if let Some(job) = owner(&path)
@@ -71,8 +72,8 @@ mod tests {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         let written = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
-        assert_eq!(sweep(folder.path(), &*store, written).await.unwrap(), 0);
-        let later = written.plus(KEEP + Duration::from_mins(1));
+        assert_eq!(sweep(folder.path(), &*store, written.minus(KEEP)).await.unwrap(), 0);
+        let later = written.plus(Duration::from_mins(1));
         assert_eq!(sweep(folder.path(), &*store, later).await.unwrap(), 2);
         assert!(folder.path().join("7-1").exists());
         assert_eq!(sweep(&folder.path().join("none"), &*store, later).await.unwrap(), 0);

@@ -1,6 +1,6 @@
 //! Wall time that is never stepped.
 //!
-//! Read once from the wall clock, then carried forward by boot time. When somebody sets the clock a year ahead,
+//! Read once from the wall clock, then carried forward by boot time. When somebody sets the clock a year ahead or back,
 //! rows do not look a year old.
 
 use std::fmt;
@@ -23,9 +23,10 @@ impl Steady {
         Self { clock, wall, boot }
     }
 
-    /// The anchor and the time that passed since: what ages are judged by.
+    /// The anchor and the time that passed since, or the wall clock where that is behind: rows that are dated after a
+    /// step back look no older than they are.
     pub fn now(&self) -> Timestamp {
-        self.wall.plus(self.clock.boottime().since(self.boot))
+        self.wall.plus(self.clock.boottime().since(self.boot)).min(self.clock.now())
     }
 
     /// What the wall clock shows: for dates that people read.
@@ -61,5 +62,7 @@ mod tests {
         clock.advance(Duration::from_secs(3));
         assert_eq!(steady.now(), Timestamp::from_millis(1_003_000));
         assert_eq!(steady.wall(), Timestamp::from_millis(9_000_003_000));
+        clock.step_wall(Timestamp::from_millis(500_000));
+        assert_eq!(steady.now(), Timestamp::from_millis(500_000));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -87,12 +87,8 @@ impl<'a> Answers<'a> {
 
     /// Takes all that a server answered: an array, or lines.
     pub fn push_body(&mut self, body: &[u8]) {
-        match serde_json::from_slice::<Vec<Value>>(body) {
-            Ok(values) => {
-                for value in values {
-                    self.read(value.to_string().as_bytes());
-                }
-            }
+        match items(body) {
+            Ok(items) => items.for_each(|item| self.read(item)),
             Err(error) => match body.trim_ascii_start().strip_prefix(b"[") {
                 Some(inside) if begins_like_an_answer(inside) => self.ignore(body, error.to_string()),
                 _ => self.push(body),
@@ -149,6 +145,20 @@ impl<'a> Answers<'a> {
         let first = || Unread { lines: 0, first: beginning(line), why };
         self.unread.get_or_insert_with(first).lines += 1;
     }
+}
+
+/// The items of an array as they are written: what stands twice in one of them, and which, is for the reader to judge.
+fn items(array: &[u8]) -> Result<impl Iterator<Item = &[u8]>, serde_json::Error> {
+    serde_json::from_slice::<Vec<IgnoredAny>>(array)?;
+    // It is one. What is left is to find where each item ends.
+    let mut rest = array.trim_ascii_start().strip_prefix(b"[").unwrap_or_default();
+    Ok(std::iter::from_fn(move || {
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
+        values.next()?.ok()?;
+        let (item, after) = rest.split_at(values.byte_offset());
+        rest = after.trim_ascii_start().strip_prefix(b",").unwrap_or_default();
+        Some(item)
+    }))
 }
 
 /// Whether someone meant it as an answer: a JSON object with one of its members, or the beginning of one.
@@ -283,5 +293,7 @@ mod tests {
         let lines = b"{\"job\":1,\"ok\":true}\n{\"job\":2,\"ok\":false,\"error\":\"x\"}\n";
         assert_eq!(heard(|answers| answers.push_body(lines)), expected);
         assert!(heard(|answers| answers.push_body(b"stored")).is_empty());
+        let twice = br#"[{"job":1,"ok":false,"ok":true}, {"job":3,"job":2,"ok":true}, {"job":3,"ok":true}]"#;
+        assert_eq!(heard(|answers| answers.push_body(twice)), HashMap::from([(JobId(3), Outcome::Done)]));
     }
 }

@@ -101,9 +101,7 @@ impl HttpProcessor {
     /// The call as a step that is taken once. What was answered with success before is the outcome without a call; a
     /// call of which nobody knows how it came out is safe to repeat, because it carries the idempotency key.
     async fn call_once(&self, task: &Task) -> Result<Report, Outcome> {
-        let url = Url::parse(&self.url.render_url(task)).map_err(|error| {
-            Outcome::Failed(JobError::permanent(ErrorKind::Template, format!("the URL becomes invalid: {error}")))
-        })?;
+        let url = self.url_for(task).map_err(Outcome::Failed)?;
         // Path and query may hold a secret, and the ledger is there to be read.
         let context = json!({ "method": self.method.as_str(), "url": url.origin().ascii_serialization() });
         let id = match task.ledger.begin("http", &context).await? {
@@ -125,6 +123,11 @@ impl HttpProcessor {
         unrecorded(task, task.ledger.commit(id, &answer).await);
         self.reach(task, &answer).await;
         Ok(report)
+    }
+
+    fn url_for(&self, task: &Task) -> Result<Url, JobError> {
+        let invalid = |error| JobError::permanent(ErrorKind::Template, format!("the URL becomes invalid: {error}"));
+        Url::parse(&self.url.render_url(task)?).map_err(invalid)
     }
 
     /// Takes the job to where a success takes it.

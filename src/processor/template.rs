@@ -164,7 +164,11 @@ impl Template {
 
     /// The text for a URL: all bytes of values but `A–Z a–z 0–9 - . _ ~` (RFC 3986's unreserved characters) are
     /// percent-encoded, the slash too, so that a value stays the one segment or parameter where it was put.
-    pub fn render_url(&self, task: &Task) -> String {
+    ///
+    /// # Errors
+    /// A permanent error of kind [`ErrorKind::Template`] when a segment of the path would be `.` or `..`: however it is
+    /// encoded, it leads to another place (WHATWG URL, 4.4).
+    pub fn render_url(&self, task: &Task) -> Result<String, JobError> {
         let encoded = self.render_with(task, |value, out| {
             for &byte in value {
                 if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -175,7 +179,13 @@ impl Template {
                 }
             }
         });
-        String::from_utf8_lossy(&encoded).into_owned()
+        let url = String::from_utf8_lossy(&encoded).into_owned();
+        if dot_segments(&url) > dot_segments(&self.sample()) {
+            let message = "the URL would have the segment `.` or `..`, which leads to another place; put something \
+                           beside the name, or the name behind a `?`";
+            return Err(JobError::permanent(ErrorKind::Template, message));
+        }
+        Ok(url)
     }
 
     /// The text with `x` in each placeholder's place, to check what surrounds them.
@@ -220,6 +230,13 @@ impl Template {
     }
 }
 
+/// How many segments of a URL's path are `.` or `..`, also in percent-encoding.
+fn dot_segments(url: &str) -> usize {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let is_dots = |segment: &&str| matches!(&*segment.to_ascii_lowercase().replace("%2e", "."), "." | "..");
+    path.split(['/', '\\']).filter(is_dots).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,12 +278,26 @@ mod tests {
     }
 
     #[test]
+    fn no_file_leads_a_url_to_another_place() {
+        let url = |template: &str, path: &str| Template::parse(template).unwrap().render_url(&task(path));
+        for path in ["/a/..x", "/a/...x"] {
+            for template in ["http://h/in/{stem}/put", "http://h/in/{stem}", "http://h/in\\{stem}?q"] {
+                let error = url(template, path).unwrap_err();
+                assert!(error.permanent && error.kind == ErrorKind::Template, "{template} {path}: {error:?}");
+            }
+        }
+        assert_eq!(url("http://h/a/../in/{name}", "/a/..x").unwrap(), "http://h/a/../in/..x");
+        assert_eq!(url("http://h/in?{stem}#{stem}", "/a/...x").unwrap(), "http://h/in?..#..");
+        assert!(url("http://h/%2E{stem}", "/a/..x").is_err());
+    }
+
+    #[test]
     fn bytes_that_are_not_utf8_pass_through() {
         let mut task = task("/a");
         task.path = OsString::from_vec(b"/x\xff\n".to_vec()).into();
         let template = Template::parse("p={path}").unwrap();
         assert_eq!(template.render(&task).as_bytes(), b"p=/x\xff\n");
-        assert_eq!(template.render_url(&task), "p=%2Fx%FF%0A");
+        assert_eq!(template.render_url(&task).unwrap(), "p=%2Fx%FF%0A");
         let error = template.render_header("X-Path", &task).unwrap_err();
         assert!(error.permanent && error.kind == ErrorKind::Template && error.message.contains("X-Path"));
     }

@@ -24,6 +24,8 @@ use crate::job::{Op, Priority, WirePath};
 const PATH_LIMIT: usize = 4_096;
 /// How many characters of a line are kept to show it.
 const SHOWN: usize = 200;
+/// How many characters of a name or value are shown where it is wrong.
+const SHOWN_OF_PART: usize = 40;
 
 /// A line that was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,14 @@ pub fn shown(line: &[u8]) -> String {
         return text.into_owned();
     }
     text.chars().take(SHOWN - 1).chain(std::iter::once('…')).collect()
+}
+
+/// The beginning of a name or value.
+fn cut(text: &str) -> String {
+    if text.chars().count() <= SHOWN_OF_PART {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN_OF_PART - 1).chain(std::iter::once('…')).collect()
 }
 
 fn absolute(path: &[u8], root: &Path) -> Result<WirePath, String> {

@@ -48,4 +48,4 @@ pub use settings::{KvEntry, Settings, WatchRow};
 pub use sources::{KnownFile, PresentFile, Sources};
 pub use stages::{NewStage, Reached, StageMoved, StageOrders, StageRefusal, StageTimes, Stages, Whose};
 pub use steer::{Steered, Steering};
-pub use upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
+pub use upkeep::{AddedFile, Checkpoint, CheckpointMode, ClockSteps, Prunable, Sizes, Upkeep};

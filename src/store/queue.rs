@@ -183,6 +183,8 @@ pub struct Work {
     pub execution: u32,
     /// What the retry policy judges by.
     pub spent: Spent,
+    /// What both clocks showed when it was leased.
+    pub leased_at: (Timestamp, Boottime),
     /// Whether it crashed twice in a row and therefore runs alone.
     pub suspect: bool,
     /// The identity of the file that this job is about, as intake saw it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -68,6 +69,48 @@ pub struct AddedFile {
     pub path: PathBuf,
 }
 
+/// Steps of the wall clock ahead, the oldest first: whatever was dated before one is younger than it looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct ClockSteps(Vec<ClockStep>);
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct ClockStep {
+    /// When, by the clock as it goes now, in milliseconds since the epoch.
+    at_ms: i64,
+    /// How far, in milliseconds.
+    by_ms: i64,
+}
+
+/// Steps that are kept; beyond, the two oldest count as one, at the time of the later.
+const MOST_STEPS: usize = 16;
+
+impl ClockSteps {
+    /// The clock was stepped by so many milliseconds and shows `now` since.
+    pub fn add(&mut self, now: Timestamp, by_ms: i64) {
+        for step in &mut self.0 {
+            step.at_ms = step.at_ms.saturating_add(by_ms);
+        }
+        if by_ms > 0 {
+            self.0.push(ClockStep { at_ms: now.as_millis(), by_ms });
+        }
+        if self.0.len() > MOST_STEPS {
+            let oldest = self.0.remove(0);
+            self.0[0].by_ms = self.0[0].by_ms.saturating_add(oldest.by_ms);
+        }
+    }
+
+    /// The date before which everything is older than `keep`, at this time of the wall clock. Steps that were longer ago
+    /// than that have nothing younger behind them. After a step back it may be earlier than it could, never later.
+    pub fn cutoff(&self, now: Timestamp, keep: Duration) -> Timestamp {
+        let ahead_ms =
+            self.0.iter().filter(|step| now.since(Timestamp::from_millis(step.at_ms)) <= keep).map(|step| step.by_ms);
+        let ahead_ms = ahead_ms.fold(0, i64::saturating_add);
+        Timestamp::from_millis(now.minus(keep).as_millis().saturating_sub(ahead_ms))
+    }
+}
+
 /// Looks after the database.
 #[async_trait]
 pub trait Upkeep: Send + Sync {
@@ -75,6 +118,8 @@ pub trait Upkeep: Send + Sync {
     async fn prune(&self, what: Prunable, cutoff: Timestamp, limit: u32) -> Result<u64>;
     /// How many rows [`Self::prune`] would remove, without a limit.
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64>;
+    /// The steps of the wall clock that ages have to be told of.
+    async fn clock_steps(&self) -> Result<ClockSteps>;
     /// Files that a person added and that were there when last looked at, a page that follows the source `after`; 0 is
     /// before the first.
     async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>>;

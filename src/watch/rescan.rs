@@ -227,6 +227,10 @@ impl WatchTask {
         if compared.more {
             self.dirty.everything(now);
         }
+        if compared.walked.short {
+            // No event will tell when there is enough again.
+            self.dirty.everything(now + self.rest_after(now.duration_since(scan.started)));
+        }
         if scan.full {
             let summary = self.note_full(&scan, &compared, now);
             scan.replies.into_iter().for_each(|reply| drop(reply.send(Ok(summary))));

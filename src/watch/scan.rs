@@ -96,6 +96,8 @@ pub struct Walked {
     pub first_not_ready: Vec<PathBuf>,
     /// Entries that could not be read.
     pub errors: u64,
+    /// Whether some of them could not because files, memory or threads had run out, which passes.
+    pub short: bool,
     /// The first of these errors, with the path relative to the root.
     pub first_errors: Vec<(PathBuf, String)>,
 }
@@ -254,6 +256,7 @@ impl<V: Visit> Walk<'_, V> {
     fn unreadable(&mut self, error: &io::Error) {
         let relative = path_of(&self.path);
         self.seen.errors += 1;
+        self.seen.short |= crate::os::is_shortage(error);
         if self.seen.first_errors.len() < MAX_NAMED {
             self.seen.first_errors.push((relative.to_owned(), error.to_string()));
         }

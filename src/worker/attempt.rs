@@ -353,7 +353,9 @@ impl Workshop {
     fn policy(&self, work: &Work, outcome: Outcome) -> Verdict {
         let settings = self.settings.borrow().clone();
         let retry = settings.pipelines.get(&work.pipeline).map(|pipeline| pipeline.retry.clone()).unwrap_or_default();
-        retry.judge(outcome, work.spent, self.clock.now(), fastrand::f64())
+        let now = self.clock.now();
+        let spent = work.spent.moved_along(work.leased_at, (now, self.clock.boottime()));
+        retry.judge(outcome, spent, now, fastrand::f64())
     }
 
     fn disposal(&self, work: &Work) -> (Disposal, Disposal) {

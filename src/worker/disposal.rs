@@ -9,7 +9,8 @@
 //!    is put back under its name, or beside it where the name has been taken again.
 //! 2. *Deliver*: the file under the private name is renamed to its target, or removed. Across filesystems it is
 //!    copied to a private name in the target's folder, synced, renamed, and only then removed here.
-//! 3. The folders are synced, so that a settled job's file is where it belongs after a power loss too.
+//! 3. The content is synced before the file gets its new name, since hardly anybody who copies files into a folder does
+//!    so, and the folders are synced after it: a settled job's file is whole where it belongs after a power loss too.
 //!
 //! | found under the old name | under the private name | then |
 //! |---|---|---|
@@ -30,9 +31,10 @@ mod copy;
 mod rename;
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
@@ -183,7 +185,7 @@ fn deliver(disposition: &Disposition) -> Result<Carried, JobError> {
     let folder = parent(target);
     let moved = match is_link(private) {
         Ok(true) => Err(io::Error::from_raw_os_error(libc::EXDEV)),
-        Ok(false) => move_within(private, target),
+        Ok(false) => sync_content(private, folder).and_then(|()| move_within(private, target)),
         Err(error) => Err(error),
     };
     let to = match moved {
@@ -192,6 +194,11 @@ fn deliver(disposition: &Disposition) -> Result<Carried, JobError> {
     };
     let to = to.map_err(failed("move the processed file to", target))?;
     Ok(Carried::Moved { to })
+}
+
+/// Makes the content last, if the file can get its new name by a rename; a copy is synced by itself.
+fn sync_content(file: &Path, folder: &Path) -> io::Result<()> {
+    if file.metadata()?.dev() == folder.metadata()?.dev() { File::open(file)?.sync_all() } else { Ok(()) }
 }
 
 fn move_within(private: &Path, target: &Path) -> io::Result<PathBuf> {

@@ -115,6 +115,10 @@ pub(super) fn unreadable(work: &Work, error: &std::io::Error) -> Outcome {
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::IsADirectory => {
             Outcome::Failed(JobError::permanent(ErrorKind::NotAFile, message))
         }
+        // That is no fault of the file's.
+        _ if os::is_shortage(error) => {
+            Outcome::Deferred { after: None, error: JobError::transient(ErrorKind::Io, message) }
+        }
         _ => Outcome::Failed(JobError::transient(ErrorKind::Unreadable, message)),
     }
 }

@@ -273,6 +273,7 @@ mod tests {
             attempt: 1,
             execution: 1,
             spent: Spent { attempts: 0, deferrals: 0, first_started_at: Timestamp::from_millis(0) },
+            leased_at: (Timestamp::from_millis(0), Boottime::from_millis(0)),
             suspect: false,
             identity: nothing,
             digest: None,

@@ -9,7 +9,7 @@ use crate::support::{Daemon, Place, count, wait_until};
 /// A pool may have grown by as many connections and files as this.
 const HANDLES_MORE: usize = 12;
 /// What is written after a checkpoint, its own record to begin with, in bytes.
-const WAL_MOST: i64 = 256 << 10;
+pub const WAL_MOST: i64 = 256 << 10;
 /// Heaps don't shrink to what they were: this much more than the base is no leak of a campaign's work.
 const MEMORY_MORE: u64 = 48 << 20;
 

@@ -1,9 +1,7 @@
 //! One call for many jobs: an array of their descriptions out, an array or lines of answers by job back, whatever the
 //! status; jobs that are not named go by the status.
 
-use reqwest::Url;
-
-use super::{About, BatchReport, Body, Call, ErrorKind, HttpProcessor, JobError, Outcome, Task};
+use super::{About, BatchReport, Body, Call, HttpProcessor, Outcome, Task};
 use crate::processor::answers::Answers;
 
 /// How much of an answer is read, in bytes: some 1 600 for each job of the largest batch.
@@ -15,9 +13,7 @@ impl HttpProcessor {
         let Some(first) = tasks.first() else { return Ok(BatchReport::of(Outcome::Interrupted)) };
         // No placeholder of a single job is in them: the configuration refuses that.
         let configured = self.configured_headers(first).map_err(Outcome::Failed)?;
-        let url = Url::parse(&self.url.render_url(first)).map_err(|error| {
-            Outcome::Failed(JobError::permanent(ErrorKind::Template, format!("the URL becomes invalid: {error}")))
-        })?;
+        let url = self.url_for(first).map_err(Outcome::Failed)?;
         let call = Call { method: self.method.clone(), url, body: Body::Metadata, at_home: true };
         let (response, url) = self.follow(call, About::Batch(tasks), &configured).await.map_err(Outcome::Failed)?;
         let mut answer = Vec::new();

@@ -60,8 +60,9 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, url: &Url, now: Timestamp)
 /// for none.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than fits is as long as can be.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date: SystemTime = httpdate::parse_http_date(text).ok()?;
     let now = Duration::from_millis(u64::try_from(now.as_millis()).unwrap_or(0));
@@ -134,7 +135,11 @@ mod tests {
             (503, vec![("retry-after", "0")], Some(Duration::ZERO)),
             (503, vec![("retry-after", "Sun, 06 Nov 1994 08:49:57 GMT")], Some(Duration::from_secs(20))),
             (503, vec![("retry-after", "Sun, 06 Nov 1994 08:00:00 GMT")], Some(Duration::ZERO)),
+            (503, vec![("retry-after", "99999999999999999999999")], Some(Duration::from_secs(u64::MAX))),
             (429, vec![("retry-after", "soon")], None),
+            (429, vec![("retry-after", "-7")], None),
+            (429, vec![("retry-after", "+7")], None),
+            (429, vec![("retry-after", "7.5")], None),
         ] {
             let Outcome::Deferred { after, error } = judged(status, &headers) else { panic!("{status} {headers:?}") };
             assert_eq!((after, error.permanent), (expected, false), "{status} {headers:?}");

@@ -2,8 +2,12 @@
 //!
 //! The text is proved to be JSON first; what is left is to find where each member ends.
 
+use std::collections::HashSet;
+
 use serde::de::IgnoredAny;
 use serde_json::Value;
+
+use super::cut;
 
 /// A member of an object.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,14 +31,14 @@ impl Member<'_> {
 pub(super) fn members(text: &str) -> Result<Vec<Member<'_>>, String> {
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| reason(&error))?;
     let mut rest = text.trim_start().strip_prefix('{').ok_or("it is no object")?.trim_start();
-    let mut found: Vec<Member<'_>> = Vec::new();
+    let (mut found, mut names) = (Vec::new(), HashSet::new());
     while rest.starts_with('"') {
         let (name, after) = rest.split_at(length(rest));
         let name: String = serde_json::from_str(name).map_err(|error| reason(&error))?;
         let value = after.trim_start().strip_prefix(':').unwrap_or_default().trim_start();
         let (raw, after) = value.split_at(length(value));
-        if found.iter().any(|member| member.name == name) {
-            return Err(format!("`{name}` stands twice"));
+        if !names.insert(name.clone()) {
+            return Err(format!("`{}` stands twice", cut(&name)));
         }
         found.push(Member { name, raw });
         let after = after.trim_start();

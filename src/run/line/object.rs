@@ -1,5 +1,6 @@
 //! A line in JSON: each field by its type, and the rest into `metadata`.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -9,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::members::{Member, members, reason};
-use super::{Asks, ListedContent, ListedWork, Understood, absolute};
+use super::{Asks, ListedContent, ListedWork, Understood, absolute, cut};
 use crate::job::{Op, Priority, WirePath};
 
 const OPS: &str = "add, modify or delete";
@@ -20,8 +21,6 @@ const OF_FILES: [&str; 8] = ["path", "op", "priority", "key", "content", "conten
 const MOST_OF_NAME: usize = 4_096;
 /// The longest `metadata` and changeset, in bytes. What is larger is a content.
 const MOST_OF_DOCUMENT: usize = 1 << 20;
-/// How much of a value is shown where it is wrong.
-const SHOWN: usize = 40;
 
 pub(super) fn parse(line: &[u8], root: &Path) -> Result<Understood, String> {
     let text = std::str::from_utf8(line).map_err(|error| {
@@ -175,7 +174,7 @@ impl<'a> Fields<'a> {
         for member in document.iter().chain(&self.0) {
             // What is handed on has to be readable on the other side: no half of a surrogate pair, no abyss.
             serde_json::from_str::<Value>(member.raw)
-                .map_err(|error| format!("`{}` is not sound: {}", member.name, reason(&error)))?;
+                .map_err(|error| format!("`{}` is not sound: {}", cut(&member.name), reason(&error)))?;
         }
         let length: usize = document.iter().chain(&self.0).map(|member| member.raw.len()).sum();
         if length > MOST_OF_DOCUMENT {
@@ -194,8 +193,12 @@ impl<'a> Fields<'a> {
             Some(document) => vec![document],
             None => Vec::new(),
         };
-        let more = self.0.into_iter().filter(|more| own.iter().all(|member| member.name != more.name));
-        Ok((Some(object(own.iter().chain(&more.collect::<Vec<_>>()))), unknown))
+        let names: HashSet<&str> = own.iter().map(|member| member.name.as_str()).collect();
+        let more = self.0.into_iter().filter(|more| !names.contains(more.name.as_str()));
+        let whole = object(own.iter().chain(&more.collect::<Vec<_>>()));
+        // A member that is just not too deep by itself may be so in there.
+        serde_json::from_str::<Value>(&whole).map_err(|error| format!("`{name}` is not sound: {}", reason(&error)))?;
+        Ok((Some(whole), unknown))
     }
 }
 
@@ -220,11 +223,4 @@ fn wrong(member: &Member<'_>, allowed: &str) -> String {
         _ => format!("the number {}", cut(member.raw)),
     };
     format!("`{}` is {found}; it is {allowed}", member.name)
-}
-
-fn cut(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        return text.to_owned();
-    }
-    text.chars().take(SHOWN - 1).chain(std::iter::once('…')).collect()
 }

@@ -74,6 +74,22 @@ fn an_object_says_everything_about_a_file() {
 }
 
 #[test]
+fn a_line_of_many_fields_is_read_and_words_about_it_are_short() {
+    let fields: Vec<String> = (0..300_000).map(|number| format!("\"field {number}\":1")).collect();
+    wrong(format!("{{\"path\":\"a\",{}}}", fields.join(",")), &["`metadata` has", "bytes with what belongs to it"]);
+    let some = fields[..40_000].join(",");
+    let metadata = work(format!("{{\"path\":\"a\",\"metadata\":{{{some}}},{some}}}")).metadata.unwrap();
+    assert_eq!(metadata, format!("{{{some}}}"), "what stands in both is the metadata's");
+    let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    assert!(parse(format!("{{\"path\":\"a\",\"metadata\":{deep}}}").as_bytes(), root()).is_ok());
+    wrong(format!("{{\"path\":\"a\",\"x\":{deep}}}"), &["`metadata` is not sound: recursion limit"]);
+    let long = "n".repeat(100_000);
+    for line in [format!("{{\"{long}\":1,\"{long}\":1}}"), format!("{{\"path\":\"a\",\"{long}\":\"\\ud800\"}}")] {
+        assert!(parse(line.as_bytes(), root()).unwrap_err().len() < 300);
+    }
+}
+
+#[test]
 fn unknown_fields_are_kept_in_metadata_and_named() {
     let understood = |line: &str| match parse(line.as_bytes(), root()).unwrap() {
         Understood { asks: Asks::Work(work), unknown } => (work.metadata, unknown),

@@ -35,6 +35,10 @@ impl From<sqlx::Error> for StoreError {
                 code::IOERR_SHMSIZE => Self::Full,
                 number => from_code(number & 0xff, inner.message()),
             },
+            // A connection has a thread of its own, and opens files: nothing was written where it can't be made.
+            sqlx::Error::Io(io) if crate::os::is_shortage(io) => {
+                Self::Other(format!("no connection can be made just now: {io}"))
+            }
             sqlx::Error::Io(io) => Self::Disk(io.to_string()),
             // Each column is read as what it was declared: another value was not written by this program.
             sqlx::Error::ColumnDecode { source, .. } | sqlx::Error::Decode(source) => {
@@ -66,5 +70,17 @@ fn from_code(primary: i32, message: &str) -> StoreError {
 impl From<serde_json::Error> for StoreError {
     fn from(error: serde_json::Error) -> Self {
         Self::Other(format!("rows could not be encoded: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_that_is_short_of_threads_is_no_failed_disk() {
+        let error = |code| StoreError::from(sqlx::Error::Io(std::io::Error::from_raw_os_error(code)));
+        assert!(!error(libc::EAGAIN).is_fatal() && !error(libc::EMFILE).is_fatal());
+        assert!(error(libc::EIO).is_fatal());
     }
 }

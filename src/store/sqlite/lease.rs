@@ -52,6 +52,7 @@ pub(super) struct Leases {
 struct Request<'a> {
     asked: &'a Asked,
     now: Timestamp,
+    boottime: Boottime,
     deadline: Boottime,
 }
 
@@ -93,8 +94,8 @@ impl Leases {
         catalog: &mut Catalog,
         tally: &mut Tally,
     ) -> Result<Leased> {
-        let deadline = self.clock.boottime().plus(asked.rules.lease);
-        let request = Request { asked, now: self.clock.now(), deadline };
+        let boottime = self.clock.boottime();
+        let request = Request { asked, now: self.clock.now(), boottime, deadline: boottime.plus(asked.rules.lease) };
         catalog.learn_pipelines(tx, asked.wants.iter().map(|want| want.pipeline.as_str())).await?;
         let pauses = catalog.has_paused_runs(tx).await?;
         let mut queues = Vec::with_capacity(asked.wants.len());
@@ -303,6 +304,7 @@ fn take(
         attempt: attempts.saturating_add(1),
         execution: executions.saturating_add(1),
         spent: Spent { attempts, deferrals, first_started_at },
+        leased_at: (request.now, request.boottime),
         suspect,
         identity,
         digest: wire::digest(digest)?,

@@ -47,6 +47,7 @@ mod sources;
 mod stages;
 mod stats;
 mod steer;
+mod steps;
 mod tally;
 mod upkeep;
 mod values;

@@ -25,6 +25,7 @@ use super::check;
 use super::enqueue::Intake;
 use super::lease::Leases;
 use super::settle::Ends;
+use super::steps::Watchmaker;
 use super::writer::{Scribe, Writer, WriterTask};
 use super::{Signals, SqliteStore};
 use crate::clock::Clock;
@@ -107,6 +108,7 @@ impl SqliteStore {
                 leases: Leases::new(clock.clone()),
                 // Commands may write side by side.
                 catalog: Catalog::new(mode == OpenMode::Daemon),
+                watchmaker: Watchmaker::new(clock.clone()),
             };
             let (writer, task) = Writer::new(connection, options, scribe, signals.clone());
             (writer, Some(task))

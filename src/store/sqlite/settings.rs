@@ -242,7 +242,7 @@ mod tests {
         let keys: Vec<_> = store.kv_list("sys.").await.unwrap().into_iter().map(|entry| entry.key).collect();
         assert_eq!(keys, ["sys.x", "sys.ä"]);
         let all = store.kv_list("").await.unwrap();
-        assert_eq!((all.len(), all[0].updated_at.as_millis()), (7, fixture::NOW));
+        assert_eq!((all.len(), all[0].updated_at.as_millis()), (8, fixture::NOW));
         assert!(store.kv_delete("a").await.unwrap());
         assert!(!store.kv_delete("a").await.unwrap());
     }

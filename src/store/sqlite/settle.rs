@@ -104,7 +104,7 @@ impl Ends {
         }
         let now = self.clock.now();
         let successors = successors(tx, &ends).await?;
-        let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors)).collect();
+        let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors, now)).collect();
         // The history first: it reads what the execution was before the job moves on, and counts the leases that stand.
         let written = INSERT_ATTEMPTS.execute(tx, &[], &rows, JobEnd::bind_attempt).await?;
         let stands = if usize::try_from(written) == Ok(rows.len()) {
@@ -317,7 +317,7 @@ const fn state_after(verdict: &Verdict) -> StateName {
 }
 
 /// The job's new facts, as the verdict has them; where a newer version came, there is no other try.
-fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>) -> JobEnd<'a> {
+fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>, now: Timestamp) -> JobEnd<'a> {
     let state = state_after(&end.verdict);
     let error = end.verdict.error();
     let mut row = JobEnd {
@@ -340,7 +340,11 @@ fn job_end<'a>(end: &'a Settlement, successors: &BTreeMap<i64, Successor>) -> Jo
         ..JobEnd::default()
     };
     match &end.verdict {
-        Verdict::Retry { run_at, .. } | Verdict::Defer { run_at, .. } => row.run_at = Some(run_at.as_millis()),
+        Verdict::Retry { run_at, .. } | Verdict::Defer { run_at, .. } => {
+            // An end that lies ahead was dated before the clock was set back, and so was what comes after it.
+            let back_ms = end.finished_at.as_millis().saturating_sub(now.as_millis()).max(0);
+            row.run_at = Some(run_at.as_millis().saturating_sub(back_ms));
+        }
         Verdict::Skip(reason) => {
             row.reason = Some(reason.as_str());
             if let SkipReason::Superseded { by: JobId(by) } = reason {

@@ -15,7 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 
 use super::super::error::{Result, StoreError};
-use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, Prunable, Sizes, Upkeep};
+use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, ClockSteps, Prunable, Sizes, Upkeep};
 use super::bulk::Bulk;
 use super::{SqliteStore, check, errors, prune, wire};
 use crate::clock::Timestamp;
@@ -55,6 +55,10 @@ impl Upkeep for SqliteStore {
     async fn prunable(&self, what: Prunable, cutoff: Timestamp) -> Result<u64> {
         let mut reader = self.readers().acquire().await?;
         prune::count(&mut reader, what, cutoff.as_millis()).await
+    }
+
+    async fn clock_steps(&self) -> Result<ClockSteps> {
+        self.read_clock_steps().await
     }
 
     async fn added_files(&self, after: i64, limit: usize) -> Result<Vec<AddedFile>> {

@@ -3,7 +3,8 @@
 //! 1. Calls wait in a bounded channel. The task takes one, and whatever else waits: a lone caller never waits
 //!    for company, and while a commit syncs, the next group gathers.
 //! 2. A group is one transaction, in a fixed order: enqueues and ends of executions, each as a few statements for all
-//!    calls of the kind, then errands, then leases. Leases come last and so see what the others made due.
+//!    calls of the kind, then errands, then leases. Leases come last and so see what the others made due. Before all of
+//!    them comes a look at the clocks (`steps`).
 //! 3. Callers are answered after the commit, and only a commit that succeeded counts.
 //! 4. If the group fails, it is rolled back and its calls are tried one by one, so that a bad one fails alone.
 //!    A disk that is full or fails, and a lock that another process holds, fail the whole group instead. Ends of
@@ -29,6 +30,7 @@ use super::enqueue::{Intake, Offer};
 use super::kept::{self, Kept};
 use super::lease::{Asked, Leases};
 use super::settle::Ends;
+use super::steps::Watchmaker;
 use super::tally::Tally;
 
 /// Calls that may wait; callers beyond it wait for room.
@@ -60,6 +62,7 @@ pub(super) struct Scribe {
     pub ends: Ends,
     pub leases: Leases,
     pub catalog: Catalog,
+    pub watchmaker: Watchmaker,
 }
 
 /// One caller's request.
@@ -413,9 +416,10 @@ impl WriterTask {
 
 impl Scribe {
     async fn transaction(&mut self, connection: &mut SqliteConnection, group: &mut Group) -> Result<Answers> {
-        let Self { intake, ends, leases, catalog } = self;
+        let Self { intake, ends, leases, catalog, watchmaker } = self;
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         let mut tally = Tally::default();
+        watchmaker.look(&mut tx).await?;
         let offers = group.enqueues.iter().map(|(offer, _)| offer);
         let enqueued = intake.write(&mut tx, offers, catalog, &mut tally).await?;
         let settled = ends.write(&mut tx, group.settles.iter().flat_map(|(ends, _)| ends), &mut tally).await?;
@@ -431,6 +435,7 @@ impl Scribe {
         tally.write(&mut tx, catalog, intake.now()).await?;
         tx.commit().await?;
         catalog.committed();
+        watchmaker.committed();
         Ok(Answers { enqueued, settled, leased, tally })
     }
 }

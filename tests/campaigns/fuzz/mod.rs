@@ -1,15 +1,15 @@
 //! Fuzzing: whatever stands in a file, a list, an answer or a name, the program understands it or says what is wrong.
 //!
 //! 1. `properties` says what holds of each surface for *any* input: a function of the input that panics where it does
-//!    not. They go by the library's public interface, and are the same for both ways of finding inputs.
+//!    not. They go by the library's public interface and take bytes or texts, so that a target of libFuzzer is a line.
 //! 2. Here, proptest makes inputs from `inputs` (what people write, bent) and makes a failing one short. A quick form
 //!    tries a fixed number from a printed seed; the long one fifty times as many.
-//! 3. `fuzz/` makes inputs by coverage, with cargo-fuzz, for as long as one likes: see `docs/RELIABILITY.md`.
-//! 4. What only the whole program has (arguments, a list on disk, the socket) is tried through the binary, in `program`.
+//! 3. What only the whole program has (arguments, a list on disk, the socket) is tried through the binary, in `program`.
 
 mod inputs;
 mod program;
 mod properties;
+mod replies;
 
 use std::fmt::Debug;
 

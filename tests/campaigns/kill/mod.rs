@@ -17,8 +17,6 @@ use crate::seed::Seed;
 use crate::support::{Daemon, long};
 use crate::tracer::{Call, Traced};
 
-/// Rounds of the quick form.
-const QUICK: usize = 10;
 /// A walk has come to its end when so many points in a row were never reached: rounds differ by a few calls.
 const UNREACHED: usize = 3;
 /// Recoveries make about so many calls.
@@ -54,8 +52,11 @@ impl Walk {
     /// A place whose daemon has worked before, and what a round is made of that nobody interrupts.
     fn new(random: fastrand::Rng) -> Self {
         let mut journey = Journey::new();
-        let counts = journey.strike(Point { call: None, number: usize::MAX, after: false });
-        eprintln!("kill: an untouched round has {counts:?}");
+        let never = Point { call: None, number: usize::MAX, after: false };
+        // The first one also makes the database, which later ones find.
+        journey.strike(never);
+        let counts = journey.strike(never);
+        eprintln!("kill: an untouched round has {:?}, {} in all", counts.calls, counts.all());
         let mut daemon = Daemon::start(journey.place());
         journey.drained();
         let base = Base::of(&daemon, journey.place());
@@ -63,13 +64,15 @@ impl Walk {
         Self { journey, base, random, totals: counts.calls.into_iter().collect(), points: 0, recoveries: 0 }
     }
 
-    /// The quick form: each kind of call in turn, at a point that chance chooses.
+    /// The quick form: each kind of call once, at a point that chance chooses, and names that change on both sides.
     fn some(&mut self) {
-        let mut kinds = self.totals.clone();
-        self.random.shuffle(&mut kinds);
-        for round in 0..QUICK {
-            let (call, total) = kinds[round % kinds.len()];
-            let point = Point { call: Some(call), number: self.random.usize(1..=total), after: self.random.bool() };
+        let mut points: Vec<(Call, usize, bool)> =
+            self.totals.iter().map(|(call, total)| (*call, *total, self.random.bool())).collect();
+        let renames: Vec<_> = points.iter().filter(|(call, ..)| *call == Call::Rename).copied().collect();
+        points.extend(renames.into_iter().map(|(call, total, after)| (call, total, !after)));
+        self.random.shuffle(&mut points);
+        for (call, total, after) in points {
+            let point = Point { call: Some(call), number: self.random.usize(1..=total), after };
             let recovery = self.random.usize(1..=RECOVERY);
             self.round(point, recovery);
         }
@@ -93,16 +96,22 @@ impl Walk {
         }
     }
 
-    /// Kills at a point, then in the recovery, then lets it be; answers whether the points came.
+    /// Kills at a point, then in the recovery, now and then in the recovery of that, then lets it be; answers whether
+    /// the points came.
     fn round(&mut self, point: Point, recovery: usize) -> (bool, bool) {
         let struck = self.journey.strike(point);
-        let again = Point { call: None, number: recovery, after: self.random.bool() };
-        let struck_again = self.journey.strike_recovery(again);
-        eprintln!("kill: {point}: {:?}; then {again}: {:?}", struck.at, struck_again.at);
+        eprintln!("kill: {point}: {:?}", struck.at);
         self.points += struck.acted;
-        self.recoveries += struck_again.acted;
+        let mut struck_again = true;
+        for _ in 0..self.random.usize(1..=2) {
+            let again = Point { call: None, number: recovery, after: self.random.bool() };
+            let counts = self.journey.strike_recovery(again);
+            eprintln!("kill: then {again}: {:?}", counts.at);
+            self.recoveries += counts.acted;
+            struck_again &= counts.acted > 0;
+        }
         self.journey.recover();
-        (struck.acted > 0, struck_again.acted > 0)
+        (struck.acted > 0, struck_again)
     }
 
     /// Nothing has added up: a last daemon is back at the base.

@@ -14,8 +14,8 @@
 //!    without what was written before.
 //!
 //! This is stricter than ext4, XFS or btrfs, which sync a new file's name with the file and keep most orders, because
-//! this is all that fsync(2) promises: *"Calling fsync() does not necessarily ensure that the entry in the directory
-//! containing the file has also reached disk. For that an explicit fsync() on a file descriptor for the directory is
+//! this is all that `fsync(2)` promises: *"Calling `fsync()` does not necessarily ensure that the entry in the directory
+//! containing the file has also reached disk. For that an explicit `fsync()` on a file descriptor for the directory is
 //! also needed."*
 
 use std::collections::{BTreeMap, BTreeSet};

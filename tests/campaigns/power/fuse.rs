@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use super::disk::{Content, Disk, Ino, Node};
 
 /// The longest request: what is written at once, and its header.
-pub const LONGEST_REQUEST: usize = LONGEST_WRITE + 4096;
-const LONGEST_WRITE: usize = 128 << 10;
+pub const LONGEST_REQUEST: usize = LONGEST_WRITE as usize + 4096;
+const LONGEST_WRITE: u32 = 128 << 10;
 /// For so many seconds the kernel may remember names and attributes. Nobody changes them behind its back.
 const REMEMBERED: u64 = 3600;
 
@@ -108,10 +108,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Carries out a request; answers what goes back to the kernel, if it wants an answer.
-    pub fn answer(&mut self, disk: &mut Disk, request: &Request<'_>) -> Option<Vec<u8>> {
+    /// Carries out a request; answers what goes back to the kernel: nothing where it wants no answer.
+    pub fn answer(&mut self, disk: &mut Disk, request: &Request<'_>) -> Vec<u8> {
         if [opcode::FORGET, opcode::BATCH_FORGET, opcode::INTERRUPT].contains(&request.opcode) {
-            return None;
+            return Vec::new();
         }
         let (error, body) = match self.carry_out(disk, request) {
             Ok(body) => (0, body),
@@ -119,71 +119,39 @@ impl Session {
         };
         let mut reply = Fields::default();
         reply.u32(u32::try_from(16 + body.len()).unwrap()).i32(error).u64(request.unique).bytes(&body);
-        Some(reply.0)
+        reply.0
     }
 
     fn carry_out(&mut self, disk: &mut Disk, request: &Request<'_>) -> Answer {
         let node = request.node;
         match request.opcode {
             opcode::INIT => Ok(hello()),
+            opcode::STATFS => Ok(room()),
             opcode::LOOKUP => {
-                let ino = disk.look_up(node, &request.names(0).0).ok_or(Errno::NOENT)?;
-                entry(disk, ino)
+                disk.look_up(node, &request.names(0).0).ok_or(Errno::NOENT).and_then(|ino| entry(disk, ino))
             }
             opcode::GETATTR => attributes(disk, node),
             opcode::SETATTR => set_attributes(disk, request),
-            opcode::READLINK => match &disk.node(node).ok_or(Errno::NOENT)?.content {
-                Content::Symlink(target) => Ok(target.clone()),
-                _ => Err(Errno::INVAL),
-            },
-            opcode::SYMLINK => {
-                let (name, target) = request.names(0);
-                make(disk, request, S_IFLNK | 0o777, Content::Symlink(target), name).and_then(|ino| entry(disk, ino))
-            }
-            opcode::MKNOD => {
-                let content = if request.u32(0) & S_IFMT == S_IFREG { file() } else { Content::Special };
-                make(disk, request, request.u32(0), content, request.names(16).0).and_then(|ino| entry(disk, ino))
-            }
-            opcode::MKDIR => {
-                let (mode, content) = (request.u32(0) | S_IFDIR, Content::Folder(BTreeMap::new()));
-                make(disk, request, mode, content, request.names(8).0).and_then(|ino| entry(disk, ino))
-            }
+            opcode::READLINK | opcode::READ => read(disk, request),
+            opcode::SYMLINK | opcode::MKNOD | opcode::MKDIR => make(disk, request).and_then(|ino| entry(disk, ino)),
             opcode::CREATE => {
-                let ino = make(disk, request, request.u32(4), file(), request.names(16).0)?;
-                entry(disk, ino).map(|entry| [entry, opened(0)].concat())
+                let entry = make(disk, request).and_then(|ino| entry(disk, ino))?;
+                Ok([entry, opened(0)].concat())
             }
-            opcode::UNLINK | opcode::RMDIR => {
-                let (name, _) = request.names(0);
-                let ino = disk.look_up(node, &name).ok_or(Errno::NOENT)?;
-                if request.opcode == opcode::RMDIR && disk.names(ino).is_some_and(|names| !names.is_empty()) {
-                    return Err(Errno::NOTEMPTY);
-                }
-                disk.rename(vec![(node, name, None)]);
-                Ok(Vec::new())
-            }
+            opcode::UNLINK | opcode::RMDIR => remove(disk, request),
             opcode::RENAME => rename(disk, request, 8, 0),
             opcode::RENAME2 => rename(disk, request, 16, request.u32(8)),
             opcode::LINK => {
-                let (ino, name) = (request.u64(0), request.names(8).0);
-                if disk.look_up(node, &name).is_some() {
-                    return Err(Errno::EXIST);
-                }
-                disk.rename(vec![(node, name, Some(ino))]);
-                entry(disk, ino)
+                name(disk, node, request.names(8).0, request.u64(0))?;
+                entry(disk, request.u64(0))
             }
             opcode::OPEN => Ok(opened(0)),
-            opcode::READ => match &disk.node(node).ok_or(Errno::NOENT)?.content {
-                Content::File(data) => Ok(part(data, request.usize(8), request.u32(16) as usize).to_vec()),
-                _ => Err(Errno::INVAL),
-            },
             opcode::WRITE => {
-                let length = request.u32(16) as usize;
-                disk.write(node, request.usize(8), &request.body[40..40 + length]);
+                disk.write(node, request.usize(8), &request.body[40..40 + request.u32(16) as usize]);
                 let mut reply = Fields::default();
                 reply.u32(request.u32(16)).u32(0);
                 Ok(reply.0)
             }
-            opcode::STATFS => Ok(room()),
             opcode::FSYNC => {
                 disk.sync_file(node);
                 Ok(Vec::new())
@@ -217,21 +185,49 @@ impl Session {
     }
 }
 
-fn file() -> Content {
-    Content::File(Vec::new())
+fn read(disk: &Disk, request: &Request<'_>) -> Answer {
+    match &disk.node(request.node).ok_or(Errno::NOENT)?.content {
+        Content::Symlink(target) => Ok(target.clone()),
+        Content::File(data) => {
+            let (from, length) = (request.usize(8), request.u32(16) as usize);
+            Ok(data[from.min(data.len())..(from + length).min(data.len())].to_vec())
+        }
+        _ => Err(Errno::INVAL),
+    }
 }
 
-fn part(data: &[u8], from: usize, length: usize) -> &[u8] {
-    &data[from.min(data.len())..(from + length).min(data.len())]
+/// Makes what the request asks for, with its name.
+fn make(disk: &mut Disk, request: &Request<'_>) -> Result<Ino, Errno> {
+    let file = || Content::File(Vec::new());
+    let (mode, content, at) = match request.opcode {
+        opcode::SYMLINK => (S_IFLNK | 0o777, Content::Symlink(request.names(0).1), 0),
+        opcode::MKDIR => (request.u32(0) | S_IFDIR, Content::Folder(BTreeMap::new()), 8),
+        opcode::MKNOD if request.u32(0) & S_IFMT != S_IFREG => (request.u32(0), Content::Special, 16),
+        opcode::MKNOD => (request.u32(0), file(), 16),
+        _ => (request.u32(4), file(), 16),
+    };
+    let ino = disk.create(Node::new(mode, request.uid, request.gid, content));
+    name(disk, request.node, request.names(at).0, ino)?;
+    Ok(ino)
 }
 
-fn make(disk: &mut Disk, request: &Request<'_>, mode: u32, content: Content, name: Vec<u8>) -> Result<Ino, Errno> {
-    if disk.look_up(request.node, &name).is_some() {
+/// Gives a file a name that is free.
+fn name(disk: &mut Disk, folder: Ino, name: Vec<u8>, ino: Ino) -> Result<(), Errno> {
+    if disk.look_up(folder, &name).is_some() {
         return Err(Errno::EXIST);
     }
-    let ino = disk.create(Node::new(mode, request.uid, request.gid, content));
-    disk.rename(vec![(request.node, name, Some(ino))]);
-    Ok(ino)
+    disk.rename(vec![(folder, name, Some(ino))]);
+    Ok(())
+}
+
+fn remove(disk: &mut Disk, request: &Request<'_>) -> Answer {
+    let (name, _) = request.names(0);
+    let ino = disk.look_up(request.node, &name).ok_or(Errno::NOENT)?;
+    if disk.names(ino).is_some_and(|names| !names.is_empty()) {
+        return Err(Errno::NOTEMPTY);
+    }
+    disk.rename(vec![(request.node, name, None)]);
+    Ok(Vec::new())
 }
 
 fn rename(disk: &mut Disk, request: &Request<'_>, names_at: usize, flags: u32) -> Answer {
@@ -308,7 +304,7 @@ impl Fields {
 fn hello() -> Vec<u8> {
     const BIG_WRITES: u32 = 1 << 5;
     let mut reply = Fields::default();
-    reply.u32(7).u32(31).u32(LONGEST_WRITE as u32).u32(BIG_WRITES).u32(0).u32(LONGEST_WRITE as u32).u32(1).u32(0);
+    reply.u32(7).u32(31).u32(LONGEST_WRITE).u32(BIG_WRITES).u32(0).u32(LONGEST_WRITE).u32(1).u32(0);
     reply.bytes(&[0; 32]);
     reply.0
 }

@@ -23,50 +23,47 @@ use crate::support::long;
 use self::outlet::Outlet;
 
 /// Cuts of one machine.
-fn cuts() -> usize {
-    if long() { 100 } else { 12 }
-}
+const CUTS: usize = 12;
 
-/// A machine with these options loses its power again and again, recovers, and has kept the promise.
-fn attacked(seed: &Seed, options: Options, work: fn(&mut Machine)) -> Machine {
-    let mut machine = Machine::new(seed, options);
-    for _ in 0..cuts() {
-        machine.live(work).unwrap();
+/// Machines with these options lose their power again and again, recover, and `have_kept` the promise.
+fn attack(options: Options, work: fn(&mut Machine), have_kept: impl Fn(&Machine)) {
+    if !Outlet::is_possible() {
+        return;
     }
-    let figures = machine.recover();
-    seed.report(figures);
-    machine
+    let seed = Seed::of("power");
+    let mut random = seed.random();
+    for _ in 0..if long() { 10 } else { 1 } {
+        let mut machine = Machine::new(random.fork(), options);
+        for _ in 0..CUTS {
+            machine.live(work).unwrap();
+        }
+        let figures = machine.recover();
+        have_kept(&machine);
+        seed.report(figures);
+    }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_and_moved_files_exist_once() {
-    if Outlet::is_possible() {
-        let options = Options { success: "{ move = \"@PLACE@/disk/done\" }", ..Options::default() };
-        attacked(&Seed::of("power"), options, Machine::work).has_moved_all_to("disk/done");
-    }
+    let options = Options { success: "{ move = \"@PLACE@/disk/done\" }", ..Options::default() };
+    attack(options, Machine::work, |machine| machine.has_moved_all_to("disk/done"));
 }
 
 #[test]
 fn files_moved_to_another_filesystem_exist_once() {
-    if Outlet::is_possible() {
-        let options = Options { success: "{ move = \"@PLACE@/other/done\" }", ..Options::default() };
-        attacked(&Seed::of("power"), options, Machine::work).has_moved_all_to("other/done");
-    }
+    let options = Options { success: "{ move = \"@PLACE@/other/done\" }", ..Options::default() };
+    attack(options, Machine::work, |machine| machine.has_moved_all_to("other/done"));
 }
 
 #[test]
 fn a_file_is_deleted_only_when_its_processor_is_done() {
-    if Outlet::is_possible() {
-        let options = Options { success: "\"delete\"", ..Options::default() };
-        attacked(&Seed::of("power"), options, Machine::work).has_emptied_the_inbox();
-    }
+    let options = Options { success: "\"delete\"", ..Options::default() };
+    attack(options, Machine::work, Machine::has_emptied_the_inbox);
 }
 
 #[test]
 fn contents_of_lists_are_whole_and_none_is_lost() {
-    if Outlet::is_possible() {
-        attacked(&Seed::of("power"), Options::default(), Machine::work_on_lists);
-    }
+    attack(Options::default(), Machine::work_on_lists, |_| {});
 }
 
 /// The control: what survives only a crash of the program is lost with the power, and this campaign sees it.
@@ -76,7 +73,7 @@ fn durability_normal_loses_what_was_acknowledged() {
         return;
     }
     let seed = Seed::of("power");
-    let mut machine = Machine::new(&seed, Options { durability: "normal", ..Options::default() });
+    let mut machine = Machine::new(seed.random(), Options { durability: "normal", ..Options::default() });
     let lost = (1..=60).find_map(|cut| Some((cut, machine.live(Machine::work).err()?)));
     let (cut, lost) = lost.expect("with durability normal something has to be lost");
     seed.report(format!("durability normal: {lost}, noticed after cut {}", cut - 1));

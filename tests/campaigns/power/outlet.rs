@@ -119,8 +119,9 @@ impl Shared {
         }
     }
 
-    /// Carries a request out while there is power; `None` when there is none, then or now.
-    fn answer(&mut self, number: usize, session: &mut Session, request: &Request<'_>) -> Option<Option<Vec<u8>>> {
+    /// Carries a request out while there is power; answers what goes back to the kernel (nothing, where that wants no
+    /// answer), or `None` when there is no power, then or now.
+    fn answer(&mut self, number: usize, session: &mut Session, request: &Request<'_>) -> Option<Vec<u8>> {
         if !self.is_on {
             return None;
         }
@@ -163,9 +164,9 @@ fn serve(mut device: File, shared: &Mutex<Shared>, number: usize) {
         let request = Request::parse(&buffer[..length]);
         match shared.lock().unwrap().answer(number, &mut session, &request) {
             None => return,
+            Some(reply) if reply.is_empty() => {}
             // It fails where the request was taken back meanwhile.
-            Some(Some(reply)) => drop(device.write(&reply)),
-            Some(None) => {}
+            Some(reply) => drop(device.write(&reply)),
         }
     }
 }

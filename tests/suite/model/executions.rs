@@ -89,6 +89,19 @@ impl Model {
         self.deadlines.insert(id, deadline);
     }
 
+    /// The wall clock was stepped, and still shows its old time in `now`: what waits for a while moves along.
+    pub fn move_along(&mut self, by: i64) {
+        let now = self.now;
+        for job in self.facts.jobs.values_mut() {
+            if !job.state.is_waiting() && job.state != StateName::Running {
+                continue;
+            }
+            let waits_for_a_date = job.executions == 0 && job.run_at > now;
+            job.run_at += if waits_for_a_date { 0 } else { by };
+            job.first_started_at = job.first_started_at.map(|at| at + by);
+        }
+    }
+
     /// Whether a lease with this fence is the right to act.
     pub fn stands(&self, id: i64, fence: i64) -> bool {
         self.facts.jobs.get(&id).is_some_and(|job| job.state == StateName::Running && job.fence == fence)

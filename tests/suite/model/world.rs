@@ -134,6 +134,9 @@ impl World {
             }
             Action::Step { seconds } => {
                 self.clock.step_wall(Timestamp::from_millis(self.model.now + seconds * 1_000));
+                // Whatever is written next notices.
+                self.store.ping().await.map_err(failed)?;
+                self.model.move_along(seconds * 1_000);
                 Ok(self.read_clock())
             }
             Action::Crash { reboot } => self.crash(*reboot).await,
@@ -242,7 +245,7 @@ impl World {
     async fn crash(&mut self, reboot: bool) -> Step {
         self.writer.abort();
         if reboot {
-            self.clock = Arc::new(ManualClock::at(self.clock.now()));
+            self.clock.reboot(self.clock.now());
             self.read_clock();
         }
         let recovery = self.start().await?;

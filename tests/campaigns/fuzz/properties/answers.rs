@@ -46,12 +46,12 @@ pub fn answers(said: &[u8], cuts: &[usize]) {
     let mut body = Answers::about(&tasks);
     body.push_body(said);
     let body = body.finish();
-    match serde_json::from_slice::<Vec<Members>>(said) {
-        Err(_) => assert!(body == whole || body.is_empty(), "a body that is no array: {body:?}, {whole:?}"),
-        Ok(items) => {
-            let expected: HashMap<JobId, bool> = items.iter().filter_map(Members::answer).collect();
-            assert_eq!(body.iter().map(|(job, outcome)| (*job, done(outcome))).collect::<HashMap<_, _>>(), expected);
-        }
+    assert!(body.keys().all(|job| (1..=4).contains(&job.0)));
+    if serde_json::from_slice::<Vec<IgnoredAny>>(said).is_err() {
+        assert!(body == whole || body.is_empty(), "a body that is no array: {body:?}, {whole:?}");
+    } else if let Ok(items) = serde_json::from_slice::<Vec<Members>>(said) {
+        let expected: HashMap<JobId, bool> = items.iter().filter_map(Members::answer).collect();
+        assert_eq!(body.iter().map(|(job, outcome)| (*job, done(outcome))).collect::<HashMap<_, _>>(), expected);
     }
 }
 

@@ -27,7 +27,10 @@ pub fn globs(globs: &[String], path: &[u8]) {
     for filter in [&including, &excluding] {
         let _ = (filter.path(relative), filter.folder(relative), filter.companion_of(relative));
     }
-    let is_plain = |glob: &String| glob.is_ascii() && !glob.contains(['[', '{', '}', '\\']) && knows_stars(glob);
+    // The simple matcher takes its time over many stars.
+    let is_plain = |glob: &String| {
+        glob.is_ascii() && glob.len() < 30 && !glob.contains(['[', '{', '}', '\\']) && knows_stars(glob)
+    };
     // A path as a walk makes it: no empty parts.
     let is_walked = path.split(|byte| *byte == b'/').all(|part| !part.is_empty());
     if globs.is_empty() || !globs.iter().all(is_plain) || !is_walked || included == Ruling::Excluded(Rule::Private) {
@@ -42,7 +45,10 @@ pub fn globs(globs: &[String], path: &[u8]) {
 
 /// Whether each `**` stands by itself between slashes: elsewhere it is two stars.
 fn knows_stars(glob: &str) -> bool {
-    !glob.is_empty() && glob.split('/').all(|part| part == "**" || !part.contains("**")) && !glob.starts_with('/')
+    !glob.is_empty()
+        && glob.split('/').all(|part| part == "**" || !part.contains("**"))
+        && !glob.starts_with('/')
+        && !glob.ends_with('/')
 }
 
 fn matches(glob: &[u8], path: &[u8]) -> bool {

@@ -1,5 +1,4 @@
-//! What holds for any input, surface by surface. Also the body of the targets in `fuzz/`, so it uses nothing but the
-//! library and what both have.
+//! What holds for any input, surface by surface. It uses nothing but the library, and knows nothing of how inputs are made.
 
 mod answers;
 mod configuration;
@@ -16,5 +15,5 @@ pub use contexts::contexts;
 pub use globs::globs;
 pub use keys::{Work, keys};
 pub use line::line;
-pub use template::template;
+pub use template::{task, template};
 pub use waits::{Policy, waits};
