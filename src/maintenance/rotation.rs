@@ -13,6 +13,9 @@ use serde::Serialize;
 use super::duty::Failure;
 use crate::clock::Timestamp;
 
+/// What is said where the backup has its name, and nobody knows whether it keeps it.
+const UNSYNCED: &str = "sync, so that it is unknown whether the new backup, which is whole, outlives a power cut,";
+
 const FORMAT: &str = "ingestd-%Y%m%dT%H%M%SZ.db";
 const PARTIAL_PREFIX: &str = ".ingestd-";
 const PARTIAL_SUFFIX: &str = ".partial";
@@ -106,7 +109,7 @@ impl Partial {
         let renamed = if replace { std::fs::rename(&copy, target) } else { rename_new(&copy, target) };
         renamed.map_err(Failure::file("name the backup", target))?;
         let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::file("sync", folder))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::file(UNSYNCED, folder))?;
         Ok(size)
     }
 }

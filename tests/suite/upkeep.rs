@@ -253,8 +253,7 @@ fn the_newest_good_backup_is_restored_by_one_command() {
 
     let restored = place.ok(&["db", "restore", "--newest", "--json"]).json();
     assert_eq!(text(&restored, "from"), named(2).to_str().unwrap(), "{restored}");
-    let passed_over: Vec<&str> =
-        restored["passed_over"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let passed_over: Vec<&str> = restored["passed_over"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(passed_over.len(), 2, "{restored}");
     assert!(passed_over[0].contains("T040000Z") && passed_over[1].contains("T030000Z"), "{restored}");
     assert_eq!(place.jobs().len(), 2);

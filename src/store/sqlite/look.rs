@@ -20,6 +20,8 @@ use crate::config::Database;
 
 /// See [`look_first`].
 const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
+/// One page, which holds the schema's table and no other.
+const TABLELESS_BYTES: u64 = 4_096;
 
 /// Judges what is there before it is opened for writing, which alone would change it: the journal's mode is set at once,
 /// and the last connection that closes moves the log into the file. What is not ours, or damaged, is left as it is, so
@@ -29,7 +31,9 @@ const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 /// commands, which are short, leave it to the daemon.
 pub(super) async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let path = &database.path;
-    if size(path) == 0 {
+    // The making of it was broken off on the way to the log: no reader can take that back, the writer does.
+    let unmade = size(path) <= TABLELESS_BYTES && path.with_file_name(journal_name(path)).exists();
+    if size(path) == 0 || unmade {
         return Ok(());
     }
     if mode == OpenMode::Daemon && has_foreign_log(path).await? {
@@ -50,6 +54,13 @@ pub(super) async fn look_first(database: &Database, mode: OpenMode) -> Result<()
     let looked = looked.await;
     connection.close().await?;
     looked
+}
+
+/// The name of the rollback journal, which there is only until a new database has its log.
+fn journal_name(path: &Path) -> std::ffi::OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("-journal");
+    name
 }
 
 /// The words for a file that holds something else.

@@ -162,3 +162,17 @@ async fn a_database_whose_making_was_broken_off_anywhere_is_made_to_its_end() {
         assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA, "broken off after {n}");
     }
 }
+
+/// Making a new database is several commits, and each may be the last before a crash.
+#[tokio::test]
+async fn a_database_whose_making_was_broken_off_is_made_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let rules = QueueRules::from(&crate::config::Queue::default());
+    for n in 0..=migrations().len() {
+        let database = Database { path: folder.path().join(format!("{n}.db")), ..Database::default() };
+        schemas(&database.path, n).await.close().await.unwrap();
+        let (store, _) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock.clone()).await.unwrap();
+        assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA, "broken off after {n}");
+    }
+}

@@ -16,10 +16,6 @@ use crate::tracer::{Call, Traced};
 /// Faults that each errand meets in the quick form.
 const QUICK: usize = 8;
 
-/// Which each errand meets, whatever chance brings: nothing can be committed.
-const NO_ROOM: Fault =
-    Fault { call: Call::Pwrite, kind: Kind::Wal, how: How::Error(libc::ENOSPC), lasting: true, number: 1 };
-
 /// What a command is asked to do.
 #[derive(Clone, Copy, Debug)]
 enum Errand {
@@ -157,7 +153,9 @@ fn a_command_without_a_daemon_says_what_it_did() {
         assert_eq!(output.code, 0, "{output:?}");
         let found = found.lock().unwrap().clone();
         let mut faults = if long() { every(&found) } else { sample(&found, QUICK, &mut random) };
-        faults.push(NO_ROOM);
+        // Whatever chance brings: the last commit finds no room.
+        let (call, kind, how) = (Call::Pwrite, Kind::Wal, How::Error(libc::ENOSPC));
+        faults.push(Fault { call, kind, how, lasting: true, number: found[&(call, kind)] });
         for fault in faults {
             if matches!(errand, Errand::Retry) && desk.failed.is_empty() {
                 break;

@@ -125,6 +125,7 @@ impl fmt::Display for How {
 /// The ways in which a call may fail.
 pub fn ways(call: Call) -> Vec<How> {
     let errors: &[i32] = match call {
+        Call::Read => &[libc::EIO],
         Call::Fsync | Call::Fdatasync => &[libc::EIO, libc::ENOSPC],
         Call::Pwrite | Call::Write | Call::Truncate | Call::Copy => &[libc::EIO, libc::ENOSPC, libc::EDQUOT],
         Call::Rename | Call::Mkdir | Call::Link => &[libc::EIO, libc::ENOSPC, libc::EACCES],
@@ -149,7 +150,7 @@ pub fn survey(here: &Here) -> (Plan, Arc<Mutex<Survey>>) {
         }
         kind.is_some()
     });
-    (plan, found)
+    (plan.with_reads(), found)
 }
 
 /// A fault: the `number`-th of these calls fails, or all from then on.
@@ -176,6 +177,7 @@ impl Fault {
             How::Error(error) => Plan::fail(number, error, counts),
             How::Short => Plan::short(number, counts),
         };
+        let plan = if self.call == Call::Read { plan.with_reads() } else { plan };
         if self.lasting { plan.lasting() } else { plan }
     }
 

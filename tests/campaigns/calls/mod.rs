@@ -61,9 +61,7 @@ fn a_daemon_outlives_or_survives_every_failing_call() {
     }
     let (figures, table, stopped) = journey.end();
     let by_call = table.by_call();
-    if long() {
-        eprintln!("{table}");
-    }
+    eprintln!("{table}");
     let Fate { went_on, left } = table.fates();
     seed.report(format_args!("{by_call}; went on {went_on}, left {left}, stopped meanwhile {stopped}; {figures}"));
 }

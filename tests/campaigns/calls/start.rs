@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use super::commands::{every, is_whole};
-use super::fault::{Fault, Here, Kind, Survey, Table, nothing, sample, survey};
+use super::fault::{Fault, Here, How, Kind, Survey, Table, nothing, sample, survey};
 use super::journey::Journey;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, wait_until};
-use crate::tracer::{Plan, Traced};
+use crate::tracer::{Call, Plan, Traced};
 
 /// Faults that each kind of start meets in the quick form.
 const QUICK: usize = 10;
@@ -41,7 +41,11 @@ fn start(place: &Place, plan: Plan, what: &str) -> Result<(Daemon, Traced), Stri
 }
 
 fn faults(found: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
-    if long() { every(found) } else { sample(found, QUICK, random) }
+    let mut faults = if long() { every(found) } else { sample(found, QUICK, random) };
+    // Whatever chance brings: a new database on its way to having a log.
+    let (call, kind, how) = (Call::Fsync, Kind::Database, How::Error(libc::EIO));
+    faults.push(Fault { call, kind, how, lasting: true, number: 2 });
+    faults
 }
 
 /// Meets every fault of a survey by a start in a place that `prepare` made.

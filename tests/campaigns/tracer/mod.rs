@@ -32,6 +32,7 @@ pub struct Plan {
     first: usize,
     act: Act,
     lasting: bool,
+    reads: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +47,7 @@ enum Act {
 impl Plan {
     /// Counts, and does nothing.
     pub fn count(counts: impl Fn(&Seen) -> bool + Send + 'static) -> Self {
-        Self { counts: Box::new(counts), first: 1, act: Act::Nothing, lasting: false }
+        Self { counts: Box::new(counts), first: 1, act: Act::Nothing, lasting: false, reads: false }
     }
 
     /// SIGKILL at the `number`-th call (the first is 1) that counts, before it happens.
@@ -72,6 +73,11 @@ impl Plan {
     /// Not only that call, but all that count from then on, until [`Traced::set`] says otherwise.
     pub fn lasting(self) -> Self {
         Self { lasting: true, ..self }
+    }
+
+    /// Reads are seen too, which takes longer.
+    pub fn with_reads(self) -> Self {
+        Self { reads: true, ..self }
     }
 }
 
@@ -313,6 +319,9 @@ impl Tracer {
 
     fn enter(&self, thread: i32, number: i64, arguments: &[u64; 6]) -> AtEnd {
         let process = self.shared.process.as_raw_nonzero().get().cast_unsigned();
+        if seen::is_read(number) && !self.shared.progress.lock().unwrap().plan.reads {
+            return AtEnd::Nothing;
+        }
         let Some(seen) = seen::seen(process, number, arguments) else { return AtEnd::Nothing };
         let act = self.shared.progress.lock().unwrap().meets(&seen);
         match act {

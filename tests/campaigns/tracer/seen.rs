@@ -17,6 +17,8 @@ pub enum Call {
     Pwrite,
     /// `write` to a file on a disk.
     Write,
+    /// `read`, `pread64` of a file on a disk.
+    Read,
     /// `rename`, `renameat`, `renameat2`
     Rename,
     /// `unlink`, `unlinkat`, `rmdir`
@@ -42,6 +44,7 @@ impl fmt::Display for Call {
             Self::Fdatasync => "fdatasync",
             Self::Pwrite => "pwrite64",
             Self::Write => "write",
+            Self::Read => "read",
             Self::Rename => "rename",
             Self::Unlink => "unlink",
             Self::Open => "open",
@@ -63,7 +66,7 @@ pub struct Seen {
     pub path: PathBuf,
     /// The second name of a rename or link.
     pub to: Option<PathBuf>,
-    /// Whether an `open` may change the file, or make it. True of all other calls.
+    /// Whether an `open` may change the file, or make it. False of a read, true of all other calls.
     pub writes: bool,
     /// How much a write is given, in bytes.
     pub bytes: u64,
@@ -102,6 +105,7 @@ pub fn seen(process: u32, number: i64, arguments: &[u64; 6]) -> Option<Seen> {
     seen.to = second.and_then(|second| path(process, arguments, second));
     match call {
         Call::Write | Call::Pwrite => seen.bytes = arguments[2],
+        Call::Read => seen.writes = false,
         Call::Open => {
             let flags = match number {
                 libc::SYS_openat => arguments[2],
@@ -116,6 +120,11 @@ pub fn seen(process: u32, number: i64, arguments: &[u64; 6]) -> Option<Seen> {
     let is_device = ["/dev", "/proc", "/sys"].iter().any(|no| seen.path.starts_with(no));
     let on_disk = seen.path.is_absolute() && (!is_device || seen.path.starts_with("/dev/shm"));
     on_disk.then_some(seen)
+}
+
+/// Whether this system call is a [`Call::Read`].
+pub fn is_read(number: i64) -> bool {
+    matches!(number, libc::SYS_read | libc::SYS_pread64)
 }
 
 fn kind(number: i64) -> Option<(Call, About, Option<About>)> {
@@ -135,6 +144,7 @@ fn kind(number: i64) -> Option<(Call, About, Option<About>)> {
         libc::SYS_fdatasync => (Call::Fdatasync, Descriptor(0), None),
         libc::SYS_pwrite64 => (Call::Pwrite, Descriptor(0), None),
         libc::SYS_write => (Call::Write, Descriptor(0), None),
+        libc::SYS_read | libc::SYS_pread64 => (Call::Read, Descriptor(0), None),
         libc::SYS_renameat | libc::SYS_renameat2 => (Call::Rename, At(0, 1), Some(At(2, 3))),
         libc::SYS_unlinkat => (Call::Unlink, At(0, 1), None),
         libc::SYS_openat => (Call::Open, At(0, 1), None),
