@@ -44,9 +44,7 @@ impl Way {
     pub fn watched(path: &Path, relative: &Path, follow: bool) -> Self {
         let root = path.ancestors().nth(relative.components().count());
         match root {
-            Some(root) if path.ends_with(relative) => {
-                Self { root: Some(root.into()), below: relative.into(), follow }
-            }
+            Some(root) if path.ends_with(relative) => Self { root: Some(root.into()), below: relative.into(), follow },
             // Nobody knows where its root was: the name alone.
             _ => {
                 let below = path.file_name().map(PathBuf::from).unwrap_or_default();

@@ -90,7 +90,7 @@ const NAMES: [&str; 9] = [
     "a\nINFO forged line",
     "b\x1b[2Jc\x07",
     "d\rover",
-    "..;e",
+    "e;..",
     "f%0d%0aX-Evil: 1?#&",
 ];
 
