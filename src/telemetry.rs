@@ -3,12 +3,19 @@
 //! A plain level is ours alone; the libraries below speak from `warn` on, because nobody who asks for `debug`
 //! wants to read every statement. A filter (`info,sqlx=debug`) is taken as it is, and `RUST_LOG` wins over
 //! everything. The level can be changed while the program runs, the format can't.
+//!
+//! Names of files are anybody's: in lines of text they can neither begin a line of their own nor speak to a terminal.
 
+use std::fmt as text;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use tracing::field::Field;
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -98,7 +105,31 @@ fn lines(format: LogFormat) -> Lines {
 }
 
 fn text() -> Lines {
-    fmt::layer().with_ansi(io::stderr().is_terminal()).with_target(false).with_writer(io::stderr).boxed()
+    text_to(io::stderr, io::stderr().is_terminal())
+}
+
+fn text_to<W>(writer: W, colour: bool) -> Lines
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let fields = debug_fn(field_in_its_line).delimited(" ");
+    fmt::layer().with_ansi(colour).with_target(false).fmt_fields(fields).with_writer(writer).boxed()
+}
+
+/// A field as text. Our own messages may have several lines; those after the first are indented.
+fn field_in_its_line(out: &mut Writer<'_>, field: &Field, value: &dyn text::Debug) -> text::Result {
+    let message = field.name() == "message";
+    if !message {
+        write!(out, "{}=", field.name().trim_start_matches("r#"))?;
+    }
+    for c in format!("{value:?}").chars() {
+        match c {
+            '\n' if message => out.write_str("\n    ")?,
+            c if c.is_control() => write!(out, "{}", c.escape_default())?,
+            c => out.write_char(c)?,
+        }
+    }
+    Ok(())
 }
 
 /// The journal with our fields as `INGESTD_JOB_ID=…`; as text where there is no journal.
@@ -133,6 +164,8 @@ fn names(stream: &str, dev: u64, inode: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use tracing::Level;
 
     use super::*;
@@ -156,6 +189,32 @@ mod tests {
         assert_eq!(shown("warn,sqlx=debug", 1), "ingestd=debug,sqlx=debug,warn");
         let why = format!("{:#}", check_level("ingestd=loud").unwrap_err());
         assert!(why.contains("log.level") && why.contains("off, error, warn"), "{why}");
+    }
+
+    #[test]
+    fn a_hostile_name_writes_neither_a_line_nor_to_the_terminal() {
+        #[derive(Clone, Default)]
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Shared::default();
+        let (filter, _handle) = reload::Layer::new(directives("info", 0).unwrap());
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::registry().with(filter).with(text_to(move || writer.clone(), false));
+        tracing::subscriber::with_default(subscriber, || {
+            let path = std::path::Path::new("a\n2026 ERROR forged\x1b[2J\u{9b}x\r");
+            tracing::info!(target: "ingestd", path = %path.display(), n = 7, "two\nlines of {}", path.display());
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("INFO two\n    lines of a\n    2026 ERROR forged"), "{text}");
+        assert!(text.ends_with("path=a\\n2026 ERROR forged\\u{1b}[2J\\u{9b}x\\r n=7\n"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! 1. A daemon holds it exclusively for as long as it lives, with its process id written inside.
 //! 2. A command that writes by itself holds it shared for the time of the command.
 //! 3. What replaces the database (`db restore`, `db check --repair`, `db migrate`) holds it exclusively.
-//! 4. Whoever has it alone first brings a [`replacement`] to its end that its last holder died in.
+//! 4. A daemon that starts asks commands to wait, by a lock on `<database>.turn`: a command takes its share of that one
+//!    first, for a moment. Without it commands that follow each other closely would keep a daemon out for ever.
+//! 5. Whoever has it alone first brings a [`replacement`] to its end that its last holder died in.
 //!
 //! The kernel lets go of it when its holder ends, however that happens, so a lock is never stale; a process id
 //! that a dead holder left in the file is only ever read while somebody holds the lock. It is a file of its own
@@ -20,6 +22,10 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::replacement;
+
+/// The lock's file, and that of those who wait for it, beside the database.
+const LOCK: &str = ".lock";
+const TURN: &str = ".turn";
 
 /// A process that was killed holds its locks until the kernel has taken it apart.
 const DYING: Duration = Duration::from_millis(500);
@@ -66,10 +72,13 @@ impl Lock {
     /// The daemon's: exclusive, with our process id inside. Waits up to three seconds for commands, and half a second
     /// for another daemon, which may have been killed a moment ago. Blocks the thread.
     pub fn daemon(database: &Path, mode: u32) -> Result<Self, LockError> {
-        let (path, mut file) = open(database, mode)?;
+        let (path, mut file) = open(database, LOCK, mode)?;
+        let (turn, waiting) = open(database, TURN, mode)?;
         let begun = Instant::now();
         let deadline = begun + DAEMON_PATIENCE;
         loop {
+            // Ours or that of another daemon that starts: no command goes first either way.
+            attempt(&turn, &waiting, FlockOperation::NonBlockingLockExclusive)?;
             if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
                 return Self::sign(file, &path, database);
             }
@@ -86,9 +95,14 @@ impl Lock {
         }
     }
 
-    /// A command's that writes: shared with other commands, refused while a daemon or a replacement holds it.
+    /// A command's that writes: shared with other commands, refused while a daemon or a replacement holds it, or a
+    /// daemon waits for it.
     pub fn shared(database: &Path, mode: u32) -> Result<Self, LockError> {
-        let (path, mut file) = open(database, mode)?;
+        let (turn, passing) = open(database, TURN, mode)?;
+        if !attempt(&turn, &passing, FlockOperation::NonBlockingLockShared)? {
+            return Err(LockError::Held { pid: None });
+        }
+        let (path, mut file) = open(database, LOCK, mode)?;
         if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
             Ok(Self { file, exclusive: false })
         } else {
@@ -98,7 +112,7 @@ impl Lock {
 
     /// For what replaces the database: exclusive, refused at once while anybody holds it.
     pub fn exclusive(database: &Path, mode: u32) -> Result<Self, LockError> {
-        let (path, mut file) = open(database, mode)?;
+        let (path, mut file) = open(database, LOCK, mode)?;
         if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
             return Self::sign(file, &path, database);
         }
@@ -144,9 +158,9 @@ impl Drop for Lock {
     }
 }
 
-fn open(database: &Path, mode: u32) -> Result<(PathBuf, File), LockError> {
+fn open(database: &Path, suffix: &str, mode: u32) -> Result<(PathBuf, File), LockError> {
     let mut path = OsString::from(database);
-    path.push(".lock");
+    path.push(suffix);
     let path = PathBuf::from(path);
     match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&path) {
         Ok(file) => {
@@ -228,6 +242,27 @@ mod tests {
             let daemon = scope.spawn(|| Lock::daemon(&path, 0o600).is_ok());
             drop(command);
             assert!(daemon.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_starting_daemon_comes_between_commands_that_never_pause() {
+        let (_folder, path) = database();
+        let started = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    while !started.load(std::sync::atomic::Ordering::Relaxed) {
+                        let command = Lock::shared(&path, 0o600);
+                        std::thread::sleep(Duration::from_millis(30));
+                        drop(command);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            let daemon = Lock::daemon(&path, 0o600);
+            started.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(daemon.is_ok(), "{daemon:?}");
         });
     }
 

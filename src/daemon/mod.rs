@@ -118,8 +118,13 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
     let lock = match take_lock(&config) {
         Ok(lock) => lock,
         Err(LockError::Held { pid }) => {
-            let who = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
-            tracing::error!("another daemon{who} runs on {}", config.database.path.display());
+            let database = config.database.path.display();
+            match pid {
+                Some(pid) => tracing::error!("another daemon (process {pid}) runs on {database}"),
+                None => {
+                    tracing::error!("a command, or another daemon, holds {database}; start again when it has ended")
+                }
+            }
             return Ok(EXIT_HELD);
         }
         Err(error) => return Err(error.into()),

@@ -15,12 +15,14 @@ mod content;
 mod digest;
 mod list;
 mod patience;
+mod way;
 
 pub use add::{AddError, AddRequest, Added, add};
 pub use content::{CONTENT_LIMIT, ContentFolder};
 pub use digest::{digest_bytes, digest_file, digest_file_while, open_regular};
 pub use list::{ListBatch, ListIntake, ListLine, ListTaken, NotTaken};
 pub use patience::patiently;
+pub use way::{Reached, Way};
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -31,7 +33,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{DigestAlgorithm, JobId};
+use crate::job::{DigestAlgorithm, JobId, SourceKey};
 use crate::store::{Content, Enqueued, NewJob, Queue, StoreError};
 
 /// How many threads one intake reads with at a time; all of them share the permits that they are given.
@@ -50,8 +52,17 @@ pub struct Arrival {
     pub job: NewJob,
     /// The file to read, should its digest be needed.
     pub path: PathBuf,
-    /// Whether `path` may be a symbolic link, which is then resolved before it is read.
+    /// Whether symbolic links may lie on the way to it.
     pub follow: bool,
+}
+
+impl Arrival {
+    fn way(&self) -> Way {
+        match &self.job.source {
+            SourceKey::Watched { relative, .. } => Way::watched(&self.path, relative, self.follow),
+            _ => Way::named(&self.path),
+        }
+    }
 }
 
 /// What became of arrivals.
@@ -222,11 +233,11 @@ async fn digest_aside(
     permits: Arc<Semaphore>,
     stop: CancellationToken,
 ) -> Vec<Digested> {
-    let files: Vec<(PathBuf, bool)> = arrivals.iter().map(|arrival| (arrival.path.clone(), arrival.follow)).collect();
+    let files: Vec<Way> = arrivals.iter().map(Arrival::way).collect();
     let _permit = permits.acquire().await;
-    let read = move |(path, follow): (PathBuf, bool)| {
-        let path = if follow { std::fs::canonicalize(path)? } else { path };
-        digest_file_while(&path, algorithm, || !stop.is_cancelled())
+    let read = move |way: Way| {
+        let reached = way.to_file()?;
+        digest_file_while(reached.path(), algorithm, || !stop.is_cancelled())
     };
     let read_all = move || files.into_iter().map(read).collect::<Vec<_>>();
     match tokio::task::spawn_blocking(read_all).await {

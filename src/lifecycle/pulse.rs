@@ -99,20 +99,20 @@ impl Pulse {
 /// watch, sleeps for ever. To be dropped at the end.
 pub async fn feed_watchdog(notifier: Notifier, pulses: Pulses) {
     let Some(patience) = notifier.watchdog() else { return std::future::pending().await };
-    let mut hung: Vec<&'static str> = Vec::new();
     loop {
         // A round is judged when the next is due, so an answer has half the patience to arrive.
-        if hung.is_empty() {
-            pulses.ask();
-        }
+        pulses.ask();
         tokio::time::sleep(patience / 2).await;
-        let silent = pulses.silent();
-        if silent.is_empty() {
-            notifier.alive();
-        } else if silent != hung {
+        let mut silent = pulses.silent();
+        if !silent.is_empty() {
             tracing::error!(parts = silent.join(", "), "no sign of life: the watchdog is not fed until they answer");
         }
-        hung = silent;
+        // A late answer counts as soon as it is there: waiting for somebody else's lock may take most of the patience.
+        while !silent.is_empty() {
+            tokio::time::sleep(patience / 30).await;
+            silent = pulses.silent();
+        }
+        notifier.alive();
     }
 }
 

@@ -199,7 +199,7 @@ impl HttpProcessor {
         let mut request = client.request(call.method.clone(), call.url.clone());
         match (call.body, about) {
             (Body::File, About::Job(task)) => {
-                let opened = OpenFile::open(&task.path).await?;
+                let opened = OpenFile::open(&task.path, task.identity.as_ref()).await?;
                 headers.insert(CONTENT_TYPE, content_type(&task.path));
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(opened.length()));
                 request = request.body(opened.stream().await?);

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use crate::job::{Digest, Fence, IdempotencyKey, JobId, Op, Outcome};
+use crate::job::{Digest, Fence, FileIdentity, IdempotencyKey, JobId, Op, Outcome};
 
 /// What a processor is told of a job: everything it may know, and nothing of the queue.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub struct Task {
     pub size: u64,
     /// Its content's digest; `None` for a delete.
     pub digest: Option<Digest>,
+    /// The file as it was when it was looked at for this execution, where there is one.
+    pub identity: Option<FileIdentity>,
     /// For the other side.
     pub idempotency_key: IdempotencyKey,
     /// What the caller attached, a JSON document.
@@ -167,6 +169,7 @@ pub(crate) mod tests {
             moved_from: None,
             size: 0,
             digest: None,
+            identity: None,
             idempotency_key: IdempotencyKey([7; 32]),
             metadata: None,
             stage: None,

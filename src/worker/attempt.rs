@@ -29,7 +29,7 @@ use super::settings::{PipelineSettings, WorkerSettings};
 use super::throttle::Execution;
 use crate::clock::Clock;
 use crate::config::Disposal;
-use crate::intake::digest_file_while;
+use crate::intake::{Way, digest_file_while};
 use crate::job::{Digest, ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey, Verdict};
 use crate::processor::{Report, Task};
 use crate::store::{
@@ -177,18 +177,18 @@ impl Workshop {
         if work.op == Op::Delete {
             return Ok(None);
         }
-        let (path, algorithm) = (work.file().to_owned(), self.settings.borrow().digest);
-        let follow = self.follows(work);
+        let (way, algorithm) = (self.way(work), self.settings.borrow().digest);
         let known = work.digest.map(|digest| (work.identity, digest));
         let (seen, now, settle) = (work.identity, self.clock.now(), self.settle(work));
-        let looked = self.aside.read(at_work, patience, move |beat| match known {
-            Some((identity, digest)) if unchanged(&path, &identity) => Ok(Ok(Content { identity, digest })),
-            _ => {
-                let path = if follow { std::fs::canonicalize(&path)? } else { path };
-                match settle.and_then(|settle| unsettled(&path, &seen, settle, now)) {
+        let looked = self.aside.read(at_work, patience, move |beat| {
+            let reached = way.to_file()?;
+            let path = reached.path();
+            match known {
+                Some((identity, digest)) if unchanged(path, &identity) => Ok(Ok(Content { identity, digest })),
+                _ => match settle.and_then(|settle| unsettled(path, &seen, settle, now)) {
                     Some(wait) => Ok(Err(wait)),
-                    None => digest_file_while(&path, algorithm, || beat.go_on()).map(Ok),
-                }
+                    None => digest_file_while(path, algorithm, || beat.go_on()).map(Ok),
+                },
             }
         });
         let failed = |kind, message| Err(Outcome::Failed(JobError::transient(kind, message)));
@@ -215,11 +215,13 @@ impl Workshop {
         }
     }
 
-    /// Whether the file may be a symbolic link to the content.
-    fn follows(&self, work: &Work) -> bool {
+    /// How the file is reached.
+    fn way(&self, work: &Work) -> Way {
         match &work.source {
-            SourceKey::Watched { watch, .. } => self.settings.borrow().follows.contains(watch),
-            _ => true,
+            SourceKey::Watched { watch, relative } => {
+                Way::watched(work.file(), relative, self.settings.borrow().follows.contains(watch))
+            }
+            _ => Way::named(work.file()),
         }
     }
 
@@ -240,6 +242,7 @@ impl Workshop {
             op: work.op,
             moved_from: work.moved_from.clone(),
             size: content.map_or(0, |content| content.identity.size),
+            identity: content.map(|content| content.identity),
             digest: content.map(|content| content.digest),
             idempotency_key: work.idempotency_key,
             metadata: work.metadata.clone(),
@@ -307,10 +310,10 @@ impl Workshop {
                 Intent::Newer => return Ok(true),
                 Intent::LeaseLost => return Ok(false),
             }
-            if self.carry_out(lease, plan.clone()).await? != Carried::AnotherFile {
+            if self.carry_out(lease, work, plan.clone()).await? != Carried::AnotherFile {
                 return Ok(true);
             }
-            match self.same_content(lease, &plan.path, digest).await {
+            match self.same_content(lease, work, digest).await {
                 Some(identity) => plan.identity = identity,
                 None => break,
             }
@@ -343,10 +346,10 @@ impl Workshop {
     }
 
     /// The identity of the file, if its content is still the one with this digest.
-    async fn same_content(&self, lease: &Lease, path: &Path, digest: Option<Digest>) -> Option<FileIdentity> {
-        let (file, digest) = (path.to_owned(), digest?);
-        let read = move |beat: &Beat| digest_file_while(&file, digest.algorithm, || beat.go_on());
-        let read = self.aside.change(lease.at_work(), path, read).await.ok()?.ok()?;
+    async fn same_content(&self, lease: &Lease, work: &Work, digest: Option<Digest>) -> Option<FileIdentity> {
+        let (way, digest) = (self.way(work), digest?);
+        let read = move |beat: &Beat| digest_file_while(way.to_file()?.path(), digest.algorithm, || beat.go_on());
+        let read = self.aside.change(lease.at_work(), &work.path, read).await.ok()?.ok()?;
         (read.digest == digest).then_some(read.identity)
     }
 
@@ -368,10 +371,10 @@ impl Workshop {
         }
     }
 
-    async fn carry_out(&self, lease: &Lease, disposition: Disposition) -> Result<Carried, JobError> {
-        let path = disposition.path.clone();
+    async fn carry_out(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Result<Carried, JobError> {
+        let (path, way) = (disposition.path.clone(), self.way(work));
         self.aside
-            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition))
+            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition, &way))
             .await
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }
@@ -380,10 +383,10 @@ impl Workshop {
     async fn not_carried(&self, lease: &Lease, work: &Work, disposition: Disposition, error: JobError) -> Verdict {
         let verdict = self.policy(work, Outcome::Failed(error));
         if matches!(verdict, Verdict::Fail { .. }) {
-            let path = disposition.path.clone();
+            let (path, way) = (disposition.path.clone(), self.way(work));
             let given_back = self.aside.change(lease.at_work(), &path, move |_| {
-                disposal::give_back(&disposition)?;
-                std::fs::symlink_metadata(&disposition.path).map(|meta| FileIdentity::of(&meta))
+                disposal::give_back(&disposition, &way)?;
+                std::fs::symlink_metadata(way.to_name()?.path()).map(|meta| FileIdentity::of(&meta))
             });
             match given_back.await.map_err(std::io::Error::other).flatten() {
                 Ok(identity) => {

@@ -24,6 +24,9 @@
 //! on. A crash between a copy's appearance and the removal of the original is told from a taken name by comparing
 //! the two: same size, same modification time, same bytes is the copy, and no second one is made.
 //!
+//! All of it happens in the folder that the [`Way`] to the file leads to, which stays open: a folder that somebody
+//! replaces by a link meanwhile leads to nothing of ours, and the file is as good as gone.
+//!
 //! A symbolic link (in a watch that follows them) stands for the content behind it: the link is taken away, and a
 //! move delivers a copy of the content.
 
@@ -42,6 +45,7 @@ use rustix::io::Errno;
 use self::copy::{copy_to, is_copy_of};
 use self::rename::{Renamed, rename_exclusively, sync_folder};
 use crate::config::Disposal;
+use crate::intake::{Reached, Way};
 use crate::job::{ErrorKind, Fence, FileIdentity, JobError, JobId};
 use crate::store::Disposition;
 
@@ -94,23 +98,50 @@ fn below(relative: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Brings the disposition to its end, from wherever an earlier call left it. Blocks: a copy takes as long as it
-/// takes.
+/// Brings the disposition of the file to which this way leads to its end, from wherever an earlier call left it.
+/// Blocks: a copy takes as long as it takes.
 ///
 /// # Errors
 /// Of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only disk: the
 /// processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
 /// name that the target can never take is permanent. When the job is given up, see [`give_back`].
-pub fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
+pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobError> {
     // First of all, so that a target that can't be reached leaves the file under its own name.
     if let Some(target) = &disposition.target {
         let folder = parent(target);
         make_folders(folder).map_err(failed("make the target's folder", folder))?;
     }
-    match take(disposition).map_err(failed("rename the processed file in its folder:", &disposition.path))? {
-        Taken::Ours => deliver(disposition),
-        Taken::Another => Ok(Carried::AnotherFile),
-        Taken::Nothing => already_done(disposition).map_err(failed("sync the folder of", &disposition.path)),
+    let taken = absent_is_none(way.to_name()).and_then(|reached| {
+        let Some(reached) = reached else { return Ok((None, Taken::Nothing)) };
+        let here = Here::new(disposition, reached);
+        let taken = take(&here)?;
+        Ok((Some(here), taken))
+    });
+    match taken.map_err(failed("rename the processed file in its folder:", &disposition.path))? {
+        (Some(here), Taken::Ours) => deliver(&here),
+        (_, Taken::Another) => Ok(Carried::AnotherFile),
+        (here, _) => already_done(disposition, here.as_ref()).map_err(failed("sync the folder of", &disposition.path)),
+    }
+}
+
+/// A disposition in the open folder of its file.
+struct Here<'a> {
+    told: &'a Disposition,
+    path: PathBuf,
+    private: PathBuf,
+    /// What both paths are good for.
+    _folder: Reached,
+}
+
+impl<'a> Here<'a> {
+    fn new(told: &'a Disposition, reached: Reached) -> Self {
+        let private = reached.beside(told.private.file_name().unwrap_or_default());
+        Self { told, path: reached.path().to_path_buf(), private, _folder: reached }
+    }
+
+    /// A name in the folder, as people know it.
+    fn known_as(&self, name: &Path) -> PathBuf {
+        self.told.path.with_file_name(name.file_name().unwrap_or_default())
     }
 }
 
@@ -119,10 +150,12 @@ pub fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
-    match identity_at(&disposition.private)? {
+pub fn give_back(disposition: &Disposition, way: &Way) -> io::Result<Option<PathBuf>> {
+    let Some(reached) = absent_is_none(way.to_name())? else { return Ok(None) };
+    let here = Here::new(disposition, reached);
+    match identity_at(&here.private)? {
         None => Ok(None),
-        Some(_) => put_back(disposition).map(Some),
+        Some(_) => put_back(&here).map(Some),
     }
 }
 
@@ -132,9 +165,9 @@ enum Taken {
     Nothing,
 }
 
-fn take(disposition: &Disposition) -> io::Result<Taken> {
-    let Disposition { path, private, identity, .. } = disposition;
-    let is_ours = |found: Option<FileIdentity>| found.is_some_and(|found| found.same_but_for_ctime(identity));
+fn take(here: &Here<'_>) -> io::Result<Taken> {
+    let Here { path, private, told, .. } = here;
+    let is_ours = |found: Option<FileIdentity>| found.is_some_and(|found| found.same_but_for_ctime(&told.identity));
     if !exists(private)? {
         if !exists(path)? {
             return Ok(Taken::Nothing);
@@ -153,20 +186,21 @@ fn take(disposition: &Disposition) -> io::Result<Taken> {
     if is_ours(identity_at(private)?) {
         return Ok(Taken::Ours);
     }
-    put_back(disposition)?;
+    put_back(here)?;
     Ok(Taken::Another)
 }
 
 /// Gives the file under the private name its own name again, or, where a newer file has it, one beside it.
-fn put_back(disposition: &Disposition) -> io::Result<PathBuf> {
-    let Disposition { path, private, .. } = disposition;
+fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
+    let Here { path, private, .. } = here;
     let ours = private.file_name().unwrap_or_default();
     let aside = path.with_file_name(fitting(path.file_name().unwrap_or_default(), ours));
     for name in std::iter::once(path.clone()).chain(names(&aside)) {
         if rename_exclusively(private, &name)? == Renamed::Yes {
             sync_folder(parent(path))?;
-            if name != *path {
-                let (path, aside) = (path.display(), name.display());
+            let name = here.known_as(&name);
+            if name != here.told.path {
+                let (path, aside) = (here.told.path.display(), name.display());
                 tracing::warn!(%path, %aside, "a file was replaced twice while it was being moved: the older is kept");
             }
             return Ok(name);
@@ -176,10 +210,10 @@ fn put_back(disposition: &Disposition) -> io::Result<PathBuf> {
 }
 
 /// Takes the file under the private name to its target, or away.
-fn deliver(disposition: &Disposition) -> Result<Carried, JobError> {
-    let Disposition { private, .. } = disposition;
-    let Some(target) = &disposition.target else {
-        remove(private).map_err(failed("delete", private))?;
+fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
+    let Here { private, told, .. } = here;
+    let Some(target) = &told.target else {
+        remove(private).map_err(failed("delete", &told.private))?;
         return Ok(Carried::Gone);
     };
     let folder = parent(target);
@@ -189,7 +223,7 @@ fn deliver(disposition: &Disposition) -> Result<Carried, JobError> {
         Err(error) => Err(error),
     };
     let to = match moved {
-        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(disposition, target),
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, target),
         other => other.and_then(|to| sync_folder(folder).and_then(|()| sync_folder(parent(private))).map(|()| to)),
     };
     let to = to.map_err(failed("move the processed file to", target))?;
@@ -210,9 +244,9 @@ fn move_within(private: &Path, target: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
-fn move_by_copy(disposition: &Disposition, target: &Path) -> io::Result<PathBuf> {
-    let private = &disposition.private;
-    let part = part_of(disposition, target);
+fn move_by_copy(here: &Here<'_>, target: &Path) -> io::Result<PathBuf> {
+    let private = &here.private;
+    let part = part_of(here.told, target);
     remove_if_there(&part)?;
     // A copy that an earlier call finished without coming to remove the original: the names before it are taken.
     for name in names(target).take_while(|name| name.symlink_metadata().is_ok()) {
@@ -238,9 +272,11 @@ fn move_by_copy(disposition: &Disposition, target: &Path) -> io::Result<PathBuf>
 }
 
 /// The file has neither name any more: finds where an earlier call put it, and tidies up behind that call.
-fn already_done(disposition: &Disposition) -> io::Result<Carried> {
+fn already_done(disposition: &Disposition, here: Option<&Here<'_>>) -> io::Result<Carried> {
     // That call may have crashed before it synced.
-    absent_is_none(sync_folder(parent(&disposition.path)))?;
+    if let Some(here) = here {
+        absent_is_none(sync_folder(parent(&here.path)))?;
+    }
     let Some(target) = &disposition.target else { return Ok(Carried::Gone) };
     sync_folder(parent(target))?;
     // Only left where somebody removed the original during the copy.

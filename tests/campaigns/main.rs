@@ -23,6 +23,7 @@ mod support;
 
 mod base;
 mod calls;
+mod contention;
 mod controls;
 mod corruption;
 mod full_disk;

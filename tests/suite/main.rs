@@ -29,6 +29,7 @@ mod effects;
 mod explain;
 mod fairness;
 mod hardship;
+mod intruders;
 mod journey;
 mod model;
 mod order;

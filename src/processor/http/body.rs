@@ -1,6 +1,7 @@
 //! The file from disk, as what a call sends.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use tokio::fs::{File, OpenOptions};
@@ -19,19 +20,26 @@ pub struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`, if it is the one that was `seen`.
     ///
     /// # Errors
-    /// It vanished, can't be read, or is no regular file.
-    pub async fn open(path: &Path) -> Result<Self, JobError> {
-        // A FIFO put under this name since would block the open for ever, but for O_NONBLOCK; files don't care.
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).await;
-        let file = opened.map_err(|error| unreadable(&error))?;
-        let meta = file.metadata().await.map_err(|error| unreadable(&error))?;
+    /// It vanished, can't be read, is no regular file, or is another one: a folder on the way may be a link by now, that
+    /// somebody else made.
+    pub async fn open(path: &Path, seen: Option<&FileIdentity>) -> Result<Self, JobError> {
+        // Looked at before it is opened, and opened as the very thing that was looked at.
+        let handle = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).await;
+        let handle = handle.map_err(|error| unreadable(&error))?;
+        let meta = handle.metadata().await.map_err(|error| unreadable(&error))?;
         if !meta.is_file() {
             return Err(JobError::permanent(ErrorKind::NotAFile, "is not a regular file"));
         }
-        Ok(Self { file, then: FileIdentity::of(&meta) })
+        let then = FileIdentity::of(&meta);
+        if seen.is_some_and(|seen| !then.same_but_for_ctime(seen)) {
+            return Err(JobError::transient(ErrorKind::Io, "another file has its name since it was looked at"));
+        }
+        let same = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(same).await;
+        Ok(Self { file: opened.map_err(|error| unreadable(&error))?, then })
     }
 
     /// Its length when it was opened, in bytes.

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::job::FileIdentity;
 use crate::processor::ledger::tests::Memory;
 use crate::processor::tests::task;
 
@@ -337,6 +338,22 @@ async fn a_file_that_cannot_be_sent_says_why() {
         let error = failure(&report);
         assert_eq!((error.kind, error.permanent), (kind, permanent), "{error}");
     }
+}
+
+#[tokio::test]
+async fn another_file_than_the_one_that_was_looked_at_is_not_sent() {
+    let server = Server::that(vec![status("200 OK", &["Connection: close"], ""); 2]).await;
+    let scene = Scene::to(&server.url);
+    let identity = FileIdentity::of(&std::fs::metadata(scene.path()).unwrap());
+    let task = Task { identity: Some(identity), ..scene.task() };
+    assert_eq!(scene.call_about(task.clone()).await.outcome, Outcome::Done);
+    let secret = scene.folder.path().join("secret");
+    std::fs::write(&secret, "keep it").unwrap();
+    std::fs::remove_file(scene.path()).unwrap();
+    std::os::unix::fs::symlink(&secret, scene.path()).unwrap();
+    let report = scene.call_about(task).await;
+    assert!(failure(&report).message.contains("another file"), "{report:?}");
+    assert_eq!(server.calls().len(), 1, "nothing more was sent");
 }
 
 #[tokio::test]

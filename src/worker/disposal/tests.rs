@@ -72,6 +72,20 @@ impl Scene {
     }
 }
 
+/// From the root of the watch, two folders above.
+fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
+    super::carry_out(disposition, &way(disposition))
+}
+
+fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
+    super::give_back(disposition, &way(disposition))
+}
+
+fn way(disposition: &Disposition) -> Way {
+    let root = disposition.path.ancestors().nth(2).unwrap();
+    Way::watched(&disposition.path, disposition.path.strip_prefix(root).unwrap(), true)
+}
+
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
@@ -313,4 +327,18 @@ fn a_name_of_full_length_can_be_carried() {
     let disposition = Disposition { path, target: Some(target), ..scene.disposition.clone() };
     let Carried::Moved { to } = carry_out(&disposition).unwrap() else { panic!("moved") };
     assert_eq!(read(&to), "processed");
+}
+
+#[test]
+fn a_folder_that_became_a_link_keeps_its_files_from_being_taken() {
+    for scene in [Scene::moving(), Scene::deleting()] {
+        let elsewhere = tempfile::tempdir().unwrap();
+        // The very file that was processed, under a name that is another's by now.
+        fs::rename(scene.path(), elsewhere.path().join("a.pdf")).unwrap();
+        fs::remove_dir(parent(scene.path())).unwrap();
+        symlink(elsewhere.path(), parent(scene.path())).unwrap();
+        assert_eq!(carry_out(&scene.disposition).unwrap(), Carried::Gone);
+        assert_eq!(read(&elsewhere.path().join("a.pdf")), "processed");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
 }

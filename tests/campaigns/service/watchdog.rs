@@ -109,7 +109,8 @@ fn a_foreign_lock_that_outlasts_the_watchdog_restarts_nothing() {
     if !Machine::is_possible() {
         return;
     }
-    let service = impatient("", "[database]\nbusy_timeout = \"500ms\"\n");
+    // In the unit's proportion: 30 s of 90 s.
+    let service = impatient("", "[database]\nbusy_timeout = \"1s\"\n");
     service.put("before");
     service.wait_drained();
     let pid = service.main_pid();

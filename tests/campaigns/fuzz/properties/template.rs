@@ -152,6 +152,7 @@ pub fn task(path: &[u8]) -> Task {
         moved_from: None,
         size: 3,
         digest: None,
+        identity: None,
         idempotency_key: IdempotencyKey([7; 32]),
         metadata: None,
         stage: None,

@@ -1,0 +1,200 @@
+//! Somebody who may write into a watched folder, or reach the control socket, and nothing more.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::support::*;
+
+/// What nobody may read through us.
+const SECRET: &str = "for the owner's eyes";
+
+/// A watch whose files are copied into `seen`, with these settings, and a folder beside it that only the daemon reads.
+fn place(watch: &str) -> Place {
+    let place = Place::new();
+    place.configure(&format!(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", \"cat \\\"$1\\\" >> @PLACE@/seen\", \"-\", \"{{path}}\"]\n\
+         retry = {{ max_attempts = 2, base = \"10ms\", max = \"10ms\" }}\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n{watch}"
+    ));
+    for folder in ["secret", "done", "inbox/sub"] {
+        fs::create_dir_all(place.at(folder)).unwrap();
+    }
+    fs::write(place.at("secret/a"), SECRET).unwrap();
+    place
+}
+
+fn seen(place: &Place) -> String {
+    fs::read_to_string(place.at("seen")).unwrap_or_default()
+}
+
+fn assert_untouched(place: &Place) {
+    assert_eq!(fs::read_to_string(place.at("secret/a")).unwrap(), SECRET);
+    assert_eq!(fs::read_dir(place.at("secret")).unwrap().count(), 1, "nothing was put there");
+    assert!(!seen(place).contains(SECRET), "it was read");
+}
+
+#[test]
+fn a_folder_swapped_for_a_link_leads_to_nothing_that_is_read_moved_or_deleted() {
+    for watch in [
+        "on_success = \"delete\"",
+        "on_success = { move = \"@PLACE@/done\" }",
+        "on_success = { move = \"@PLACE@/done\" }\nfollow_symlinks = true",
+    ] {
+        let place = place(watch);
+        let daemon = Daemon::start(&place);
+        // A first file, so that the swapped one may be known or new.
+        place.put("sub/a", "known");
+        wait_until("it is processed", || seen(&place) == "known");
+        wait_until("it has gone its way", || !place.inbox().join("sub/a").exists());
+        place.ok(&["pause"]);
+        for name in ["a", "b"] {
+            place.put(&format!("sub/{name}"), "harmless");
+        }
+        place.wait_count("pending", 2);
+        fs::write(place.at("secret/b"), SECRET).unwrap();
+        fs::rename(place.inbox().join("sub"), place.at("aside")).unwrap();
+        symlink(place.at("secret"), place.inbox().join("sub")).unwrap();
+        place.ok(&["resume"]);
+        wait_until("both jobs are over", || {
+            place.jobs().iter().all(|job| !["pending", "running", "retrying"].contains(&text(job, "state")))
+        });
+        fs::remove_file(place.at("secret/b")).expect("it is where it was");
+        assert_untouched(&place);
+        assert!(!place.at("done/sub/b").exists());
+        drop(daemon);
+    }
+}
+
+#[test]
+fn links_in_a_watched_folder_are_left_alone() {
+    let place = place("on_success = \"delete\"");
+    let _daemon = Daemon::start(&place);
+    symlink(place.at("secret/a"), place.inbox().join("file")).unwrap();
+    symlink(place.at("secret"), place.inbox().join("folder")).unwrap();
+    place.put("after", "after");
+    wait_until("what came after them is processed", || seen(&place).contains("after"));
+    place.ok(&["watch", "scan", "inbox"]);
+    assert_untouched(&place);
+    assert_eq!(place.jobs().len(), 1);
+}
+
+/// Names that mean something to shells, programs, templates, terminals and logs.
+const NAMES: [&str; 9] = [
+    "-rf",
+    "--help",
+    "{job}{path}",
+    "$(touch owned)",
+    "a\nINFO forged line",
+    "b\x1b[2Jc\x07",
+    "d\rover",
+    "e;..",
+    "f%0d%0aX-Evil: 1?#&",
+];
+
+#[test]
+fn hostile_names_are_one_argument_and_write_neither_lines_nor_controls() {
+    let place = Place::new();
+    let program = place.at("program");
+    fs::write(&program, "#!/bin/sh\nprintf '%s|' \"$#\" \"$1\" >> \"$(dirname \"$0\")/seen\"\nexit 65\n").unwrap();
+    fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    place.configure(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"@PLACE@/program\", \"{name}\"]\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let daemon = Daemon::start(&place);
+    for name in NAMES {
+        place.put(name, name);
+    }
+    place.wait_count("failed", NAMES.len());
+    let seen = seen(&place);
+    for name in NAMES {
+        assert!(seen.contains(&format!("1|{name}|")), "{name:?} in {seen:?}");
+    }
+    assert!(!place.at("owned").exists() && !place.at("state/work/owned").exists());
+    let mut shown = vec![("the log".to_owned(), daemon.log())];
+    for command in ["list", "failures", "history", "status", "watch show inbox", "show 1", "audit", "explain 1"] {
+        let output = place.cli(&command.split(' ').collect::<Vec<_>>());
+        shown.push((command.to_owned(), output.stdout + &output.stderr));
+    }
+    let hostile = |c: char| c.is_control() && c != '\n';
+    for (what, text) in shown {
+        assert!(!text.contains(hostile), "{what} has a control character: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("INFO forged")), "{what} has a forged line: {text}");
+    }
+}
+
+#[test]
+fn hostile_names_stay_within_their_part_of_a_url_and_out_of_headers() {
+    let server = Server::always(Answer::status(200));
+    let place = Place::new();
+    place.configure(&format!(
+        "[pipeline.p]\nkind = \"http\"\nurl = \"{}\"\nheaders = {{ X-Name = \"{{name}}\" }}\n\
+         retry = {{ max_attempts = 1 }}\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+        server.url("/in/{name}")
+    ));
+    let _daemon = Daemon::start(&place);
+    for name in NAMES {
+        place.put(name, name);
+    }
+    wait_until("all are over", || place.in_state("completed") + place.in_state("failed") == NAMES.len() as i64);
+    for call in server.received() {
+        assert!(call.target.starts_with("/in/") && !call.target.contains(['?', '#', ' ']), "{}", call.target);
+        assert!(!call.headers.contains_key("x-evil"), "{call:?}");
+        assert!(!call.header("x-name").contains(char::is_control), "{call:?}");
+    }
+}
+
+/// Resident memory in MiB.
+fn resident(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn whatever_is_sent_to_the_socket_stalls_nothing_and_costs_little_memory() {
+    let place = place("");
+    let mut daemon = Daemon::start(&place);
+    let socket = place.at("state/ingestd.sock");
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = resident(&daemon);
+    let connect = || {
+        let stream = UnixStream::connect(&socket).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    // Half a request, from a crowd that stays; less than all places.
+    let crowd: Vec<UnixStream> = (0..40)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"{\"request\":").unwrap();
+            stream
+        })
+        .collect();
+    let deep = "[".repeat(1 << 20) + "\n";
+    for junk in [&b"\n"[..], b"\0\xff\xfe\n", b"null\n", b"{\"request\":\"ping\",\"request\":7}\n", deep.as_bytes()] {
+        let mut stream = connect();
+        let _ = stream.write_all(junk);
+        let mut answer = String::new();
+        let _ = BufReader::new(stream).read_line(&mut answer);
+        assert!(answer.contains("not understood"), "{answer:?} to {:?}", &junk[..junk.len().min(40)]);
+    }
+    // A line without an end.
+    let mut endless = connect();
+    let chunk = vec![b'x'; 1 << 20];
+    let sent = (0..512).take_while(|_| endless.write_all(&chunk).is_ok()).count();
+    assert!(sent < 512, "half a gigabyte was taken");
+    let mut answer = Vec::new();
+    let _ = endless.take(1 << 20).read_to_end(&mut answer);
+    place.put("work", "work");
+    wait_until("files are processed meanwhile", || seen(&place).contains("work"));
+    assert_eq!(place.status()["daemon"]["running"], true);
+    assert!(resident(&daemon) < before + 200, "{} MiB, {before} before", resident(&daemon));
+    drop(crowd);
+    assert_eq!(daemon.stop(), 0);
+}
