@@ -30,9 +30,9 @@ fn a_daemon_killed_at_any_call_and_in_its_recovery_loses_nothing() {
     let seed = Seed::of("kill");
     let mut walk = Walk::new(seed.random());
     if long() {
-        walk.all()
+        walk.all();
     } else {
-        walk.some()
+        walk.some();
     }
     let figures = walk.finish();
     seed.report(format!("{} points killed, {} in recoveries, {figures}", walk.points, walk.recoveries));
