@@ -181,7 +181,8 @@ fn survives(number: &str) -> bool {
     let significant = digits.trim_matches('0').len();
     // Near to zero (below 2.2e-308) a double keeps fewer digits, and at last none; and where many powers of ten are
     // involved, our reader may be off by the last bit, which would make it another key than everybody else's.
-    let reads = |text: &str, exact: f64| serde_json::from_str::<f64>(text).is_ok_and(|read| read == exact);
+    let same_bits = |read: f64, exact: f64| read.to_bits() == exact.to_bits();
+    let reads = |text: &str, exact| serde_json::from_str(text).is_ok_and(|read| same_bits(read, exact));
     let exactly =
         |exact| f64::is_normal(exact) && reads(number, exact) && reads(&Value::from(exact).to_string(), exact);
     (significant == 0 || number.parse().is_ok_and(exactly)) && significant <= SURE_DIGITS
