@@ -11,7 +11,7 @@ use crate::seed::Seed;
 use crate::support::{Daemon, Place, count, text, wait_until};
 
 /// What the processor does between its two records: the first time it leaves somebody behind.
-const LEAVES_A_GHOST: &str = r#"
+const LEAVES_A_GHOST: &str = r"
 if mkdir HERE/first 2>/dev/null; then
     id=$(INGESTD effect begin --kind step | cut -d ' ' -f 2)
     ID=$id setsid sh HERE/ghost.sh >/dev/null 2>&1 &
@@ -20,7 +20,7 @@ if mkdir HERE/first 2>/dev/null; then
 fi
 touch HERE/second
 until [ -e HERE/ghost.done ]; do sleep 0.05; done
-"#;
+";
 
 /// What is left of the first execution: exit codes of all that a lease allows to say.
 const GHOST: &str = r#"

@@ -140,7 +140,9 @@ fn hostile_names_stay_within_their_part_of_a_url_and_out_of_headers() {
     for name in NAMES {
         place.put(name, name);
     }
-    wait_until("all are over", || place.in_state("completed") + place.in_state("failed") == NAMES.len() as i64);
+    wait_until("all are over", || {
+        usize::try_from(place.in_state("completed") + place.in_state("failed")) == Ok(NAMES.len())
+    });
     for call in server.received() {
         assert!(call.target.starts_with("/in/") && !call.target.contains(['?', '#', ' ']), "{}", call.target);
         assert!(!call.headers.contains_key("x-evil"), "{call:?}");

@@ -99,7 +99,7 @@ impl Desk {
         }
     }
 
-    fn words<'a>(task: &'a Task) -> Vec<&'a str> {
+    fn words(task: &Task) -> Vec<&str> {
         task.words.iter().map(String::as_str).collect()
     }
 

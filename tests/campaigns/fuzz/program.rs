@@ -11,7 +11,7 @@ use crate::support::{Daemon, Place, count, finish, text};
 
 const NOOP: &str = "[pipeline.p]\nkind = \"noop\"\n";
 /// A client waits no longer for an answer; a daemon that is busy may take its time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn an_argument_that_is_no_time_is_refused_and_every_other_one_is_a_date() {

@@ -97,7 +97,7 @@ fn has_its_verdict(outcome: &Outcome, status: u16, retry_after: Option<&str>) {
 
 /// The wait is what was asked for; what the policy makes of it is a day at most.
 fn is_obeyed(asked: Option<u64>, after: Option<Duration>) {
-    let day = Duration::from_secs(24 * 60 * 60);
+    let day = Duration::from_hours(24);
     let bounded = |wait: Duration| wait.min(day);
     assert_eq!(after.map(bounded), asked.map(Duration::from_secs).map(bounded));
     let now = ingestd::clock::Timestamp::from_millis(0);

@@ -76,7 +76,7 @@ fn reloads(service: &Service) {
 
 fn the_journal_has_fields(service: &Service) {
     let line_of = |wanted: fn(&Value) -> bool| {
-        wait_for("the line is in the journal", || service.journal().into_iter().find(|line| wanted(line)))
+        wait_for("the line is in the journal", || service.journal().into_iter().find(&wanted))
     };
     let ready = line_of(|line| text(line, "MESSAGE").starts_with("ready"));
     assert_eq!((text(&ready, "PRIORITY"), text(&ready, "SYSLOG_IDENTIFIER")), ("6", "ingestd"), "{ready}");

@@ -22,7 +22,7 @@ pub fn template(text: &str, file: &[u8]) {
         return;
     };
     let Some(pieces) = pieces(text, &task) else { panic!("{text:?} was accepted") };
-    let plain: Vec<u8> = pieces.iter().flat_map(|piece| piece.bytes()).copied().collect();
+    let plain: Vec<u8> = pieces.iter().flat_map(Piece::bytes).copied().collect();
     assert_eq!(template.render(&task).into_vec(), plain, "{text:?}");
 
     match template.render_header("x-file", &task) {

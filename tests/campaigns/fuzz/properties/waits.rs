@@ -6,7 +6,7 @@ use ingestd::clock::Timestamp;
 use ingestd::job::{ErrorKind, JobError, Outcome, RetryPolicy, Spent, Verdict};
 
 /// The longest wait that another side may ask for.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// A policy, and what it is asked.
 #[derive(Clone, Debug)]
