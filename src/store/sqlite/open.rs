@@ -145,8 +145,13 @@ impl SqliteStore {
 /// commands, which are short, leave it to the daemon.
 async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let path = &database.path;
-    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
-    if size == 0 {
+    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let size = bytes(path);
+    // A rollback journal is left where the making of a database was broken off before its log was there. Who only reads
+    // can't roll it back.
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-journal");
+    if size == 0 || bytes(Path::new(&journal)) > 0 {
         return Ok(());
     }
     let mut connection = reading(database).connect().await.map_err(|error| opening(error, path))?;
