@@ -20,8 +20,6 @@ use crate::config::Database;
 
 /// See [`look_first`].
 const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
-/// One page, which holds the schema's table and no other.
-const TABLELESS_BYTES: u64 = 4_096;
 
 /// Judges what is there before it is opened for writing, which alone would change it: the journal's mode is set at once,
 /// and the last connection that closes moves the log into the file. What is not ours, or damaged, is left as it is, so
@@ -31,8 +29,8 @@ const TABLELESS_BYTES: u64 = 4_096;
 /// commands, which are short, leave it to the daemon.
 pub(super) async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let path = &database.path;
-    // The making of it was broken off on the way to the log: no reader can take that back, the writer does.
-    let unmade = size(path) <= TABLELESS_BYTES && path.with_file_name(journal_name(path)).exists();
+    // The making of it was broken off on the way to the log: no reader can roll that back, the writer does.
+    let unmade = size(&path.with_file_name(journal_name(path))) > 0;
     if size(path) == 0 || unmade {
         return Ok(());
     }
