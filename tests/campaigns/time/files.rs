@@ -31,7 +31,7 @@ fn files_of_any_date_are_processed_once() {
     // Another date alone is no new version.
     for path in crate::oracle::contents(&timed.place.inbox()).keys() {
         let file = File::options().write(true).open(timed.place.inbox().join(path)).unwrap();
-        file.set_modified(UNIX_EPOCH + Duration::from_secs(86_400)).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_hours(24)).unwrap();
     }
     timed.place.ok(&["watch", "scan", "inbox"]);
     timed.wait_drained();
