@@ -63,7 +63,7 @@ fn end_add(scenario: &Scenario, (path, child): (PathBuf, Child), refused: &mut V
 
 fn add_again(scenario: &Scenario, refused: Vec<PathBuf>) {
     for path in refused {
-        assert!(matches!(scenario.oracle.add(&scenario.place, &path, &[]), Word::Ok(_)), "{path:?}");
+        assert!(matches!(scenario.oracle.add(&scenario.place, &path, &[]), Word::Ok(_)), "{}", path.display());
     }
 }
 
@@ -90,7 +90,9 @@ fn a_daemon_out_of_file_handles_loses_nothing_and_recovers_by_itself() {
         assert!(!daemon.exited(), "the daemon gave up\n{}", daemon.log());
         limit(daemon.pid(), "nofile", None);
         let mut refused = Vec::new();
-        adds.into_iter().for_each(|add| end_add(&scenario, add, &mut refused));
+        for add in adds {
+            end_add(&scenario, add, &mut refused);
+        }
         unanswered += refused.len();
         add_again(&scenario, refused);
         scenario.wait_drained();
