@@ -156,7 +156,7 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
 /// An error with the database's file, where it is the database's and does not name it.
 fn naming(database: &Path, error: anyhow::Error) -> anyhow::Error {
     let file = database.display().to_string();
-    let is_of_store = error.chain().any(|cause| cause.is::<StoreError>());
+    let is_of_store = error.chain().any(<dyn std::error::Error>::is::<StoreError>);
     if is_of_store && !format!("{error:#}").contains(&file) { error.context(file) } else { error }
 }
 
