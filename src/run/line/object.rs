@@ -176,7 +176,9 @@ impl<'a> Fields<'a> {
             serde_json::from_str::<Value>(member.raw)
                 .map_err(|error| format!("`{}` is not sound: {}", cut(&member.name), reason(&error)))?;
         }
-        let length: usize = document.iter().chain(&self.0).map(|member| member.raw.len()).sum();
+        let names: usize = self.0.iter().map(|member| member.name.len()).sum();
+        let values: usize = document.iter().chain(&self.0).map(|member| member.raw.len()).sum();
+        let length = names + values;
         if length > MOST_OF_DOCUMENT {
             return Err(format!(
                 "`{name}` has {length} bytes with what belongs to it; it has {MOST_OF_DOCUMENT} at most (a large content \

@@ -77,7 +77,7 @@ fn an_object_says_everything_about_a_file() {
 fn a_line_of_many_fields_is_read_and_words_about_it_are_short() {
     let fields: Vec<String> = (0..300_000).map(|number| format!("\"field {number}\":1")).collect();
     wrong(format!("{{\"path\":\"a\",{}}}", fields.join(",")), &["`metadata` has", "bytes with what belongs to it"]);
-    let some = fields[..40_000].join(",");
+    let some = fields[..20_000].join(",");
     let metadata = work(format!("{{\"path\":\"a\",\"metadata\":{{{some}}},{some}}}")).metadata.unwrap();
     assert_eq!(metadata, format!("{{{some}}}"), "what stands in both is the metadata's");
     let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
