@@ -176,3 +176,24 @@ async fn a_database_whose_making_was_broken_off_is_made_by_the_next_start() {
         assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA, "broken off after {n}");
     }
 }
+
+#[tokio::test]
+async fn a_database_whose_making_left_a_rollback_journal_is_made_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (torn, path) = (folder.path().join("torn.db"), folder.path().join("q.db"));
+    let mut connection = SqliteConnectOptions::new().filename(&torn).create_if_missing(true).connect().await.unwrap();
+    // More than the cache holds, so that pages are in the file before the transaction ends.
+    let half = "PRAGMA journal_mode = DELETE; PRAGMA user_version = 0; VACUUM; PRAGMA cache_size = 1; BEGIN;
+                CREATE TABLE t AS WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                SELECT i, randomblob(1000) FROM n";
+    sqlx::raw_sql(half).execute(&mut connection).await.unwrap();
+    let beside = |path: &Path| path.with_extension("db-journal");
+    std::fs::copy(&torn, &path).unwrap();
+    std::fs::copy(beside(&torn), beside(&path)).unwrap();
+    assert!(std::fs::metadata(beside(&path)).unwrap().len() > 0);
+    let rules = QueueRules::from(&crate::config::Queue::default());
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+    let database = Database { path, ..Database::default() };
+    let (store, _writer) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock).await.unwrap();
+    assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA);
+}
