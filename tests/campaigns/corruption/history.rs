@@ -90,7 +90,11 @@ impl History {
             oracle.put(&place.inbox().join(format!("folder-{}/file-{number}", number % 4)), "changed");
         }
         place.wait_count("completed", 64);
-        place.ok(&["db", "backup"]);
+        // Names tell backups apart by the second.
+        wait_until("there are two backups", || {
+            place.ok(&["db", "backup"]);
+            place.ok(&["db", "backups", "--json"]).json_lines().len() == 2
+        });
     }
 
     /// What is not.

@@ -140,7 +140,7 @@ fn whole_way(history: &History, damage: Damage, random: &mut Rng) -> Tally {
     let evidence = history.evidence();
     let finding = meet(history);
     let mut tally = Tally { done: 1, ..Tally::default() };
-    case.0 += &format!("; {finding:?}");
+    case = Case(format!("{}; {finding:?}", case.0));
     match finding {
         Finding::Refused => tally.refused = 1,
         Finding::Checked => tally.checked = 1,

@@ -218,7 +218,7 @@ impl Machine {
                 let (path, content) = self.next_file("disk/inbox");
                 if self.random.u8(..3) == 0 {
                     // Whether or not it came to its end.
-                    drop(self.put_carelessly(&path, &content));
+                    drop(write(&path, &content, false));
                     self.careless.insert(path);
                 } else if self.put(&path, &content).is_err() {
                     self.unsure.insert(path, content);
@@ -259,32 +259,9 @@ impl Machine {
 
     /// Puts a file down for good, or fails.
     fn put(&self, path: &Path, content: &str) -> io::Result<()> {
-        self.write(path, content, true)?;
+        write(path, content, true)?;
         self.oracle.has_put(path, content);
         Ok(())
-    }
-
-    /// Puts a file down as most programs do: nobody syncs its content.
-    fn put_carelessly(&self, path: &Path, content: &str) -> io::Result<()> {
-        self.write(path, content, false)
-    }
-
-    fn write(&self, path: &Path, content: &str, synced: bool) -> io::Result<()> {
-        let folder = path.parent().unwrap();
-        // Only what is new is synced into its parent: nobody shall sync by the way what the program has to.
-        let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
-        fs::create_dir_all(folder)?;
-        for made in missing {
-            File::open(made.parent().unwrap())?.sync_all()?;
-        }
-        let hidden = folder.join(HALF);
-        let mut file = File::create(&hidden)?;
-        file.write_all(content.as_bytes())?;
-        if synced {
-            file.sync_all()?;
-        }
-        fs::rename(&hidden, path)?;
-        File::open(folder)?.sync_all()
     }
 
     /// What had arrived when the power went, though nobody could know, is as good as any other file. It may have been
@@ -438,4 +415,23 @@ impl Drop for Machine {
             eprintln!("--- the ledger\n{:#?}\n--- the jobs\n{}", self.oracle.records(), jobs.unwrap_or_default());
         }
     }
+}
+
+/// Puts a file down under its name when it is whole; most programs sync nothing of it.
+fn write(path: &Path, content: &str, synced: bool) -> io::Result<()> {
+    let folder = path.parent().unwrap();
+    // Only what is new is synced into its parent: nobody shall sync by the way what the program has to.
+    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing {
+        File::open(made.parent().unwrap())?.sync_all()?;
+    }
+    let hidden = folder.join(HALF);
+    let mut file = File::create(&hidden)?;
+    file.write_all(content.as_bytes())?;
+    if synced {
+        file.sync_all()?;
+    }
+    fs::rename(&hidden, path)?;
+    File::open(folder)?.sync_all()
 }

@@ -113,7 +113,7 @@ impl Machine {
         let mut script = String::from("mount -t tmpfs tmpfs /run\n");
         for group in &self.groups {
             fs::create_dir(group).unwrap();
-            script += &format!("echo 0 > {}/cgroup.procs\n", group.display());
+            script.extend(["echo 0 > ", group.to_str().unwrap(), "/cgroup.procs\n"]);
         }
         // Not `exec`: the first process of a namespace has to be one that waits for orphans.
         script += "systemd-nspawn \"$@\"\n";

@@ -97,7 +97,7 @@ impl Service {
     }
 
     /// How often systemd has started it anew by itself.
-    fn restarts(&self) -> u32 {
+    fn restarts(&self) -> usize {
         self.property("NRestarts").parse().unwrap()
     }
 

@@ -20,7 +20,7 @@ fn impatient(then: &str, more: &str) -> Service {
 
 /// Waits until the daemon that is stuck was killed, tells the oracle, and waits for its successor.
 #[track_caller]
-fn wait_restarted(service: &Service, stuck: u32, restarts: u32) {
+fn wait_restarted(service: &Service, stuck: u32, restarts: usize) {
     wait_until("the stuck daemon is gone", || !Path::new(&format!("/proc/{stuck}")).exists());
     service.oracle.fault("watchdog");
     wait_until("systemd starts another one", || service.restarts() > restarts);

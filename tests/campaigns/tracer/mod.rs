@@ -285,7 +285,6 @@ impl Tracer {
                         *self.shared.status.lock().unwrap() = Some(status);
                         self.shared.ended.notify_all();
                     }
-                    continue;
                 }
                 Report::Signal(_) if is_new && thread == process => {
                     ptrace::begin(process);

@@ -242,9 +242,9 @@ pub fn policy() -> impl Strategy<Value = Policy> {
     );
     let chance = prop_oneof![0.0..1.0_f64, select(vec![0.0, 1.0 - f64::EPSILON])];
     (policy, (count(), count(), time()), prop::option::of(length()), time(), chance).prop_map(
-        |(policy, (attempts, deferrals, first), after, now, chance)| {
+        |(retry, (attempts, deferrals, first), after, now, chance)| {
             let spent = Spent { attempts, deferrals, first_started_at: Timestamp::from_millis(first) };
-            Policy { policy, spent, after, now: Timestamp::from_millis(now), chance }
+            Policy { retry, spent, after, now: Timestamp::from_millis(now), chance }
         },
     )
 }

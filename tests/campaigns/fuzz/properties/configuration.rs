@@ -65,7 +65,7 @@ fn shown(settings: &[Setting]) -> Option<String> {
         if value == MASK {
             return None;
         }
-        text.push_str(&format!("{key} = {value}\n"));
+        text.extend([key.as_str(), " = ", value, "\n"]);
     }
     Some(text)
 }

@@ -37,7 +37,7 @@ fn numbers_as_text(text: &str) -> String {
             continue;
         }
         if !number.is_empty() {
-            out.push_str(&format!("\"#{}\"", amount(&std::mem::take(&mut number))));
+            out.extend(["\"#", &amount(&std::mem::take(&mut number)), "\""]);
         }
         out.push(character);
         if in_string && !escaped && character == '\\' {

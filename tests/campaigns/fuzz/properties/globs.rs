@@ -31,16 +31,16 @@ pub fn globs(globs: &[String], path: &[u8]) {
     let is_plain = |glob: &String| {
         glob.is_ascii() && glob.len() < 30 && !glob.contains(['[', '{', '}', '\\']) && knows_stars(glob)
     };
-    // A path as a walk makes it: no empty parts.
-    let is_walked = path.split(|byte| *byte == b'/').all(|part| !part.is_empty());
+    // A path as a walk makes it: of names alone.
+    let is_walked = path.split(|byte| *byte == b'/').all(|part| !matches!(part, b"" | b"." | b".."));
     if globs.is_empty() || !globs.iter().all(is_plain) || !is_walked || included == Ruling::Excluded(Rule::Private) {
         return;
     }
     let first = globs.iter().find(|glob| matches(glob.as_bytes(), path));
     let expected = if first.is_some() { Ruling::Taken } else { Ruling::Excluded(Rule::NotIncluded) };
-    assert_eq!(included, expected, "include {globs:?}, {relative:?}");
+    assert_eq!(included, expected, "include {globs:?}, {}", relative.display());
     let expected = first.map_or(Ruling::Taken, |glob| Ruling::Excluded(Rule::Exclude(glob.clone())));
-    assert_eq!(excluded, expected, "exclude {globs:?}, {relative:?}");
+    assert_eq!(excluded, expected, "exclude {globs:?}, {}", relative.display());
 }
 
 /// Whether each `**` stands by itself between slashes: elsewhere it is two stars.

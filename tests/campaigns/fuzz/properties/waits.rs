@@ -11,8 +11,8 @@ const DAY: Duration = Duration::from_hours(24);
 /// A policy, and what it is asked.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The policy.
-    pub policy: RetryPolicy,
+    /// How it retries.
+    pub retry: RetryPolicy,
     /// What was spent.
     pub spent: Spent,
     /// What the other side asks for.
@@ -26,7 +26,7 @@ pub struct Policy {
 /// Waits are never longer than `max`, never shorter for a later attempt, never longer than a day because somebody
 /// asks; and no verdict lies in the past.
 pub fn waits(asked: &Policy) {
-    let Policy { policy, spent, after, now, chance } = asked;
+    let Policy { retry: policy, spent, after, now, chance } = asked;
     let mut last = Duration::ZERO;
     for nth in [0, 1, 2, 3, 10, 100, 10_000, u32::MAX] {
         let bound = policy.wait(nth, 1.0);
