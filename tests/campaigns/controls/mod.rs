@@ -5,7 +5,7 @@
 //!    form of that test is sure to notice.
 //! 2. The quick form looks that every patch still fits the code.
 //! 3. The long form (`INGESTD_LONG=1 cargo test --test campaigns -- controls::`) applies each to a copy of the
-//!    sources, builds that, and runs the test. A test that passes, or a copy that doesn't compile, fails the control.
+//!    sources, builds that, and runs the test (`INGESTD_CONTROL=fence` asks for those with this in their name). A test that passes, or a copy that doesn't compile, fails the control.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl Control {
             &self.fails,
         ]);
         cargo.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_MANIFEST_DIR")).join("target/controls"));
-        cargo.env_remove("INGESTD_LONG").stdin(Stdio::null());
+        cargo.env_remove("INGESTD_LONG").env_remove("INGESTD_SEED").stdin(Stdio::null());
         if self.long {
             cargo.env("INGESTD_LONG", "1");
         }
@@ -78,6 +78,8 @@ fn controls() -> Vec<Control> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut patches: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "patch")).collect();
+    let wanted = std::env::var("INGESTD_CONTROL").unwrap_or_default();
+    patches.retain(|patch| patch.file_stem().is_some_and(|name| name.to_string_lossy().contains(&wanted)));
     patches.sort();
     patches.into_iter().map(Control::read).collect()
 }
