@@ -156,9 +156,7 @@ fn without_room_for_the_database_intake_pauses_and_goes_on_by_itself() {
         scenario.wait_drained();
     }
     base.wait_back(&daemon, &scenario.place);
-    let figures = scenario.oracle.verdict(&scenario.place, 0);
-    scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
-    assert_eq!(daemon.stop(), 0);
+    let figures = scenario.end(&mut daemon);
     scenario.place.ok(&["db", "check"]);
     seed.report(format!(
         "{rounds} times the database's disk, {told} of them told, {refused} refused and added again; {figures}"
@@ -184,9 +182,7 @@ fn without_inodes_everything_waits_and_goes_on_by_itself() {
         scenario.wait_drained();
     }
     base.wait_back(&daemon, &scenario.place);
-    let figures = scenario.oracle.verdict(&scenario.place, 0);
-    scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
-    assert_eq!(daemon.stop(), 0);
+    let figures = scenario.end(&mut daemon);
     seed.report(format!("{rounds} times the inodes; {figures}"));
 }
 
@@ -213,14 +209,9 @@ fn a_full_target_of_moves_keeps_each_file_until_it_has_room() {
         });
         disk.make_room();
         scenario.wait_drained();
-        // Room for the next round.
-        if round + 1 < rounds {
-            assert!(!daemon.exited());
-        }
+        assert!(!daemon.exited(), "{}", daemon.log());
     }
-    let figures = scenario.oracle.verdict(&scenario.place, 0);
-    scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
-    assert_eq!(daemon.stop(), 0);
+    let figures = scenario.end(&mut daemon);
     seed.report(format!("{rounds} times the target of moves; {figures}"));
 }
 

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::base::Base;
-use crate::oracle::Oracle;
+use crate::oracle::{Figures, Oracle};
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, wait_until};
 
@@ -72,6 +72,15 @@ impl Scenario {
         let open = |state: &str| status.json()["jobs"][state].as_i64().unwrap_or(0);
         status.code == 0 && ["pending", "running", "retrying"].iter().all(|state| open(state) == 0)
     }
+
+    /// The end of what may have cost no repetition: all is processed, moved whole, and the daemon stops in order.
+    #[track_caller]
+    pub fn end(&self, daemon: &mut Daemon) -> Figures {
+        let figures = self.oracle.verdict(&self.place, 0);
+        self.oracle.moved(&self.place.inbox(), &self.place.at("done"));
+        assert_eq!(daemon.stop(), 0, "{}", daemon.log());
+        figures
+    }
 }
 
 #[test]
@@ -88,9 +97,7 @@ fn an_untouched_scenario_keeps_the_promise_without_a_repetition() {
     }
     scenario.wait_drained();
     base.wait_back(&daemon, &scenario.place);
-    let figures = scenario.oracle.verdict(&scenario.place, 0);
-    scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
+    let figures = scenario.end(&mut daemon);
     assert_eq!((figures.files, figures.acknowledged, figures.executions), (41, 20, 41));
-    assert_eq!(daemon.stop(), 0);
     seed.report(figures);
 }

@@ -50,6 +50,17 @@ impl Timed {
         self.oracle.put(&self.place.inbox().join(name), name);
     }
 
+    /// One job waits for its second attempt, two run until they are let go, five wait behind them.
+    #[track_caller]
+    fn gets_busy(&self, round: usize) {
+        self.arrive(&format!("again-{round}"));
+        wait_until("one waits for its second attempt", || self.place.in_state("retrying") == 1);
+        (0..2).for_each(|number| self.arrive(&format!("slow-{number}-{round}")));
+        self.place.wait_count("running", 2);
+        (0..5).for_each(|number| self.arrive(&format!("waits-{number}-{round}")));
+        wait_until("the others wait", || self.place.in_state("pending") >= 5);
+    }
+
     /// Lets files end whose name ends in `-WORD`.
     fn let_go(&self, word: &str) {
         std::fs::write(self.place.at(format!("go-{word}")), "").unwrap();

@@ -18,16 +18,7 @@ fn a_step_between_two_daemons_neither_delays_nor_repeats_nor_prunes() {
     for (round, step) in steps.iter().enumerate() {
         let mut running = clock.start(&timed.place);
         timed.arrive(&format!("done-{round}"));
-        timed.arrive(&format!("again-{round}"));
-        wait_until("one waits for its second attempt", || timed.place.in_state("retrying") == 1);
-        for number in 0..2 {
-            timed.arrive(&format!("slow-{number}-{round}"));
-        }
-        timed.place.wait_count("running", 2);
-        for number in 0..5 {
-            timed.arrive(&format!("waits-{number}-{round}"));
-        }
-        wait_until("the others wait", || timed.place.in_state("pending") >= 5);
+        timed.gets_busy(round);
         if random.bool() {
             running.daemon.kill();
             timed.oracle.fault("kill");
