@@ -4,7 +4,7 @@
 
 use super::{DAY, Steppable, Timed};
 use crate::seed::Seed;
-use crate::support::{count, long, wait_until};
+use crate::support::{count, long};
 
 #[test]
 fn a_step_between_two_daemons_neither_delays_nor_repeats_nor_prunes() {

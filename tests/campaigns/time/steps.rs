@@ -4,7 +4,7 @@ use super::{DAY, Steppable, Timed, outlast_leases};
 use crate::base::Base;
 use crate::oracle::Word;
 use crate::seed::Seed;
-use crate::support::{count, long, text, wait_until};
+use crate::support::{count, long, text};
 
 #[test]
 fn a_step_of_the_clock_neither_delays_nor_repeats_nor_prunes() {
