@@ -111,7 +111,7 @@ async fn rows_that_nobody_could_read_are_left_behind_or_mended() {
         "PRAGMA ignore_check_constraints = on;
          UPDATE jobs SET state = 'penting' WHERE id = 5;
          UPDATE jobs SET run_at = 'soon' WHERE id = 6;
-         UPDATE jobs SET metadata = CAST(x'7b22ff227d' AS TEXT) WHERE id = 7;
+         UPDATE jobs SET metadata = CAST(x'7b2261223a22ff227d' AS TEXT) WHERE id = 7;
          PRAGMA ignore_check_constraints = off",
     )
     .await;
