@@ -381,7 +381,11 @@ impl Workshop {
 
     /// The file could not go its way. The next attempt goes on there; if there is none, the file is given back.
     async fn not_carried(&self, lease: &Lease, work: &Work, disposition: Disposition, error: JobError) -> Verdict {
-        let verdict = self.policy(work, Outcome::Failed(error));
+        let outcome = match error.kind {
+            ErrorKind::Io => Outcome::Deferred { after: None, error },
+            _ => Outcome::Failed(error),
+        };
+        let verdict = self.policy(work, outcome);
         if matches!(verdict, Verdict::Fail { .. }) {
             let (path, way) = (disposition.path.clone(), self.way(work));
             let given_back = self.aside.change(lease.at_work(), &path, move |_| {

@@ -47,6 +47,7 @@ use self::rename::{Renamed, rename_exclusively, sync_folder};
 use crate::config::Disposal;
 use crate::intake::{Reached, Way};
 use crate::job::{ErrorKind, Fence, FileIdentity, JobError, JobId};
+use crate::os;
 use crate::store::Disposition;
 
 /// The longest name that filesystems take, in bytes.
@@ -102,7 +103,8 @@ fn below(relative: &Path, path: &Path) -> PathBuf {
 /// Blocks: a copy takes as long as it takes.
 ///
 /// # Errors
-/// Of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only disk: the
+/// Of kind [`ErrorKind::Io`] where the system has nothing to give just now, which is no fault of the job's and spends
+/// nothing; otherwise of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only disk: the
 /// processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
 /// name that the target can never take is permanent. When the job is given up, see [`give_back`].
 pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobError> {
@@ -381,6 +383,9 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JobErro
     let path = path.to_path_buf();
     move |error| {
         let message = |hint: &str| format!("can't {doing} {} ({error}){hint}", path.display());
+        if os::is_shortage(&error) {
+            return JobError::transient(ErrorKind::Io, message("; the daemon may open no more files just now"));
+        }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             // The same name meets the same answer for ever.
             Some(Errno::NAMETOOLONG | Errno::ILSEQ | Errno::INVAL) => {

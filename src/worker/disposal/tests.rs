@@ -342,3 +342,11 @@ fn a_folder_that_became_a_link_keeps_its_files_from_being_taken() {
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
     }
 }
+
+#[test]
+fn a_shortage_of_files_is_no_fault_of_the_file() {
+    for error in [libc::EMFILE, libc::ENFILE] {
+        let error = failed("move", Path::new("/a"))(io::Error::from_raw_os_error(error));
+        assert!(!error.permanent && error.kind == ErrorKind::Io, "{error}");
+    }
+}

@@ -101,7 +101,12 @@ fn a_daemon_out_of_file_handles_loses_nothing_and_recovers_by_itself() {
     let figures = scenario.oracle.verdict(&scenario.place, 0);
     scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
     assert_eq!(daemon.stop(), 0);
-    assert!(scenario.place.jobs().iter().all(|job| count(job, "attempt") == 1), "a shortage spent an attempt");
+    let spent = scenario.place.jobs().into_iter().find(|job| count(job, "attempt") != 1);
+    assert!(
+        spent.is_none(),
+        "a shortage spent an attempt: {:?}",
+        spent.map(|job| scenario.place.show(count(&job, "id")))
+    );
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
     seed.report(format!("{rounds} shortages, {unanswered} commands refused, {figures}"));
 }
