@@ -113,7 +113,9 @@ impl Client {
 }
 
 fn nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    // It is reset where the daemon ended before it took the connection: nothing was asked yet.
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset];
+    kinds.contains(&error.kind())
 }
 
 fn advice(error: &io::Error, socket: &Path) -> String {

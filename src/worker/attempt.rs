@@ -230,6 +230,9 @@ impl Workshop {
             SourceKey::Watched { watch, relative } => (Some(watch.clone()), relative.clone()),
             _ => (None, work.path.clone()),
         };
+        // Not inside the value below, which would hold the settings while `ledger` asks for them again: with a reload that
+        // waits in between, both would wait for ever.
+        let spool = self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence()));
         Task {
             job: work.job,
             fence: lease.fence(),
@@ -247,7 +250,7 @@ impl Workshop {
             idempotency_key: work.idempotency_key,
             metadata: work.metadata.clone(),
             stage: work.stage.clone(),
-            spool: self.settings.borrow().spool.join(format!("{}-{}.out", work.job, lease.fence())),
+            spool,
             ledger: Arc::new(self.ledger(lease, work)),
             at_once: handle.at_once().clone(),
         }
