@@ -9,7 +9,8 @@
 //! - nouns, pure: [`job`], [`run`], [`clock`]
 //! - stations, one loop each: [`watch`], [`intake`], [`store`], [`worker`], [`processor`], [`maintenance`]
 //! - edges: [`account`], [`cli`], [`config`], [`control`], [`daemon`], [`lifecycle`], [`telemetry`], and [`warnings`] and
-//!   [`gate`], by which stations tell people, and intake, how things stand
+//!   [`gate`], by which stations tell people, and intake, how things stand;
+//!   [`durable`] and [`os`] are what the machine is asked for
 //!
 //! Stations meet in the database and not in each other; the exceptions are watch → intake and worker → processor.
 
@@ -39,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod durable;
 pub mod gate;
 pub mod lifecycle;
 pub mod os;

@@ -22,7 +22,8 @@ use super::screen::Screen;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, Config, Database, Loaded, Sources};
 use crate::control::{Client, Execution, Hands, Lock, LockError, Request, Response, Stores, execute, over};
-use crate::store::sqlite::{self, OpenMode, SqliteStore};
+use crate::durable;
+use crate::store::sqlite::{OpenMode, SqliteStore};
 
 /// How long a daemon may hold the lock without listening: it recovers, or it drains.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -255,8 +256,8 @@ impl From<Unreachable> for Failure {
 
 /// Makes the folder of a database that is not there yet, for those who may read the database.
 pub fn make_folder(database: &Database) -> Result<(), Failure> {
-    let folder = database.path.parent().unwrap_or(Path::new("/"));
-    sqlite::make_folder(folder, database.mode)
+    let folder = durable::parent(&database.path);
+    durable::make_folder(folder, database.mode)
         .map_err(|error| Failure::failed(format!("the folder {} can't be made: {error}", folder.display())))
 }
 

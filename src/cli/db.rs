@@ -12,6 +12,7 @@ use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
 use super::{Format, db_files, db_stats, note, time};
 use crate::control::{Duty, Lock, Request, WirePath};
+use crate::durable::with_suffix;
 use crate::maintenance::check_now;
 use crate::store::StoreError;
 use crate::store::sqlite;
@@ -251,7 +252,7 @@ async fn restore(file: Option<PathBuf>, format: Format, context: &mut Context) -
         }
         None => newest_good(context).await?,
     };
-    let copy = db_files::with_suffix(&database.path, ".restoring");
+    let copy = with_suffix(&database.path, ".restoring");
     db_files::copy_synced(&file, &copy, database.mode)?;
     sqlite::after_restore(&copy, context.clock().as_ref()).await?;
     let kept = db_files::replace(&database.path, &copy, "restore", context.now())?;
@@ -289,7 +290,7 @@ async fn repair(format: Format, context: &mut Context) -> Done {
     let database = context.config()?.database.clone();
     reachable(&database.path)?;
     let _lock = lock(context)?;
-    let salvaged = db_files::with_suffix(&database.path, ".salvaged");
+    let salvaged = with_suffix(&database.path, ".salvaged");
     db_files::remove_with_log(&salvaged)?;
     let salvage = sqlite::salvage(&database.path, &salvaged, context.clock().as_ref()).await;
     let salvage = match salvage {

@@ -19,8 +19,8 @@ use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
-pub use crate::control::replacement::with_suffix;
-use crate::control::replacement::{self, SIDE_FILES, remove, sync_folder};
+use crate::control::replacement::{self, SIDE_FILES, remove};
+use crate::durable::{sync_name, with_suffix};
 
 /// What a backup's name tells: when it was made, in UTC.
 pub const BACKUP_NAME: &str = "ingestd-%Y%m%dT%H%M%SZ.db";
@@ -104,7 +104,7 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
                 _ => {}
             }
         }
-        sync_folder(database).map_err(failed)?;
+        sync_name(database).map_err(failed)?;
     }
     replacement::announce(database, new).and_then(|()| replacement::complete(database)).map_err(failed)?;
     Ok(had_one.then_some(kept))

@@ -72,7 +72,6 @@ use context::Context;
 use failure::{Done, Failure};
 
 use crate::os;
-
 use crate::processor::DATABASE_VARIABLE;
 
 const EXAMPLES: &str = "\

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use globset::{ErrorKind, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::watch_section::Watch;
+use crate::durable::with_suffix;
 
 /// What stands in for a `*` at the beginning of a name: long and short, letters, digits, signs and none of these.
 const STEMS: [&str; 5] = ["0", "Report 2026", "_x-y.z", "é", "~$7"];
@@ -195,12 +196,6 @@ pub(super) fn never_ready(watch: &Watch) -> Option<String> {
              them; choose another suffix, or write exclude without that pattern (companions are never taken anyway)"
         )
     })
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@
 //! that a dead holder left in the file is only ever read while somebody holds the lock. It is a file of its own
 //! because opening and closing the database itself would drop SQLite's locks in this process.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::replacement;
+use crate::durable::with_suffix;
 
 /// The lock's file, and that of those who wait for it, beside the database.
 const LOCK: &str = ".lock";
@@ -159,9 +159,7 @@ impl Drop for Lock {
 }
 
 fn open(database: &Path, suffix: &str, mode: u32) -> Result<(PathBuf, File), LockError> {
-    let mut path = OsString::from(database);
-    path.push(suffix);
-    let path = PathBuf::from(path);
+    let path = with_suffix(database, suffix);
     match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&path) {
         Ok(file) => {
             // The umask may have taken bits that the configuration grants. Only the owner may put them back, and

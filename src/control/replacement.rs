@@ -5,10 +5,11 @@
 //! and synced, first gets a name that says what is meant ([`announce`]); that is the moment from which on the new one
 //! counts. Whoever has the database's lock next brings it to its end ([`complete`]), as often as it is interrupted.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::durable::{sync_name, with_suffix};
 
 /// The suffixes of the files that belong to a database.
 pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
@@ -19,7 +20,7 @@ pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
 /// The folder can't be written; then nothing is said.
 pub fn announce(database: &Path, new: &Path) -> io::Result<()> {
     fs::rename(new, announced(database))?;
-    sync_folder(database)
+    sync_name(database)
 }
 
 /// Whether a replacement was announced that has not come to its end.
@@ -40,17 +41,10 @@ pub fn complete(database: &Path) -> io::Result<bool> {
     for side in SIDE_FILES {
         remove(&with_suffix(database, side))?;
     }
-    sync_folder(database)?;
+    sync_name(database)?;
     fs::rename(announced(database), database)?;
-    sync_folder(database)?;
+    sync_name(database)?;
     Ok(true)
-}
-
-/// The path with something added to its last name.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Removes a file, if it is there.
@@ -62,14 +56,6 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Makes the names in a file's folder last.
-///
-/// # Errors
-/// The folder can't be opened or synced.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 fn announced(database: &Path) -> PathBuf {

@@ -95,7 +95,8 @@ struct House {
 /// # Errors
 /// It can't start, or a part of it died; the error says which and why.
 pub async fn run(config: Config, options: RunOptions) -> anyhow::Result<u8> {
-    live_through(config, options).await.map_err(advised)
+    let database = config.database.path.clone();
+    live_through(config, options).await.map_err(|error| advised(naming(&database, error)))
 }
 
 /// The last line of a daemon that can't work with its database says what to do.
@@ -129,11 +130,10 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
         }
         Err(error) => return Err(error.into()),
     };
-    let database = config.database.path.clone();
     let rules = QueueRules::from(&config.queue);
     let opening = SqliteStore::open(&config.database, rules, OpenMode::Daemon, clock.clone());
     let opened = notifier.extending(opening).await;
-    let (store, writer) = opened.map_err(|error| naming(&database, error.into()))?;
+    let (store, writer) = opened?;
     let writer = writer.ok_or_else(|| anyhow!("the database was not opened for writing"))?;
     store.set_max_pending(config.queue.max_pending);
     let mut parts = Parts::default();
@@ -153,8 +153,8 @@ async fn live_through(config: Config, options: RunOptions) -> anyhow::Result<u8>
     let worked = house.work(&mut parts, options).await;
     let closed = house.close(&mut parts).await;
     drop(lock);
-    let status = worked.map_err(|error| naming(&database, error))?;
-    closed.map_err(|error| naming(&database, error))?;
+    let status = worked?;
+    closed?;
     Ok(status)
 }
 

@@ -9,11 +9,12 @@ use anyhow::Context as _;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::durable::make_folder;
 use crate::intake::ContentFolder;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
 use crate::store::Batching;
-use crate::store::sqlite::{SqliteStore, make_folder, verify};
+use crate::store::sqlite::{SqliteStore, verify};
 use crate::warnings::Warnings;
 use crate::worker::{PipelineSettings, Throttle, WorkerSettings};
 

@@ -3,9 +3,6 @@
 //! The copy is written into a private folder, opened and checked there, synced, renamed into place, and the
 //! folder synced: a file with a backup's name is always whole and good. Only then do old ones go.
 
-use std::fs::{DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -19,6 +16,7 @@ use super::rotation::{Partial, name_at, remove_leftovers, rotate};
 use super::space::free_bytes;
 use crate::clock::Timestamp;
 use crate::config;
+use crate::durable::{make_folder, parent};
 use crate::store::{self, Upkeep};
 
 /// Opens the file as a database, checks it, and closes it again before it answers.
@@ -56,7 +54,7 @@ pub struct BackupFigures {
 
 /// The folder of the scheduled backups: as configured, else `backups/` beside the database.
 pub fn directory(database: &Path, settings: &config::Backup) -> PathBuf {
-    let beside = || database.parent().unwrap_or(Path::new(".")).join("backups");
+    let beside = || parent(database).join("backups");
     settings.directory.clone().unwrap_or_else(beside)
 }
 
@@ -75,18 +73,11 @@ pub async fn backup_now(
     let folder = directory(&upkeep.path(), &settings.backup);
     let target = folder.join(name_at(now));
     let made = folder.clone();
-    off_thread(move || make_folder(&made).map_err(Failure::file("make the folder", &made))).await?;
+    off_thread(move || make_folder(&made, 0o600).map_err(Failure::file("make the folder", &made))).await?;
     let size_bytes = copy(upkeep, verify, &target, settings.min_free_space_bytes, now, true).await?;
     let (keep, fresh) = (settings.backup.keep, target.clone());
     let removed = off_thread(move || rotate(&folder, keep, &fresh)).await?;
     Ok(BackupFigures { path: target.display().to_string(), size_bytes, removed })
-}
-
-/// Makes the folder of backups, in a way that a power cut doesn't take it back with all that is in it.
-fn make_folder(folder: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = folder.ancestors().take_while(|folder| !folder.is_dir()).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    missing.iter().filter_map(|made| made.parent()).try_for_each(|above| File::open(above)?.sync_all())
 }
 
 /// Makes a backup under this name, which must not exist, in a folder that does.
@@ -114,7 +105,7 @@ async fn copy(
     now: Timestamp,
     replace: bool,
 ) -> Result<u64, Failure> {
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folder = parent(target).to_owned();
     let sizes = upkeep.sizes().await?;
     // The log's pages may all be new ones; free pages are not copied.
     let needed = (sizes.size_bytes + sizes.wal_bytes).saturating_sub(sizes.free_pages * sizes.page_bytes);

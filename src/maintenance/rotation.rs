@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::duty::Failure;
 use crate::clock::Timestamp;
+use crate::durable::{Renamed, parent, rename_exclusively, sync_name};
 
 /// What is said where the backup has its name, and nobody knows whether it keeps it.
 const UNSYNCED: &str = "sync, so that it is unknown whether the new backup, which is whole, outlives a power cut,";
@@ -108,9 +109,15 @@ impl Partial {
         let size = sync().map_err(Failure::file("sync the copy", &copy))?;
         let renamed = if replace { std::fs::rename(&copy, target) } else { rename_new(&copy, target) };
         renamed.map_err(Failure::file("name the backup", target))?;
-        let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(Failure::file(UNSYNCED, folder))?;
+        sync_name(target).map_err(Failure::file(UNSYNCED, parent(target)))?;
         Ok(size)
+    }
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rename_exclusively(from, to)? {
+        Renamed::Yes => Ok(()),
+        Renamed::Taken => Err(io::ErrorKind::AlreadyExists.into()),
     }
 }
 
@@ -118,18 +125,6 @@ impl Drop for Partial {
     fn drop(&mut self) {
         // What can't be removed now is found by the next backup.
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Renames without ever replacing; filesystems that can't do it in one step are asked first.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if to.symlink_metadata().is_err() => {
-            std::fs::rename(from, to)
-        }
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
-        other => Ok(other?),
     }
 }
 

@@ -31,7 +31,6 @@
 //! move delivers a copy of the content.
 
 mod copy;
-mod rename;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -43,8 +42,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 
 use self::copy::{copy_to, is_copy_of};
-use self::rename::{Renamed, rename_exclusively, sync_folder};
 use crate::config::Disposal;
+use crate::durable::{Renamed, parent, rename_exclusively, sync_folder, sync_name};
 use crate::intake::{Reached, Way};
 use crate::job::{ErrorKind, Fence, FileIdentity, JobError, JobId};
 use crate::os;
@@ -199,7 +198,7 @@ fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
     let aside = path.with_file_name(fitting(path.file_name().unwrap_or_default(), ours));
     for name in std::iter::once(path.clone()).chain(names(&aside)) {
         if rename_exclusively(private, &name)? == Renamed::Yes {
-            sync_folder(parent(path))?;
+            sync_name(path)?;
             let name = here.known_as(&name);
             if name != here.told.path {
                 let (path, aside) = (here.told.path.display(), name.display());
@@ -226,7 +225,7 @@ fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
     };
     let to = match moved {
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, target),
-        other => other.and_then(|to| sync_folder(folder).and_then(|()| sync_folder(parent(private))).map(|()| to)),
+        other => other.and_then(|to| sync_folder(folder).and_then(|()| sync_name(private)).map(|()| to)),
     };
     let to = to.map_err(failed("move the processed file to", target))?;
     Ok(Carried::Moved { to })
@@ -264,7 +263,7 @@ fn move_by_copy(here: &Here<'_>, target: &Path) -> io::Result<PathBuf> {
     }
     for name in names(target) {
         if rename_exclusively(&part, &name)? == Renamed::Yes {
-            sync_folder(parent(target))?;
+            sync_name(target)?;
             remove(private)?;
             return Ok(name);
         }
@@ -277,10 +276,10 @@ fn move_by_copy(here: &Here<'_>, target: &Path) -> io::Result<PathBuf> {
 fn already_done(disposition: &Disposition, here: Option<&Here<'_>>) -> io::Result<Carried> {
     // That call may have crashed before it synced.
     if let Some(here) = here {
-        absent_is_none(sync_folder(parent(&here.path)))?;
+        absent_is_none(sync_name(&here.path))?;
     }
     let Some(target) = &disposition.target else { return Ok(Carried::Gone) };
-    sync_folder(parent(target))?;
+    sync_name(target)?;
     // Only left where somebody removed the original during the copy.
     let _ = remove_if_there(&part_of(disposition, target));
     let wanted = disposition.identity;
@@ -339,13 +338,9 @@ fn make_folders(folder: &Path) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
             made => made?,
         }
-        sync_folder(parent(folder))?;
+        sync_name(folder)?;
     }
     Ok(())
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
 }
 
 fn exists(path: &Path) -> io::Result<bool> {
@@ -371,7 +366,7 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 fn remove(path: &Path) -> io::Result<()> {
     remove_if_there(path)?;
-    sync_folder(parent(path))
+    sync_name(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

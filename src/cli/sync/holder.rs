@@ -14,7 +14,8 @@ use rustix::io::Errno;
 use super::super::failure::Failure;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
-use crate::store::{Holder, sqlite};
+use crate::durable;
+use crate::store::Holder;
 
 /// Our own file, held; dropping it removes it and lets go.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Held {
             Failure::failed(format!("{}: {error}; this folder tells others who reads a list", folder.display()))
         };
         let database = &config.database;
-        sqlite::make_folder(&folder, database.mode).map_err(wrong)?;
+        durable::make_folder(&folder, database.mode).map_err(wrong)?;
         if let Ok(opened) = File::open(&folder) {
             give_to_owner(&opened, &database.path);
         }

@@ -18,6 +18,10 @@ mod code {
     pub const IOERR_TRUNCATE: i32 = IOERR | 6 << 8;
 }
 
+/// What a person can do about a damaged database.
+pub(super) const WAY_OUT: &str = "with the daemon stopped, `ingestd db restore --newest` brings back the newest good \
+                                  backup, and `ingestd db check --repair` keeps what can still be read";
+
 fn number(error: &sqlx::Error) -> i32 {
     let code = error.as_database_error().and_then(|inner| inner.code()?.parse().ok());
     code.unwrap_or(0)
@@ -56,10 +60,7 @@ fn from_code(primary: i32, message: &str) -> StoreError {
         code::BUSY => StoreError::Busy,
         code::FULL => StoreError::Full,
         code::IOERR => StoreError::Disk(message.to_owned()),
-        code::CORRUPT => StoreError::Corrupt(format!(
-            "the database is damaged ({message}); with the daemon stopped, `ingestd db restore --newest` brings back the \
-             newest good backup, and `ingestd db check --repair` keeps what can still be read"
-        )),
+        code::CORRUPT => StoreError::Corrupt(format!("the database is damaged ({message}); {WAY_OUT}")),
         code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
         code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),
         code::CANTOPEN | code::PERM => StoreError::Permission(format!("the database may not be opened ({message})")),

@@ -14,9 +14,11 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::super::error::{Result, StoreError};
 use super::check;
+use super::errors::WAY_OUT;
 use super::open::{OpenMode, is_empty, named, opening, reading, schema_version};
 use super::upkeep::wal_of;
 use crate::config::Database;
+use crate::durable::with_suffix;
 
 /// See [`look_first`].
 const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
@@ -25,12 +27,13 @@ const MOST_CHECKED_AT_START_BYTES: u64 = 16 << 20;
 /// and the last connection that closes moves the log into the file. What is not ours, or damaged, is left as it is, so
 /// that what is left of it may still be salvaged.
 ///
-/// The check is linear in the size (some 0.3 s for 12 MiB), so a large database is left to `db check` and to whoever reads a damaged page, and
-/// commands, which are short, leave it to the daemon.
+/// The check is linear in the size (some 0.3 s for 12 MiB), so a large database is left to `db check` and to whoever
+/// reads a damaged page, and commands, which are short, leave it to the daemon.
 pub(super) async fn look_first(database: &Database, mode: OpenMode) -> Result<()> {
     let path = &database.path;
-    // The making of it was broken off on the way to the log: no reader can roll that back, the writer does.
-    let unmade = size(&path.with_file_name(journal_name(path))) > 0;
+    // There is a rollback journal only until a new database has its log: the making of it was broken off. No reader can
+    // roll that back, the writer does.
+    let unmade = size(&with_suffix(path, "-journal")) > 0;
     if size(path) == 0 || unmade {
         return Ok(());
     }
@@ -54,13 +57,6 @@ pub(super) async fn look_first(database: &Database, mode: OpenMode) -> Result<()
     looked
 }
 
-/// The name of the rollback journal, which there is only until a new database has its log.
-fn journal_name(path: &Path) -> std::ffi::OsString {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push("-journal");
-    name
-}
-
 /// The words for a file that holds something else.
 pub(super) fn not_ours(path: &Path) -> StoreError {
     StoreError::Corrupt(format!(
@@ -73,13 +69,8 @@ pub(super) fn not_ours(path: &Path) -> StoreError {
 /// The words for a damaged database, with the way out.
 pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
     let path = path.display();
-    // SQLite's own errors come with the way out.
-    let way_out = if why.contains("`ingestd db") {
-        ""
-    } else {
-        "; with the daemon stopped, `ingestd db restore --newest` brings back the newest good backup, and `ingestd db \
-         check --repair` keeps what can still be read"
-    };
+    // SQLite's own errors come with it.
+    let way_out = if why.contains(WAY_OUT) { String::new() } else { format!("; {WAY_OUT}") };
     StoreError::Corrupt(format!("{path}: {why}{way_out}"))
 }
 

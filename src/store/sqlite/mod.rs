@@ -69,7 +69,7 @@ use crate::clock::Clock;
 use crate::job::Incarnation;
 
 pub use look::{foreign_log, has_foreign_log};
-pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, make_folder, migrate_in_place};
+pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, migrate_in_place};
 pub use restore::after_restore;
 pub use salvage::{Salvage, salvage};
 pub use upkeep::{verify, verify_whole};

@@ -8,7 +8,7 @@
 //!    before anything is written to them.
 //! 4. The schema is this program's, or the reason why not is said.
 
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
@@ -30,6 +30,7 @@ use super::writer::{Scribe, Writer, WriterTask};
 use super::{Signals, SqliteStore};
 use crate::clock::Clock;
 use crate::config::{Database, Durability, Queue};
+use crate::durable::{make_folder, parent, publish, sync_name_if_readable};
 use crate::job::Incarnation;
 
 /// The newest schema that this program knows.
@@ -151,34 +152,6 @@ pub async fn migrate_in_place(database: &Database, clock: &dyn Clock) -> Result<
     Ok((before, after))
 }
 
-/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter. What it makes
-/// outlives a power cut: a database that is synced in a folder that isn't would go with it.
-///
-/// # Errors
-/// It can't be made.
-pub fn make_folder(folder: &Path, files: u32) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
-    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
-    let mode = files | (files & 0o444) >> 2;
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
-    // The umask may have taken bits away.
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))?;
-    missing.iter().try_for_each(|made| sync_name(made))
-}
-
-/// Makes a folder's own name last. Filesystems that sync no folders do so by themselves; and who may not read the folder
-/// above can't.
-fn sync_name(folder: &Path) -> std::io::Result<()> {
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match std::fs::File::open(above).and_then(|above| above.sync_all()) {
-        Err(error) if [libc::EINVAL, libc::EACCES].map(Some).contains(&error.raw_os_error()) => Ok(()),
-        synced => synced,
-    }
-}
-
 /// Makes a new, empty database with this program's schema.
 pub(super) async fn create_empty(path: &Path) -> Result<()> {
     create(path, 0o600)?;
@@ -207,11 +180,11 @@ fn judge_place(path: &Path, mode: OpenMode, files: u32) -> Result<bool> {
     if !exists && mode == OpenMode::ReadOnly {
         return Err(place("there is no database yet; `ingestd run` or `ingestd add` creates one".to_owned()));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = parent(path);
     make_folder(folder, files).map_err(|error| place(format!("its folder can't be made: {error}")))?;
     if mode != OpenMode::ReadOnly {
         // Whoever made it may have died before it was synced.
-        sync_name(folder).map_err(|error| place(format!("its folder can't be synced: {error}")))?;
+        sync_name_if_readable(folder).map_err(|error| place(format!("its folder can't be synced: {error}")))?;
     }
     if let Some(name) = network_filesystem(folder) {
         return Err(place(format!(
@@ -376,7 +349,7 @@ async fn back_up_before_migration(
     version: i64,
     clock: &dyn Clock,
 ) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new(".")).join("backups");
+    let folder = parent(path).join("backups");
     let part = folder.join(format!(".before-schema-{}.partial", version + 1));
     let target = folder.join(format!("before-schema-{}-{}.db", version + 1, clock.now().as_millis()));
     let refused = |error: std::io::Error| StoreError::Place {
@@ -384,8 +357,7 @@ async fn back_up_before_migration(
         why: format!("no backup can be made before the migration: {error}"),
     };
     let name = part.to_str().ok_or_else(|| refused(std::io::Error::other("the path is not UTF-8")))?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(refused)?;
-    sync_name(&folder).map_err(refused)?;
+    make_folder(&folder, 0o600).map_err(refused)?;
     // What an earlier start left.
     let _ = std::fs::remove_file(&part);
     let copied = sqlx::query("VACUUM INTO ?").bind(name.to_owned()).execute(connection).await;
@@ -397,14 +369,6 @@ async fn back_up_before_migration(
     }
     tracing::info!(backup = %target.display(), schema = version, "backed up before the migration");
     Ok(())
-}
-
-/// Gives a complete file its name, for good.
-fn publish(part: &Path, target: &Path) -> std::io::Result<()> {
-    let sync = |path: &Path| std::fs::File::open(path)?.sync_all();
-    sync(part)?;
-    std::fs::rename(part, target)?;
-    target.parent().map_or(Ok(()), sync)
 }
 
 fn migrator() -> Migrator {

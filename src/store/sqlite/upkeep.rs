@@ -5,7 +5,6 @@
 //! locks.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, ClockSteps, Pr
 use super::bulk::Bulk;
 use super::{SqliteStore, check, errors, prune, wire};
 use crate::clock::Timestamp;
+use crate::durable::with_suffix;
 
 /// How long a checkpoint waits for readers: the writer stands still meanwhile.
 const CHECKPOINT_PATIENCE_MS: i64 = 500;
@@ -266,9 +266,7 @@ async fn copy(database: &Path, target: &str) -> Result<()> {
 
 /// The write-ahead log's file.
 pub(super) fn wal_of(database: &Path) -> PathBuf {
-    let mut name = OsString::from(database);
-    name.push("-wal");
-    PathBuf::from(name)
+    with_suffix(database, "-wal")
 }
 
 fn size_of(file: &Path) -> Result<u64> {

@@ -9,6 +9,9 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::super::error::Result;
 
+/// Texts that are kept of one column at most.
+const MOST_GARBLED: usize = 1_000;
+
 /// A column, and the type that it was declared with.
 pub(super) struct Column {
     pub(super) name: String,
@@ -90,13 +93,13 @@ pub(super) async fn garbled(connection: &mut SqliteConnection, table: &str, colu
     let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(connection);
     let mut found = Vec::new();
     while let Some(row) = rows.try_next().await? {
+        if found.len() == MOST_GARBLED {
+            break;
+        }
         let bytes: Vec<u8> = row.try_get(0)?;
-        if found.len() < MOST_GARBLED && std::str::from_utf8(&bytes).is_err() {
+        if std::str::from_utf8(&bytes).is_err() {
             found.push(bytes);
         }
     }
     Ok(found)
 }
-
-/// Texts that are kept of one column at most.
-const MOST_GARBLED: usize = 1_000;

@@ -7,12 +7,14 @@ use super::super::super::error::Result;
 use super::super::values::{self, Column};
 use super::{Lost, Table};
 
-/// So many failures in a row are each narrowed down to one row, more than a page has; with as many more, the ranges that are
-/// given up whole are twice as wide, and so on, until something can be read again.
+/// So many failures in a row are each narrowed down to one row, more than a page has; with as many more, the ranges that
+/// are given up whole are twice as wide, and so on, until something can be read again.
 const EXACT_FAILURES: u32 = 128;
 /// Where the highest number can't be read.
 pub(super) const HIGHEST: i64 = 1 << 32;
-/// Copies what can be read of one table; answers how many rows, and what was lost. `found` counts the tables that are there.
+
+/// Copies what can be read of one table; answers how many rows, and what was lost. `found` counts the tables that are
+/// there.
 pub(super) async fn copy(
     connection: &mut SqliteConnection,
     table: &Table,

@@ -1,12 +1,89 @@
-//! Renames that never overwrite, and the sync that makes them last.
+//! Files and folders that outlive a power cut, under their names.
+//!
+//! 1. An `fsync` of a file makes its content last, and not its name: that one is the folder's, which has a sync of its
+//!    own. A folder's own name is in the folder above. Whoever tells somebody that a file is there, or removes what it was
+//!    made of, has synced all of these ([`make_folder`], [`publish`], [`sync_name`]).
+//! 2. A rename that must not lose what has the name already never overwrites ([`rename_exclusively`]).
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
+
+/// The folder that holds the name.
+pub fn parent(path: &Path) -> &Path {
+    let bare = Path::new(if path.is_absolute() { "/" } else { "." });
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(bare)
+}
+
+/// The path with something added to its last name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Makes the names in a folder last. Filesystems that sync no folders do so by themselves.
+///
+/// # Errors
+/// The folder can't be opened or synced; whether its names last is unknown.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder)?.sync_all() {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Makes the name of a file or folder last.
+///
+/// # Errors
+/// As of [`sync_folder`].
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    sync_folder(parent(path))
+}
+
+/// [`sync_name`] of a folder above which there may be one that we may not read, and so can't sync: it was there before.
+///
+/// # Errors
+/// As of [`sync_folder`].
+pub fn sync_name_if_readable(folder: &Path) -> io::Result<()> {
+    match sync_name(folder) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter. What it makes
+/// outlives a power cut: a file that is synced in a folder that isn't would go with it.
+///
+/// # Errors
+/// It can't be made.
+pub fn make_folder(folder: &Path, files: u32) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
+    let mode = files | (files & 0o444) >> 2;
+    DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    // The umask may have taken bits away.
+    fs::set_permissions(folder, Permissions::from_mode(mode))?;
+    missing.iter().try_for_each(|made| sync_name_if_readable(made))
+}
+
+/// Gives a complete file its name, in place of what has it, for good.
+///
+/// # Errors
+/// It was not synced or not renamed; or its name was not synced, and then it has it, and may lose it.
+pub fn publish(file: &Path, name: &Path) -> io::Result<()> {
+    File::open(file)?.sync_all()?;
+    fs::rename(file, name)?;
+    sync_name(name)
+}
 
 /// Whether the file has its new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,14 +134,6 @@ fn lacks_links(error: &io::Error) -> bool {
     // forbids one to a file of another owner.
     let number = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(number, Some(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::MLINK))
-}
-
-/// Makes the names in a folder last. Filesystems that sync no folders do so by themselves.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder)?.sync_all() {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
-        synced => synced,
-    }
 }
 
 #[cfg(test)]
