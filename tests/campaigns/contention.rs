@@ -386,10 +386,7 @@ fn a_lock_that_outlasts_the_patience_is_told_in_words_and_nothing_is_acknowledge
 fn a_parked_reader_is_named_and_the_log_is_cut_when_it_leaves() {
     let scenario = Scenario::new("[maintenance]\nwal_checkpoint_interval = \"1s\"\n");
     let place = &scenario.place;
-    let mut daemon = Daemon::start(place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, place);
+    let (mut daemon, base) = scenario.at_work();
     let reader = Connection::open(place.database()).unwrap();
     reader.execute_batch("BEGIN").unwrap();
     let jobs = |reader: &Connection| reader.query_row("SELECT count(*) FROM jobs", [], |row| row.get::<_, i64>(0));

@@ -15,7 +15,6 @@ use std::process::Command;
 
 use fastrand::Rng;
 
-use crate::base::Base;
 use crate::oracle::Word;
 use crate::scenario::Scenario;
 use crate::seed::Seed;
@@ -80,15 +79,6 @@ fn scenario() -> Scenario {
     scenario
 }
 
-/// The daemon's folders and a daemon's first work are there, so that what is filled later meets it at work.
-fn at_work(scenario: &Scenario) -> (Daemon, Base) {
-    let daemon = Daemon::start(&scenario.place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, &scenario.place);
-    (daemon, base)
-}
-
 /// A few files, some by command; answers how many were refused.
 fn come(scenario: &Scenario, name: &str, random: &mut Rng) -> usize {
     let mut refused = 0;
@@ -134,7 +124,7 @@ fn without_room_for_the_database_intake_pauses_and_goes_on_by_itself() {
     let mut random = seed.random();
     let scenario = scenario();
     let Some(disk) = Disk::at(&scenario.place.at("state"), "size=6m") else { return };
-    let (mut daemon, base) = at_work(&scenario);
+    let (mut daemon, base) = scenario.at_work();
     let (rounds, mut refused, mut told) = (if long() { 60 } else { 4 }, 0, 0);
     for round in 0..rounds {
         refused += come(&scenario, &format!("before-{round}"), &mut random);
@@ -169,7 +159,7 @@ fn without_inodes_everything_waits_and_goes_on_by_itself() {
     let mut random = seed.random();
     let scenario = scenario();
     let Some(disk) = Disk::at(&scenario.place.at("state"), "size=16m,nr_inodes=400") else { return };
-    let (mut daemon, base) = at_work(&scenario);
+    let (mut daemon, base) = scenario.at_work();
     let rounds = if long() { 30 } else { 2 };
     for round in 0..rounds {
         come(&scenario, &format!("before-{round}"), &mut random);
@@ -192,7 +182,7 @@ fn a_full_target_of_moves_keeps_each_file_until_it_has_room() {
     let mut random = seed.random();
     let scenario = scenario();
     let Some(disk) = Disk::at(&scenario.place.at("done"), "size=4m") else { return };
-    let (mut daemon, _base) = at_work(&scenario);
+    let (mut daemon, _base) = scenario.at_work();
     let rounds = if long() { 30 } else { 2 };
     for round in 0..rounds {
         disk.fill(random.usize(0..40_000));
@@ -224,7 +214,7 @@ fn a_full_backup_folder_costs_the_backup_and_nothing_else() {
     let configured = fs::read_to_string(&file).unwrap();
     let elsewhere = format!("interval = \"0s\", directory = \"{}\"", copies.display());
     fs::write(file, configured.replace("interval = \"0s\"", &elsewhere)).unwrap();
-    let (mut daemon, _base) = at_work(&scenario);
+    let (mut daemon, _base) = scenario.at_work();
     scenario.place.ok(&["db", "backup"]);
     disk.fill(0);
     let refused = scenario.place.exits(1, &["db", "backup"]);
@@ -250,7 +240,7 @@ fn a_start_without_room_says_so_and_succeeds_when_there_is_some() {
         let scenario = scenario();
         let Some(disk) = Disk::at(&scenario.place.at("state"), "size=4m") else { return };
         if !is_new {
-            let (mut daemon, _base) = at_work(&scenario);
+            let (mut daemon, _base) = scenario.at_work();
             scenario.arrive("before");
             daemon.kill();
             scenario.oracle.fault("killed");

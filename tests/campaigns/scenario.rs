@@ -40,6 +40,16 @@ impl Scenario {
         Self { place, oracle }
     }
 
+    /// A daemon that has made its folders and done a first file, and what it takes in that state.
+    #[track_caller]
+    pub fn at_work(&self) -> (Daemon, Base) {
+        let daemon = Daemon::start(&self.place);
+        self.arrive("first");
+        self.wait_drained();
+        let base = Base::of(&daemon, &self.place);
+        (daemon, base)
+    }
+
     /// Puts a file into the watched folder.
     pub fn arrive(&self, name: &str) -> PathBuf {
         let path = self.place.inbox().join(name);
@@ -87,10 +97,7 @@ impl Scenario {
 fn an_untouched_scenario_keeps_the_promise_without_a_repetition() {
     let seed = Seed::of("scenario");
     let scenario = Scenario::new("");
-    let mut daemon = Daemon::start(&scenario.place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, &scenario.place);
+    let (mut daemon, base) = scenario.at_work();
     for number in 0..20 {
         scenario.arrive(&format!("folder/file-{number}"));
         scenario.add(&format!("added-{number}"));

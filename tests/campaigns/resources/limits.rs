@@ -8,7 +8,6 @@ use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::base::Base;
 use crate::oracle::{Oracle, Word};
 use crate::scenario::Scenario;
 use crate::seed::Seed;
@@ -71,10 +70,7 @@ fn add_again(scenario: &Scenario, refused: Vec<PathBuf>) {
 fn a_daemon_out_of_file_handles_loses_nothing_and_recovers_by_itself() {
     let seed = Seed::of("resources::handles");
     let scenario = Scenario::new("poll_interval = \"300ms\"\n");
-    let mut daemon = Daemon::start(&scenario.place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, &scenario.place);
+    let (mut daemon, base) = scenario.at_work();
     let mut random = seed.random();
     let rounds = if long() { 60 } else { 6 };
     let mut unanswered = 0;

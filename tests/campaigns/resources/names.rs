@@ -9,7 +9,6 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 
-use crate::base::Base;
 use crate::oracle::{Oracle, contents};
 use crate::scenario::Scenario;
 use crate::seed::Seed;
@@ -79,10 +78,7 @@ fn names_of_every_byte_go_their_way_exactly_as_they_are() {
     let seed = Seed::of("resources::names");
     let (place, oracle) = place();
     let scenario = Scenario { place, oracle };
-    let daemon = Daemon::start(&scenario.place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, &scenario.place);
+    let (daemon, base) = scenario.at_work();
     let mut random = seed.random();
     let names = names(&mut random);
     for name in &names {

@@ -7,7 +7,6 @@
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::outlast_leases;
-use crate::base::Base;
 use crate::oracle::{Oracle, Record};
 use crate::scenario::Scenario;
 use crate::seed::Seed;
@@ -41,10 +40,7 @@ fn whoever_stands_still_for_longer_than_a_lease_is_over_before_another_begins() 
     );
     std::fs::create_dir(place.at("done")).unwrap();
     let scenario = Scenario { place, oracle };
-    let daemon = Daemon::start(&scenario.place);
-    scenario.arrive("first");
-    scenario.wait_drained();
-    let base = Base::of(&daemon, &scenario.place);
+    let (daemon, base) = scenario.at_work();
     let mut freezes = [Still::Daemon, Still::Processors, Still::Both].repeat(if long() { 10 } else { 1 });
     seed.random().shuffle(&mut freezes);
     let mut repeats = 0;
