@@ -125,7 +125,8 @@ fn by_link(from: &Path, to: &Path) -> io::Result<Renamed> {
     Ok(Renamed::Yes)
 }
 
-fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+/// Whether both are one file.
+pub fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 

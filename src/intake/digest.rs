@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -65,6 +66,20 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
         return Err(not_a_file());
     }
     Ok(file)
+}
+
+/// Opens the regular file that `path` leads to, if it has this identity. Nothing else is ever opened: it is looked at
+/// first, and opened as the very thing that was looked at.
+///
+/// # Errors
+/// `ResourceBusy`: another file has that name by now, or its content changed; else what the system said.
+pub fn open_same(path: &Path, identity: &FileIdentity) -> io::Result<File> {
+    let seen = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let meta = seen.metadata()?;
+    if !meta.is_file() || !FileIdentity::of(&meta).same_but_for_ctime(identity) {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another file has its name by now"));
+    }
+    File::options().read(true).custom_flags(libc::O_NOCTTY).open(format!("/proc/self/fd/{}", seen.as_raw_fd()))
 }
 
 enum Hash {

@@ -19,7 +19,7 @@ mod way;
 
 pub use add::{AddError, AddRequest, Added, add};
 pub use content::{CONTENT_LIMIT, ContentFolder};
-pub use digest::{digest_bytes, digest_file, digest_file_while, open_regular};
+pub use digest::{digest_bytes, digest_file, digest_file_while, open_regular, open_same};
 pub use list::{ListBatch, ListIntake, ListLine, ListTaken, NotTaken};
 pub use patience::patiently;
 pub use way::{Reached, Way};

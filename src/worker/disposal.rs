@@ -25,7 +25,8 @@
 //! the two: same size, same modification time, same bytes is the copy, and no second one is made.
 //!
 //! All of it happens in the folder that the [`Way`] to the file leads to, which stays open: a folder that somebody
-//! replaces by a link meanwhile leads to nothing of ours, and the file is as good as gone.
+//! replaces by a link meanwhile leads to nothing of ours, and the file is as good as gone. What is delivered is the open
+//! file whose identity was checked: a link, a FIFO or another file that somebody gives the private name is not.
 //!
 //! A symbolic link (in a watch that follows them) stands for the content behind it: the link is taken away, and a
 //! move delivers a copy of the content.
@@ -43,8 +44,8 @@ use rustix::io::Errno;
 
 use self::copy::{copy_to, is_copy_of};
 use crate::config::Disposal;
-use crate::durable::{Renamed, parent, rename_exclusively, sync_folder, sync_name};
-use crate::intake::{Reached, Way};
+use crate::durable::{Renamed, is_same, parent, rename_exclusively, sync_folder, sync_name};
+use crate::intake::{Reached, Way, open_same};
 use crate::job::{ErrorKind, Fence, FileIdentity, JobError, JobId};
 use crate::os;
 use crate::store::Disposition;
@@ -103,8 +104,8 @@ fn below(relative: &Path, path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Of kind [`ErrorKind::Io`] where the system has nothing to give just now, which is no fault of the job's and spends
-/// nothing; otherwise of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only disk: the
-/// processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
+/// nothing; otherwise of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only
+/// disk: the processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
 /// name that the target can never take is permanent. When the job is given up, see [`give_back`].
 pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobError> {
     // First of all, so that a target that can't be reached leaves the file under its own name.
@@ -217,46 +218,48 @@ fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
         remove(private).map_err(failed("delete", &told.private))?;
         return Ok(Carried::Gone);
     };
-    let folder = parent(target);
-    let moved = match is_link(private) {
-        Ok(true) => Err(io::Error::from_raw_os_error(libc::EXDEV)),
-        Ok(false) => sync_content(private, folder).and_then(|()| move_within(private, target)),
-        Err(error) => Err(error),
-    };
-    let to = match moved {
-        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, target),
-        other => other.and_then(|to| sync_folder(folder).and_then(|()| sync_name(private)).map(|()| to)),
-    };
-    let to = to.map_err(failed("move the processed file to", target))?;
+    // From here on it is this open file: whoever writes in the folder may give its name to another one at any moment.
+    let moved = open_same(private, &told.identity).and_then(|file| match move_within(here, &file, target) {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, &file, target),
+        moved => moved,
+    });
+    let to = moved.map_err(failed("move the processed file to", target))?;
     Ok(Carried::Moved { to })
 }
 
-/// Makes the content last, if the file can get its new name by a rename; a copy is synced by itself.
-fn sync_content(file: &Path, folder: &Path) -> io::Result<()> {
-    if file.metadata()?.dev() == folder.metadata()?.dev() { File::open(file)?.sync_all() } else { Ok(()) }
-}
-
-fn move_within(private: &Path, target: &Path) -> io::Result<PathBuf> {
+/// Moves the file by a rename; `EXDEV` where that can't be.
+fn move_within(here: &Here<'_>, file: &File, target: &Path) -> io::Result<PathBuf> {
+    let (private, folder) = (&here.private, parent(target));
+    // The folders' devices, as those of files differ within one filesystem that is made of several.
+    if is_link(private)? || parent(private).metadata()?.dev() != folder.metadata()?.dev() {
+        return Err(io::Error::from_raw_os_error(libc::EXDEV));
+    }
+    file.sync_all()?;
     for name in names(target) {
         if rename_exclusively(private, &name)? == Renamed::Yes {
+            if !is_same(&name.symlink_metadata()?, &file.metadata()?) {
+                rename_exclusively(&name, private)?;
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another file has its name by now"));
+            }
+            sync_folder(folder).and_then(|()| sync_name(private))?;
             return Ok(name);
         }
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
-fn move_by_copy(here: &Here<'_>, target: &Path) -> io::Result<PathBuf> {
+fn move_by_copy(here: &Here<'_>, file: &File, target: &Path) -> io::Result<PathBuf> {
     let private = &here.private;
     let part = part_of(here.told, target);
     remove_if_there(&part)?;
     // A copy that an earlier call finished without coming to remove the original: the names before it are taken.
     for name in names(target).take_while(|name| name.symlink_metadata().is_ok()) {
-        if is_copy_of(&name, private)? {
+        if is_copy_of(&name, file)? {
             remove(private)?;
             return Ok(name);
         }
     }
-    if let Err(error) = copy_to(private, &part) {
+    if let Err(error) = copy_to(file, &part) {
         // A full disk should not stay full of halves.
         let _ = remove_if_there(&part);
         return Err(error);
@@ -379,7 +382,10 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> JobErro
     move |error| {
         let message = |hint: &str| format!("can't {doing} {} ({error}){hint}", path.display());
         if os::is_shortage(&error) {
-            return JobError::transient(ErrorKind::Io, message("; the daemon may open no more files just now"));
+            return JobError::transient(
+                ErrorKind::Io,
+                message("; the system has no file, thread or memory to give just now"),
+            );
         }
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             // The same name meets the same answer for ever.

@@ -1,20 +1,22 @@
 //! Copies across filesystems: content, mode and modification time, synced.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use crate::intake::open_regular;
+
 /// How far two modification times may lie apart on one content: FAT keeps them to two seconds.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// Copies the file `from` (or the one behind that link) to the new file `to`. The owner is the daemon's user.
+/// Copies the file to the new file `to`. The owner is the daemon's user.
 ///
 /// # Errors
 /// Besides what the disks say: the file changed while it was copied.
-pub fn copy_to(from: &Path, to: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
+pub fn copy_to(mut source: &File, to: &Path) -> io::Result<()> {
+    source.rewind()?;
     let before = source.metadata()?;
     // Nobody else reads it before it is whole.
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
@@ -31,12 +33,13 @@ pub fn copy_to(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Whether the file `there` is a copy of `here` that [`copy_to`] made. Two files of one name, size, time and content
 /// are one as far as anybody can tell, so nothing is lost by believing it.
-pub fn is_copy_of(there: &Path, here: &Path) -> io::Result<bool> {
+pub fn is_copy_of(there: &Path, mut here: &File) -> io::Result<bool> {
     let (there_meta, here_meta) = (there.symlink_metadata()?, here.metadata()?);
     if !there_meta.is_file() || there_meta.len() != here_meta.len() || !same_time(&there_meta, &here_meta)? {
         return Ok(false);
     }
-    same_bytes(File::open(there)?, File::open(here)?)
+    here.rewind()?;
+    same_bytes(open_regular(there)?, here)
 }
 
 fn same_time(a: &Metadata, b: &Metadata) -> io::Result<bool> {
@@ -45,7 +48,7 @@ fn same_time(a: &Metadata, b: &Metadata) -> io::Result<bool> {
     Ok(apart <= COARSE)
 }
 
-fn same_bytes(a: File, b: File) -> io::Result<bool> {
+fn same_bytes(a: File, b: &File) -> io::Result<bool> {
     let (mut a, mut b) = (BufReader::with_capacity(64 << 10, a), BufReader::with_capacity(64 << 10, b));
     let (mut left, mut right) = ([0; 4096], [0; 4096]);
     loop {
@@ -68,6 +71,10 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path) -> File {
+        File::open(path).unwrap()
+    }
+
     #[test]
     fn a_copy_has_content_mode_and_time() {
         let folder = tempfile::tempdir().unwrap();
@@ -77,12 +84,12 @@ mod tests {
         fs::set_permissions(&from, PermissionsExt::from_mode(0o640)).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
         File::options().write(true).open(&from).unwrap().set_modified(time).unwrap();
-        copy_to(&from, &to).unwrap();
+        copy_to(&open(&from), &to).unwrap();
         let meta = fs::metadata(&to).unwrap();
         assert_eq!((meta.permissions().mode() & 0o7777, meta.modified().unwrap()), (0o640, time));
         assert_eq!(fs::read(&to).unwrap(), content);
-        assert!(is_copy_of(&to, &from).unwrap());
-        assert!(copy_to(&from, &to).is_err(), "a copy overwrites nothing");
+        assert!(is_copy_of(&to, &open(&from)).unwrap());
+        assert!(copy_to(&open(&from), &to).is_err(), "a copy overwrites nothing");
     }
 
     #[test]
@@ -92,13 +99,13 @@ mod tests {
         fs::write(&here, "abc").unwrap();
         for other in ["abd", "ab", "abcd"] {
             fs::write(&there, other).unwrap();
-            assert!(!is_copy_of(&there, &here).unwrap(), "{other}");
+            assert!(!is_copy_of(&there, &open(&here)).unwrap(), "{other}");
         }
         fs::write(&there, "abc").unwrap();
         File::options().write(true).open(&there).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(!is_copy_of(&there, &here).unwrap());
+        assert!(!is_copy_of(&there, &open(&here)).unwrap());
         fs::remove_file(&there).unwrap();
         fs::create_dir(&there).unwrap();
-        assert!(!is_copy_of(&there, &here).unwrap());
+        assert!(!is_copy_of(&there, &open(&here)).unwrap());
     }
 }

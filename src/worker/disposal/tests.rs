@@ -188,7 +188,7 @@ fn a_move_across_filesystems_may_be_interrupted_anywhere() {
     let scene = Scene::across().unwrap();
     fs::rename(scene.path(), scene.private()).unwrap();
     fs::create_dir_all(parent(&scene.target())).unwrap();
-    copy_to(scene.private(), &scene.target()).unwrap();
+    copy_to(&File::open(scene.private()).unwrap(), &scene.target()).unwrap();
     assert_eq!(scene.carry_out(), moved(&scene));
     scene.assert_moved_once();
 
@@ -207,7 +207,7 @@ fn a_copy_that_took_another_name_is_recognised_too() {
     fs::create_dir_all(parent(&scene.target())).unwrap();
     fs::write(scene.target(), "PROCESSED").unwrap();
     let second = numbered(&scene.target(), 2);
-    copy_to(scene.private(), &second).unwrap();
+    copy_to(&File::open(scene.private()).unwrap(), &second).unwrap();
     assert_eq!(scene.carry_out(), Carried::Moved { to: second });
     assert_eq!(fs::read_dir(parent(&scene.target())).unwrap().count(), 2);
 }
@@ -348,5 +348,49 @@ fn a_shortage_of_files_is_no_fault_of_the_file() {
     for error in [libc::EMFILE, libc::ENFILE] {
         let error = failed("move", Path::new("/a"))(io::Error::from_raw_os_error(error));
         assert!(!error.permanent && error.kind == ErrorKind::Io, "{error}");
+    }
+}
+
+/// What somebody else may give a name to while a file is on its way.
+fn swaps() -> [fn(&Path); 3] {
+    [
+        |name| symlink("/etc/passwd", name).unwrap(),
+        |name| rustix::fs::mknodat(rustix::fs::CWD, name, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap(),
+        |name| fs::write(name, "somebody else's").unwrap(),
+    ]
+}
+
+#[test]
+fn what_somebody_gives_the_private_name_is_not_delivered() {
+    for swap in swaps() {
+        for scene in [Some(Scene::moving()), Scene::across()].into_iter().flatten() {
+            fs::create_dir_all(parent(&scene.target())).unwrap();
+            let here = Here::new(&scene.disposition, way(&scene.disposition).to_name().unwrap());
+            assert!(matches!(take(&here).unwrap(), Taken::Ours));
+            fs::remove_file(scene.private()).unwrap();
+            swap(scene.private());
+            let error = deliver(&here).unwrap_err();
+            assert!(!error.permanent && error.kind == ErrorKind::Disposition, "{error}");
+            assert_eq!(fs::read_dir(parent(&scene.target())).unwrap().count(), 0, "nothing got to the target");
+            assert_eq!(scene.carry_out(), Carried::AnotherFile);
+            assert!(scene.path().symlink_metadata().is_ok(), "it has the file's name, and that is all");
+        }
+    }
+}
+
+#[test]
+fn what_somebody_gives_the_private_name_in_the_last_moment_is_brought_back() {
+    for swap in swaps() {
+        let scene = Scene::moving();
+        fs::create_dir_all(parent(&scene.target())).unwrap();
+        let here = Here::new(&scene.disposition, way(&scene.disposition).to_name().unwrap());
+        assert!(matches!(take(&here).unwrap(), Taken::Ours));
+        let ours = open_same(scene.private(), &scene.disposition.identity).unwrap();
+        fs::remove_file(scene.private()).unwrap();
+        swap(scene.private());
+        // A link is seen before it is moved.
+        move_within(&here, &ours, &scene.target()).unwrap_err();
+        assert_eq!(fs::read_dir(parent(&scene.target())).unwrap().count(), 0, "nothing is left in the target");
+        assert!(scene.private().symlink_metadata().is_ok());
     }
 }
