@@ -57,8 +57,13 @@ pub fn sync_name_if_readable(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder for files of this mode, unless it is there: who may read or write them may also enter. What it makes
-/// outlives a power cut: a file that is synced in a folder that isn't would go with it.
+/// The mode of a folder for files of this mode: who may read or write them may also enter.
+pub const fn folder_mode(files: u32) -> u32 {
+    files | (files & 0o444) >> 2
+}
+
+/// Makes a folder for files of this mode, unless it is there. What it makes outlives a power cut: a file that is
+/// synced in a folder that isn't would go with it.
 ///
 /// # Errors
 /// It can't be made.
@@ -68,7 +73,7 @@ pub fn make_folder(folder: &Path, files: u32) -> io::Result<()> {
     }
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<&Path> = folder.ancestors().take_while(is_missing).collect();
-    let mode = files | (files & 0o444) >> 2;
+    let mode = folder_mode(files);
     DirBuilder::new().recursive(true).mode(mode).create(folder)?;
     // The umask may have taken bits away.
     fs::set_permissions(folder, Permissions::from_mode(mode))?;

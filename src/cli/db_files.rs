@@ -65,8 +65,7 @@ pub fn backups(folder: &Path) -> Vec<BackupFile> {
 pub fn copy_synced(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::failed(format!("{} can't be copied to {}: {error}", from.display(), to.display()));
-    // Its journal too: it would be played into the new copy.
-    for side in SIDE_FILES.iter().chain(&["-journal", ""]) {
+    for side in SIDE_FILES.iter().chain(&[""]) {
         remove(&with_suffix(to, side)).map_err(failed)?;
     }
     let mut source = File::open(from).map_err(failed)?;
@@ -106,8 +105,23 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
         }
         sync_name(database).map_err(failed)?;
     }
-    replacement::announce(database, new).and_then(|()| replacement::complete(database)).map_err(failed)?;
-    Ok(had_one.then_some(kept))
+    let kept = had_one.then_some(kept);
+    match replacement::announce(database, new) {
+        Err(error) if !replacement::is_pending(database) => return Err(failed(error)),
+        announced => announced.and_then(|()| replacement::complete(database)),
+    }
+    .map_err(|error| in_doubt(database, kept.as_deref(), &error))?;
+    Ok(kept)
+}
+
+/// The words for a replacement that has begun and was not brought to its end.
+fn in_doubt(database: &Path, kept: Option<&Path>, error: &io::Error) -> Failure {
+    let kept = kept.map_or(String::new(), |kept| format!(" The one that was there is kept as {}.", kept.display()));
+    Failure::failed(format!(
+        "the new database counts from now on in the place of {}, but it is unknown whether that outlives a power cut \
+         ({error}); the next start or command brings it to its end.{kept}",
+        database.display()
+    ))
 }
 
 /// Removes a database that nobody uses, as far as it is there.

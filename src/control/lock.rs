@@ -64,7 +64,7 @@ pub enum LockError {
 fn held(pid: Option<u32>) -> String {
     match pid {
         Some(pid) => format!("another daemon runs on this database (process {pid})"),
-        None => "a command is writing to this database right now".to_owned(),
+        None => "a command is writing to this database right now, or a daemon starts on it".to_owned(),
     }
 }
 

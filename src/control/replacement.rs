@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use crate::durable::{sync_name, with_suffix};
 
-/// The suffixes of the files that belong to a database.
-pub const SIDE_FILES: [&str; 2] = ["-wal", "-shm"];
+/// The suffixes of the files that belong to a database. A rollback journal there is only while a database is made, or a
+/// restored one is opened for the first time; left over, it would be played into the next one.
+pub const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// Says that `new`, which is synced, takes the database's place. The old one has to be kept elsewhere by now.
 ///
 /// # Errors
-/// The folder can't be written; then nothing is said.
+/// Not renamed: nothing is said, and none [`is_pending`]. Not synced: it is said, and a power cut may take that back.
 pub fn announce(database: &Path, new: &Path) -> io::Result<()> {
     fs::rename(new, announced(database))?;
     sync_name(database)
@@ -69,7 +70,7 @@ mod tests {
     fn place() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("q.db");
-        for (suffix, text) in [("", "old"), ("-wal", "log"), (".new", "new")] {
+        for (suffix, text) in [("", "old"), ("-wal", "log"), ("-journal", "journal"), (".new", "new")] {
             fs::write(with_suffix(&database, suffix), text).unwrap();
         }
         (folder, database)
@@ -85,7 +86,9 @@ mod tests {
             }
             assert!(complete(&database).unwrap(), "{broken_off}");
             assert_eq!(fs::read_to_string(&database).unwrap(), "new", "{broken_off}");
-            assert!(!with_suffix(&database, "-wal").exists() && !is_pending(&database), "{broken_off}");
+            assert!(!is_pending(&database), "{broken_off}");
+            let left = SIDE_FILES.into_iter().find(|side| with_suffix(&database, side).exists());
+            assert_eq!(left, None, "{broken_off}");
             assert!(!complete(&database).unwrap());
         }
     }

@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::durable::{folder_mode, make_folder, sync_folder, sync_name};
 use crate::job::FileIdentity;
 use crate::run::RunId;
 
@@ -77,22 +78,19 @@ impl ContentFolder {
 
     /// A new folder for one file.
     fn make_place(&self, run: RunId, line: u64) -> io::Result<PathBuf> {
-        self.make(&self.folder, true)?;
+        make_folder(&self.folder, self.mode)?;
         loop {
             let place = self.folder.join(format!("{run}-{line}.{:08x}", fastrand::u32(..)));
-            match self.make(&place, false) {
+            match self.make(&place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made.map(|()| place),
             }
         }
     }
 
-    fn make(&self, folder: &Path, with_parents: bool) -> io::Result<()> {
-        if with_parents && folder.is_dir() {
-            return Ok(());
-        }
-        let mode = self.mode | (self.mode & 0o444) >> 2;
-        DirBuilder::new().recursive(with_parents).mode(mode).create(folder)?;
+    fn make(&self, folder: &Path) -> io::Result<()> {
+        let mode = folder_mode(self.mode);
+        DirBuilder::new().mode(mode).create(folder)?;
         fs::set_permissions(folder, Permissions::from_mode(mode))
     }
 
@@ -106,15 +104,10 @@ impl ContentFolder {
         }
         for path in written {
             File::open(path)?.sync_all()?;
-            if let Some(place) = path.parent() {
-                File::open(place)?.sync_all()?;
-            }
+            sync_name(path)?;
         }
         // Up to the state directory, in which the first of these folders may be new as well.
-        for folder in self.folder.ancestors().take(3) {
-            File::open(folder)?.sync_all()?;
-        }
-        Ok(())
+        self.folder.ancestors().take(3).try_for_each(sync_folder)
     }
 
     /// Whether this is the path of a content in here.

@@ -100,7 +100,7 @@ impl Pulse {
 pub async fn feed_watchdog(notifier: Notifier, pulses: Pulses) {
     let Some(patience) = notifier.watchdog() else { return std::future::pending().await };
     loop {
-        // A round is judged when the next is due, so an answer has half the patience to arrive.
+        // Whoever answers within half the patience costs no feeding.
         pulses.ask();
         tokio::time::sleep(patience / 2).await;
         let mut silent = pulses.silent();

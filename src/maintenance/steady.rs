@@ -1,4 +1,4 @@
-//! Wall time that is never stepped.
+//! Wall time that is never ahead of the time that passed.
 //!
 //! Read once from the wall clock, then carried forward by boot time. When somebody sets the clock a year ahead or back,
 //! rows do not look a year old.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::clock::{Boottime, Clock, Timestamp};
 
-/// A clock that shows dates and only moves as fast as time passes.
+/// A clock that shows dates, goes back with the wall clock, and ahead only as fast as time passes.
 #[derive(Clone)]
 pub struct Steady {
     clock: Arc<dyn Clock>,
