@@ -164,12 +164,18 @@ impl Oracle {
         self.write(&["fault"], Path::new(what));
     }
 
+    /// Takes records that were written elsewhere. What is cut off at their end was never said.
+    pub fn take(&self, records: &[u8]) {
+        let complete = records.iter().rposition(|byte| *byte == 0).map_or(0, |end| end + 1);
+        OpenOptions::new().append(true).open(&self.ledger).unwrap().write_all(&records[..complete]).unwrap();
+    }
+
     fn write(&self, fields: &[&str], path: &Path) {
         let mut record = fields.join("\t").into_bytes();
         record.push(b'\t');
         record.extend(path.as_os_str().as_bytes());
         record.push(0);
-        OpenOptions::new().append(true).open(&self.ledger).unwrap().write_all(&record).unwrap();
+        self.take(&record);
     }
 
     /// Everything that was written down, in order.
@@ -213,6 +219,12 @@ impl Oracle {
     /// If a file is missing, there twice, cut, or left under a private name.
     #[track_caller]
     pub fn moved(&self, inbox: &Path, target: &Path) {
+        self.moved_as(inbox, &contents(inbox), &contents(target));
+    }
+
+    /// The same for folders of which it is said that these files are in them, with their SHA-256.
+    #[track_caller]
+    pub fn moved_as(&self, inbox: &Path, left: &BTreeMap<PathBuf, String>, found: &BTreeMap<PathBuf, String>) {
         let mut expected = BTreeMap::new();
         for record in self.records() {
             if let Record::Put(sha256, path) = record
@@ -221,9 +233,8 @@ impl Oracle {
                 expected.insert(relative.to_owned(), sha256);
             }
         }
-        let found: BTreeMap<PathBuf, String> = contents(target);
-        assert_eq!(found, expected, "what is in {}, beside what was put into {}", target.display(), inbox.display());
-        assert_eq!(contents(inbox), BTreeMap::new(), "what is left in {}", inbox.display());
+        assert_eq!(*found, expected, "what is where files are moved to, beside what was put into {}", inbox.display());
+        assert_eq!(*left, BTreeMap::new(), "what is left in {}", inbox.display());
     }
 }
 

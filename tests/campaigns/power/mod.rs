@@ -14,6 +14,7 @@ mod disk;
 mod fuse;
 mod outlet;
 mod rounds;
+mod vm;
 
 use rounds::{Machine, Options};
 
