@@ -1,7 +1,8 @@
 //! The campaigns: the promise of `docs/RELIABILITY.md`, attacked.
 //!
 //! 1. A campaign breaks one thing on purpose: the process, a system call, the power, the disk, the clock. Its quick
-//!    form runs with every `cargo test`; `INGESTD_LONG=1 cargo test --test campaigns -- NAME::` is the long one.
+//!    form runs with every `cargo test`; `INGESTD_LONG=1 cargo test --test campaigns -- NAME::` is the long one. Walks
+//!    of hours are taken in parts, or for some minutes ([`Portion`](portion::Portion)).
 //! 2. What happens by chance comes from a [`Seed`](seed::Seed), which is printed and can be given again.
 //! 3. One [`Oracle`](oracle::Oracle) judges them all: a ledger of what the program acknowledged and of what its
 //!    processors did, kept outside of whatever is broken.
@@ -31,6 +32,7 @@ mod fuzz;
 mod kill;
 mod lease;
 mod oracle;
+mod portion;
 mod power;
 mod resources;
 mod scenario;

@@ -5,7 +5,8 @@
 //! 2. The bundled SQLite has no `.recover`, so tables are copied by ranges of rowid: a range that fails is halved
 //!    until the rows that can't be read stand alone, and those are stepped over. Tables without rowid are copied from
 //!    their beginning until it fails, and from their end.
-//! 3. A row that breaks a CHECK, or holds a value of another type than its column, is left behind.
+//! 3. A row that breaks a CHECK, or holds a value of another type than its column, is left behind. A row that only an index
+//!    still names was lost without anything failing: its page is one of an earlier time.
 //! 4. What refers to rows that are lost goes as well: a number that is given out again must not lead to another's rows. A
 //!    file whose job is lost is processed again.
 //! 5. Indexes and counters are made anew, and the rest is as after a restore ([`super::restore`]).
@@ -91,15 +92,22 @@ pub struct Lost {
     pub some: bool,
     /// Rows that could be read and make no sense.
     pub senseless: u64,
+    /// Rows that an index names, and that are in no page of the table that can be read.
+    pub absent: u64,
     /// Rows that referred to what was lost.
     pub orphans: u64,
-    /// The numbers of all rows that are missing for one of the first reasons, as ranges.
+    /// The numbers of all rows that are missing for one of the other reasons, as ranges.
     missing: Vec<(i64, i64)>,
 }
 
 impl Lost {
     const fn is_nothing(&self) -> bool {
-        !self.whole && self.ranges.is_empty() && !self.some && self.senseless == 0 && self.orphans == 0
+        !self.whole
+            && self.ranges.is_empty()
+            && !self.some
+            && self.senseless == 0
+            && self.absent == 0
+            && self.orphans == 0
     }
 
     fn add_range(&mut self, low: i64, high: i64) {
@@ -128,6 +136,9 @@ impl fmt::Display for Lost {
         }
         if self.senseless > 0 {
             parts.push(format!("{} rows that make no sense", self.senseless));
+        }
+        if self.absent > 0 {
+            parts.push(format!("{} rows that only an index still names", self.absent));
         }
         if self.orphans > 0 {
             parts.push(format!("{} rows that belong to what was lost", self.orphans));

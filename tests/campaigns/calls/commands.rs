@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::fault::{Fault, Here, How, Kind, Table, sample, survey, ways};
+use super::fault::{Fault, Here, How, Kind, Table, some_or_all, survey};
 use super::journey::decent;
 use crate::oracle::Oracle;
 use crate::seed::Seed;
@@ -152,11 +152,10 @@ fn a_command_without_a_daemon_says_what_it_did() {
         let (output, _) = Traced::finish(desk.place.configured(&Desk::words(&task)), plan);
         assert_eq!(output.code, 0, "{output:?}");
         let found = found.lock().unwrap().clone();
-        let mut faults = if long() { every(&found) } else { sample(&found, QUICK, &mut random) };
         // Whatever chance brings: the last commit finds no room.
         let (call, kind, how) = (Call::Pwrite, Kind::Wal, How::Error(libc::ENOSPC));
-        faults.push(Fault { call, kind, how, lasting: true, number: found[&(call, kind)] });
-        for fault in faults {
+        let certain = Fault { call, kind, how, lasting: true, number: found[&(call, kind)] };
+        for fault in some_or_all(&found, QUICK, &mut random).chain([certain]) {
             if matches!(errand, Errand::Retry) && desk.failed.is_empty() {
                 break;
             }
@@ -186,16 +185,4 @@ fn a_command_without_a_daemon_says_what_it_did() {
         fates.went_on,
         fates.left
     ));
-}
-
-/// Every fault of a survey.
-pub fn every(found: &super::fault::Survey) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (&(call, kind), &seen) in found {
-        for how in ways(call) {
-            faults.extend((1..=seen).map(|number| Fault { call, kind, how, lasting: false, number }));
-            faults.push(Fault { call, kind, how, lasting: true, number: 1 });
-        }
-    }
-    faults
 }

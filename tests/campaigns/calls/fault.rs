@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use crate::portion::Portion;
+use crate::support::long;
 use crate::tracer::{Call, Plan, Seen};
 
 /// What a file is to the program.
@@ -211,6 +213,28 @@ pub fn sample(survey: &Survey, most: usize, random: &mut fastrand::Rng) -> Vec<F
     random.shuffle(&mut faults);
     faults.truncate(most);
     faults
+}
+
+/// Every fault of a survey: each call, with each error, once; and lasting, from so many places on of all that there are.
+pub fn every(survey: &Survey, lasting: usize) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (&(call, kind), &seen) in survey {
+        for how in ways(call) {
+            faults.extend((1..=seen).map(|number| Fault { call, kind, how, lasting: false, number }));
+            let places = (1..=seen).step_by(seen.div_ceil(lasting));
+            faults.extend(places.map(|number| Fault { call, kind, how, lasting: true, number }));
+        }
+    }
+    faults
+}
+
+/// The faults that a command or a start meets: in the quick form at most so many.
+pub fn some_or_all(survey: &Survey, quick: usize, random: &mut fastrand::Rng) -> Box<dyn Iterator<Item = Fault>> {
+    if long() {
+        Box::new(Portion::of(every(survey, 1), random))
+    } else {
+        Box::new(sample(survey, quick, random).into_iter())
+    }
 }
 
 /// What became of whoever met a fault.

@@ -14,8 +14,9 @@ mod fault;
 mod journey;
 mod start;
 
-use self::fault::{Fate, Fault, How, Kind, sample, survey, ways};
+use self::fault::{Fate, Fault, How, Kind, every, sample, survey};
 use self::journey::Journey;
+use crate::portion::Portion;
 use crate::seed::Seed;
 use crate::support::long;
 use crate::tracer::{Call, Traced};
@@ -41,16 +42,12 @@ fn a_daemon_outlives_or_survives_every_failing_call() {
     journey.undisturbed();
     let found = found.lock().unwrap().clone();
     if long() {
-        for (&(call, kind), &seen) in &found {
-            for how in ways(call) {
-                for lasting in [false, true] {
-                    let step = if lasting { seen.div_ceil(LATER) } else { 1 };
-                    for number in (1..=seen).step_by(step) {
-                        journey.suffer(&Fault { call, kind, how, lasting, number }, random.bool());
-                    }
-                }
-            }
+        let mut portion = Portion::of(every(&found, LATER), &mut random);
+        for fault in portion.by_ref() {
+            eprintln!("{fault}");
+            journey.suffer(&fault, random.bool());
         }
+        eprintln!("calls: {portion}");
     } else {
         let mut faults = certain(&mut random);
         faults.extend(sample(&found, QUICK, &mut random));

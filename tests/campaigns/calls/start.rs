@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::commands::{every, is_whole};
-use super::fault::{Fault, Here, How, Kind, Survey, Table, nothing, sample, survey};
+use super::commands::is_whole;
+use super::fault::{Fault, Here, How, Kind, Survey, Table, nothing, some_or_all, survey};
 use super::journey::Journey;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, wait_until};
@@ -40,12 +40,10 @@ fn start(place: &Place, plan: Plan, what: &str) -> Result<(Daemon, Traced), Stri
     Err(last)
 }
 
-fn faults(found: &Survey, random: &mut fastrand::Rng) -> Vec<Fault> {
-    let mut faults = if long() { every(found) } else { sample(found, QUICK, random) };
+fn faults(found: &Survey, random: &mut fastrand::Rng) -> impl Iterator<Item = Fault> {
     // Whatever chance brings: a new database on its way to having a log.
     let (call, kind, how) = (Call::Fsync, Kind::Database, How::Error(libc::EIO));
-    faults.push(Fault { call, kind, how, lasting: true, number: 2 });
-    faults
+    some_or_all(found, QUICK, random).chain([Fault { call, kind, how, lasting: true, number: 2 }])
 }
 
 /// Meets every fault of a survey by a start in a place that `prepare` made.

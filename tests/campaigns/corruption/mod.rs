@@ -20,6 +20,7 @@ use damage::{ALL, Damage};
 use history::{History, beside};
 
 use crate::oracle::Figures;
+use crate::portion::Portion;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, text, wait_until};
 
@@ -105,12 +106,8 @@ fn damage_is_told_and_repaired_or_restored_and_the_rescan_makes_it_whole() {
                     let history = History::new();
                     foreign_log(&history.place);
                     let mut tally = Tally::default();
-                    for round in 0..rounds {
-                        for (number, damage) in ALL.into_iter().enumerate() {
-                            if (number + round) % 2 == worker && is_wanted(damage) {
-                                tally += whole_way(&history, damage, &mut random);
-                            }
-                        }
+                    for damage in Portion::of(damages(rounds, worker), &mut random) {
+                        tally += whole_way(&history, damage, &mut random);
                     }
                     tally
                 })
@@ -124,6 +121,12 @@ fn damage_is_told_and_repaired_or_restored_and_the_rescan_makes_it_whole() {
         }
     });
     seed.report(tally);
+}
+
+/// What one of the two workers has to do: every second damage, the other ones in the next round.
+fn damages(rounds: usize, worker: usize) -> Vec<Damage> {
+    let round = |round| ALL.into_iter().enumerate().filter(move |(number, _)| (number + round) % 2 == worker);
+    (0..rounds).flat_map(round).map(|(_, damage)| damage).filter(|damage| is_wanted(*damage)).collect()
 }
 
 /// `INGESTD_DAMAGE` asks for one kind alone.

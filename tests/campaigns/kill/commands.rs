@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::oracle::Word;
+use crate::portion::Portion;
 use crate::scenario::Scenario;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, run};
@@ -15,9 +16,13 @@ const QUICK: usize = 5;
 /// Lines of each list.
 const LINES: usize = 9;
 
-/// The points at which a command is killed: chance's, or all of them.
-fn points(random: &mut fastrand::Rng, all: usize) -> Vec<usize> {
-    if long() { (1..=all).collect() } else { (0..QUICK).map(|_| random.usize(1..=all)).collect() }
+/// The points at which a command is killed, from 1: chance's, or all of them.
+fn points(random: &mut fastrand::Rng, all: usize) -> Box<dyn Iterator<Item = usize>> {
+    if long() {
+        Box::new(Portion::of((1..=all).collect(), random))
+    } else {
+        Box::new((0..QUICK).map(|_| random.usize(1..=all)).collect::<Vec<_>>().into_iter())
+    }
 }
 
 /// What a command does to the state directory.
@@ -62,14 +67,15 @@ fn create(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
     let (place, state) = (&scenario.place, scenario.place.at("state"));
     let migrate = || place.configured(&["db", "migrate"]);
     let all = measure(place, migrate());
-    let points = points(random, all);
-    for number in &points {
+    let mut killed = 0;
+    for number in points(random, all) {
         fs::remove_dir_all(&state).unwrap();
-        kill(place, migrate(), *number, random.bool());
+        kill(place, migrate(), number, random.bool());
         place.ok(&["db", "migrate"]);
         place.ok(&["db", "check"]);
+        killed += 1;
     }
-    points.len()
+    killed
 }
 
 fn add(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
@@ -82,14 +88,15 @@ fn add(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
         (path, command)
     };
     let all = measure(place, file("first").1);
-    let points = points(random, all);
-    for (name, number) in points.iter().enumerate() {
-        let (path, command) = file(&name.to_string());
-        oracle.told(&path, &kill(place, command, *number, random.bool()).0);
+    let mut killed = 0;
+    for number in points(random, all) {
+        let (path, command) = file(&killed.to_string());
+        oracle.told(&path, &kill(place, command, number, random.bool()).0);
         let again = oracle.add(place, &path, &[]);
         assert!(matches!(again, Word::Ok(_)), "{again:?} after a kill at {number}");
+        killed += 1;
     }
-    points.len()
+    killed
 }
 
 fn sync(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
@@ -108,14 +115,15 @@ fn sync(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
     };
     let command = |list: &Path| place.configured(&["sync", list.to_str().unwrap(), "--batch", "2"]);
     let all = measure(place, command(&list("first")));
-    let points = points(random, all);
-    for (name, number) in points.iter().enumerate() {
-        let list = list(&name.to_string());
-        kill(place, command(&list), *number, random.bool());
+    let mut killed = 0;
+    for number in points(random, all) {
+        let list = list(&killed.to_string());
+        kill(place, command(&list), number, random.bool());
         let again = crate::support::finish(&mut command(&list));
         assert_eq!(again.code, 0, "{again:?} after a kill at {number}");
+        killed += 1;
     }
-    points.len()
+    killed
 }
 
 /// A database with an acknowledged job in a log that its dead daemon left, and a backup from before that job.

@@ -13,12 +13,13 @@ mod journey;
 use self::journey::{Journey, Point};
 use crate::base::Base;
 use crate::oracle::Figures;
+use crate::portion::Portion;
 use crate::seed::Seed;
 use crate::support::{Daemon, long};
 use crate::tracer::{Call, Traced};
 
-/// A walk has come to its end when so many points in a row were never reached: rounds differ by a few calls.
-const UNREACHED: usize = 3;
+/// So many points of each kind beyond those of an untouched round: rounds differ by a few calls.
+const BEYOND: usize = 3;
 /// Recoveries make about so many calls.
 const RECOVERY: usize = 60;
 
@@ -35,7 +36,10 @@ fn a_daemon_killed_at_any_call_and_in_its_recovery_loses_nothing() {
         walk.some();
     }
     let figures = walk.finish();
-    seed.report(format!("{} points killed, {} in recoveries, {figures}", walk.points, walk.recoveries));
+    seed.report(format!(
+        "{} points killed, {} never came, {} in recoveries, {figures}",
+        walk.points, walk.untouched, walk.recoveries
+    ));
 }
 
 /// Rounds, and what they came to.
@@ -45,6 +49,8 @@ struct Walk {
     random: fastrand::Rng,
     totals: Vec<(Call, usize)>,
     points: usize,
+    /// Rounds that passed untouched.
+    untouched: usize,
     recoveries: usize,
 }
 
@@ -61,7 +67,15 @@ impl Walk {
         journey.drained();
         let base = Base::of(&daemon, journey.place());
         assert_eq!(daemon.stop(), 0);
-        Self { journey, base, random, totals: counts.calls.into_iter().collect(), points: 0, recoveries: 0 }
+        Self {
+            journey,
+            base,
+            random,
+            totals: counts.calls.into_iter().collect(),
+            points: 0,
+            untouched: 0,
+            recoveries: 0,
+        }
     }
 
     /// The quick form: each kind of call once, at a point that chance chooses, and names that change on both sides.
@@ -80,28 +94,27 @@ impl Walk {
 
     /// The long form: every call of every kind, before and after; and every call of a recovery on the way.
     fn all(&mut self) {
-        let mut recovery = 1;
-        let mut kinds = self.totals.clone();
-        kinds.sort_by_key(|(_, total)| *total);
-        for (call, _) in kinds {
+        let mut points = Vec::new();
+        for &(call, total) in &self.totals {
             for after in [false, true] {
-                let (mut number, mut unreached) = (1, 0);
-                while unreached < UNREACHED {
-                    let (struck, struck_again) = self.round(Point { call: Some(call), number, after }, recovery);
-                    unreached = if struck { 0 } else { unreached + 1 };
-                    recovery = if struck_again { recovery + 1 } else { 1 };
-                    number += 1;
-                }
+                points.extend((1..=total + BEYOND).map(|number| Point { call: Some(call), number, after }));
             }
         }
+        let mut portion = Portion::of(points, &mut self.random);
+        let mut recovery = 1;
+        for point in portion.by_ref() {
+            recovery = if self.round(point, recovery) { recovery + 1 } else { 1 };
+        }
+        eprintln!("kill: {portion}");
     }
 
     /// Kills at a point, then in the recovery, now and then in the recovery of that, then lets it be; answers whether
-    /// the points came.
-    fn round(&mut self, point: Point, recovery: usize) -> (bool, bool) {
+    /// the points of the recoveries came.
+    fn round(&mut self, point: Point, recovery: usize) -> bool {
         let struck = self.journey.strike(point);
         eprintln!("kill: {point}: {:?}", struck.at);
         self.points += struck.acted;
+        self.untouched += usize::from(struck.acted == 0);
         let mut struck_again = true;
         for _ in 0..self.random.usize(1..=2) {
             let again = Point { call: None, number: recovery, after: self.random.bool() };
@@ -111,7 +124,7 @@ impl Walk {
             struck_again &= counts.acted > 0;
         }
         self.journey.recover();
-        (struck.acted > 0, struck_again)
+        struck_again
     }
 
     /// Nothing has added up: a last daemon is back at the base.

@@ -194,13 +194,17 @@ impl Machine {
     }
 
     /// A process of the machine by the number that this machine knows it under.
+    #[track_caller]
     pub fn outer_pid(&self, inner: u32) -> u32 {
-        wait_for(&format!("process {inner} of the machine is found"), || {
-            descendants(self.leader).into_iter().find(|pid| {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-                let numbers = status.lines().find(|line| line.starts_with("NSpid:")).unwrap_or_default().to_owned();
-                numbers.split_whitespace().last() == Some(&inner.to_string())
-            })
+        wait_for(&format!("process {inner} of the machine is found"), || self.find(inner))
+    }
+
+    /// The same, where it may have ended.
+    pub fn find(&self, inner: u32) -> Option<u32> {
+        descendants(self.leader).into_iter().find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find(|line| line.starts_with("NSpid:")).unwrap_or_default().to_owned();
+            numbers.split_whitespace().last() == Some(&inner.to_string())
         })
     }
 

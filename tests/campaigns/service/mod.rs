@@ -3,7 +3,9 @@
 //! 1. What is installed is what the README says, by its own lines ([`Service::install`]).
 //! 2. Then it is used as its unit promises ([`promises`]), stuck ([`watchdog`]), stopped, killed and switched off
 //!    under load ([`ends`]), and confined, with each drop-in and without ([`confinement`]).
-//! 3. The oracle's ledger lies outside of the machine.
+//! 3. The oracle's ledger lies outside of the machine. That something was broken is written there by the unit itself, before
+//!    each start: systemd starts a daemon again as soon as the last one is gone, and a test that looks from outside
+//!    would often be later than the next execution.
 
 mod confinement;
 mod ends;
@@ -28,8 +30,12 @@ struct Service {
     oracle: Oracle,
 }
 
-/// What the test's processors need beyond the unit, as the drop-in `write-folder` says it.
-const FOLDERS: &str = "[Service]\nReadWritePaths=/srv/inbox /srv/done /srv/outside\n";
+/// What the test's processors need beyond the unit, as the drop-in `write-folder` says it, and the [`Record::Fault`] of the
+/// daemon before.
+const FOLDERS: &str = r#"[Service]
+ReadWritePaths=/srv/inbox /srv/done /srv/outside
+ExecStartPre=/bin/sh -c "printf 'fault\\tstarted again\\0' >> /srv/outside/oracle"
+"#;
 
 impl Service {
     /// Installs and starts it. Its processor runs `then` (shell); `more` is added to the configuration.

@@ -1,5 +1,8 @@
 //! One table of a damaged database into the new one: by ranges of rowid, or from both ends.
 
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt as _;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
@@ -82,7 +85,41 @@ impl Copier {
                 }
             }
         }
+        self.note_absent(connection, &mut lost).await;
         (rows, lost)
+    }
+
+    /// Notes which rows an index names that were neither copied nor given up: a page of an earlier time can be read, and
+    /// has fewer of them. Partial indexes are left out, as they name rows of one moment. An index that is damaged
+    /// itself says what it can; what it makes up is no row of anybody.
+    async fn note_absent(&self, connection: &mut SqliteConnection, lost: &mut Lost) {
+        let table = self.table;
+        let list = "SELECT name FROM pragma_index_list(?1, 'damaged') WHERE NOT partial";
+        let indexes = sqlx::query_scalar::<_, String>(list).bind(table).fetch_all(&mut *connection).await;
+        let mut named = BTreeSet::new();
+        for index in indexes.unwrap_or_default() {
+            // By the index alone: the table is not asked.
+            let rows = format!(
+                "SELECT rowid FROM damaged.{table} INDEXED BY {index} WHERE rowid NOT IN (SELECT rowid FROM main.{table})"
+            );
+            let mut rows = sqlx::query_scalar::<_, i64>(AssertSqlSafe(rows)).fetch(&mut *connection);
+            while let Ok(Some(row)) = rows.try_next().await {
+                named.insert(row);
+            }
+        }
+        // They are in order so far, because the ranges were.
+        let given_up = |row: &i64| {
+            let next = lost.missing.partition_point(|(_, high)| high < row);
+            lost.missing.get(next).is_some_and(|(low, _)| low <= row)
+        };
+        named.retain(|row| !given_up(row));
+        lost.absent = named.len() as u64;
+        for row in named {
+            match lost.missing.last_mut() {
+                Some((_, high)) if row == high.saturating_add(1) => *high = row,
+                _ => lost.missing.push((row, row)),
+            }
+        }
     }
 
     /// Notes which rows of a range that could be read were left behind.

@@ -37,6 +37,17 @@ fn lost<'a>(salvage: &'a Salvage, table: &str) -> Option<&'a Lost> {
     salvage.lost.iter().find(|lost| lost.table == table)
 }
 
+/// Where the third child of a table's root lies in the file; `root` asks which page that is.
+async fn third_page(file: &Path, root: &'static str) -> std::ops::Range<usize> {
+    let root = usize::try_from(number(file, root).await).unwrap();
+    let bytes = std::fs::read(file).unwrap();
+    let page = |number: usize| (number - 1) * 4_096..number * 4_096;
+    // Its cell says which page that is.
+    let root = &bytes[page(root)];
+    let cell = usize::from(u16::from_be_bytes([root[12 + 4], root[12 + 5]]));
+    page(usize::try_from(u32::from_be_bytes(root[cell..cell + 4].try_into().unwrap())).unwrap())
+}
+
 #[tokio::test]
 async fn nothing_is_lost_of_a_sound_one_and_not_a_byte_of_it_is_changed() {
     let dir = TempDir::new().unwrap();
@@ -61,14 +72,9 @@ async fn nothing_is_lost_of_a_sound_one_and_not_a_byte_of_it_is_changed() {
 async fn a_damaged_page_costs_its_rows_which_are_named_and_no_others() {
     let dir = TempDir::new().unwrap();
     let damaged = database(&dir, "SELECT 1").await;
-    let root = number(&damaged, "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'").await;
+    let page = third_page(&damaged, "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'").await;
     let mut bytes = std::fs::read(&damaged).unwrap();
-    let page = |number: usize| (number - 1) * 4_096..number * 4_096;
-    // The third child of the root: its cell says which page that is.
-    let root = bytes[page(usize::try_from(root).unwrap())].to_vec();
-    let cell = usize::from(u16::from_be_bytes([root[12 + 4], root[12 + 5]]));
-    let child = u32::from_be_bytes(root[cell..cell + 4].try_into().unwrap());
-    bytes[page(usize::try_from(child).unwrap())].fill(0xa5);
+    bytes[page].fill(0xa5);
     std::fs::write(&damaged, bytes).unwrap();
 
     let into = dir.path().join("new.db");
@@ -84,16 +90,33 @@ async fn a_damaged_page_costs_its_rows_which_are_named_and_no_others() {
 }
 
 #[tokio::test]
+async fn rows_that_went_without_a_failure_are_named_by_an_index_and_their_files_arrive_anew() {
+    let dir = TempDir::new().unwrap();
+    let damaged = database(&dir, "SELECT 1").await;
+    let page = third_page(&damaged, "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs'").await;
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    // The page as it was when it had two rows: all of it can be read.
+    let rows = &mut bytes[page][3..5];
+    let went = i64::from(u16::from_be_bytes([rows[0], rows[1]])) - 2;
+    rows.copy_from_slice(&[0, 2]);
+    std::fs::write(&damaged, bytes).unwrap();
+
+    let into = dir.path().join("new.db");
+    let salvage = salvage(&damaged, &into, &clock()).await.unwrap();
+    let jobs = lost(&salvage, "jobs").unwrap();
+    assert_eq!((i64::try_from(jobs.absent).unwrap(), &jobs.ranges[..]), (went, &[][..]), "{jobs}");
+    assert_eq!(number(&into, "SELECT count(*) FROM jobs").await, 3_000 - went);
+    assert_eq!(number(&into, "SELECT count(*) FROM sources WHERE presence = 'consumed'").await, went);
+    verify_whole(&into).await.unwrap();
+}
+
+#[tokio::test]
 async fn of_a_table_without_numbers_both_ends_are_kept() {
     let dir = TempDir::new().unwrap();
     let damaged = database(&dir, "SELECT 1").await;
-    let root = number(&damaged, "SELECT rootpage FROM sqlite_schema WHERE name = 'taken'").await;
+    let page = third_page(&damaged, "SELECT rootpage FROM sqlite_schema WHERE name = 'taken'").await;
     let mut bytes = std::fs::read(&damaged).unwrap();
-    let page = |number: usize| (number - 1) * 4_096..number * 4_096;
-    let root = bytes[page(usize::try_from(root).unwrap())].to_vec();
-    let cell = usize::from(u16::from_be_bytes([root[12 + 4], root[12 + 5]]));
-    let child = u32::from_be_bytes(root[cell..cell + 4].try_into().unwrap());
-    bytes[page(usize::try_from(child).unwrap())].fill(0);
+    bytes[page].fill(0);
     std::fs::write(&damaged, bytes).unwrap();
     let into = dir.path().join("new.db");
     let salvage = salvage(&damaged, &into, &clock()).await.unwrap();
