@@ -62,6 +62,15 @@ impl Told {
     }
 }
 
+/// Sends the crowd home when it is dropped: also when the test fails, or its threads would never be joined.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One member of the crowd: everything that writes, in an order of its own.
 fn member(number: usize, mut random: fastrand::Rng, scenario: &Scenario, told: &Told) {
     let place = &scenario.place;
@@ -172,6 +181,7 @@ fn a_crowd_of_commands_beside_a_daemon_that_is_killed_loses_nothing_that_it_was_
     let told = Told::default();
     let mut refused = 0;
     thread::scope(|scope| {
+        let over = Over(&told.stop);
         let crowd: Vec<_> = (0..members)
             .map(|number| {
                 let (random, scenario, told) = (random.fork(), &scenario, &told);
@@ -195,7 +205,7 @@ fn a_crowd_of_commands_beside_a_daemon_that_is_killed_loses_nothing_that_it_was_
             daemon = next;
             refused += again;
         }
-        told.stop.store(true, Ordering::Relaxed);
+        drop(over);
         for member in crowd {
             member.join().expect("a member of the crowd was told what it may not be told");
         }
@@ -265,6 +275,7 @@ fn a_daemon_comes_to_run_beside_commands_that_never_pause() {
     place.ok(&["db", "migrate"]);
     let told = Told::default();
     thread::scope(|scope| {
+        let over = Over(&told.stop);
         for number in 0..10 {
             let told = &told;
             scope.spawn(move || {
@@ -285,7 +296,7 @@ fn a_daemon_comes_to_run_beside_commands_that_never_pause() {
             refused += again;
             assert_eq!(daemon.stop(), 0);
         }
-        told.stop.store(true, Ordering::Relaxed);
+        drop(over);
         assert!(refused <= rounds, "{refused} starts in vain for {rounds} that succeeded");
         eprintln!("contention: {rounds} starts beside ten commands without a pause, {refused} in vain");
     });

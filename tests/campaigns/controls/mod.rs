@@ -3,18 +3,20 @@
 //! 1. Each `NAME.patch` beside this file makes the code wrong in one place. Its head says which test has to fail then:
 //!    `# fails: MODULE::TEST` (`# fails: suite MODULE::TEST` for one of the suite), and `# long` where only the long
 //!    form of that test is sure to notice.
-//! 2. The quick form looks that every patch still fits the code.
-//! 3. The long form (`INGESTD_LONG=1 cargo test --test campaigns -- controls::`) applies each to a copy of the
-//!    sources, builds that, and runs the test (`INGESTD_CONTROL=fence` asks for those with this in their name). A test that passes, or a copy that doesn't compile, fails the control.
+//! 2. The quick form looks that every patch still fits the code, and that every test it names is there.
+//! 3. The long form (`INGESTD_LONG=1 cargo test --test campaigns -- controls:: --nocapture`) applies each to a copy of
+//!    the sources, builds that, and runs the test ([`Trial`]). Only a test that ran and failed has noticed; the report
+//!    says by which words. `INGESTD_CONTROL=fence` asks for those with this in their name.
 
+mod trial;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::support::{has_tools, long, run};
-
-/// What stays behind when the sources are copied.
-const NOT_SOURCES: [&str; 3] = ["target", ".git", "fuzz"];
+use trial::{Ending, Trial};
 
 /// A way of making the code wrong.
 struct Control {
@@ -48,71 +50,43 @@ impl Control {
         run(git.args(check.then_some("--check")).arg(&self.patch));
     }
 
-    /// Runs the test with the code made wrong; answers whether it noticed, and what it said.
-    fn is_noticed(&self, copy: &Path) -> (bool, String) {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(copy).args([
-            "test",
-            "--locked",
-            "--offline",
-            "--test",
-            self.binary,
-            "--",
-            "--exact",
-            &self.fails,
-        ]);
-        cargo.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_MANIFEST_DIR")).join("target/controls"));
-        cargo.env_remove("INGESTD_LONG").env_remove("INGESTD_SEED").stdin(Stdio::null());
-        if self.long {
-            cargo.env("INGESTD_LONG", "1");
-        }
-        let output = cargo.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let whole = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
-        (said.contains(&format!("test {} ... FAILED", self.fails)), whole)
+    /// Whether the test that it names is in the sources, by its module's file.
+    fn names_a_test(&self) -> bool {
+        let Some((module, test)) = self.fails.rsplit_once("::") else { return false };
+        let module = sources().join("tests").join(self.binary).join(module.replace("::", "/"));
+        let declared = format!("fn {test}(");
+        [module.with_extension("rs"), module.join("mod.rs")]
+            .iter()
+            .any(|file| fs::read_to_string(file).is_ok_and(|text| text.contains(&declared)))
     }
 }
 
+fn sources() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn controls() -> Vec<Control> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/campaigns/controls");
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let entries = fs::read_dir(sources().join("tests/campaigns/controls")).unwrap().map(|entry| entry.unwrap().path());
     let mut patches: Vec<PathBuf> =
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "patch")).collect();
     let wanted = std::env::var("INGESTD_CONTROL").unwrap_or_default();
     patches.retain(|patch| patch.file_stem().is_some_and(|name| name.to_string_lossy().contains(&wanted)));
     patches.sort();
+    assert!(!patches.is_empty(), "no control has {wanted:?} in its name");
     patches.into_iter().map(Control::read).collect()
 }
 
-/// Copies the sources; the newer file times make cargo build what was patched.
-fn copy_sources(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (name, target) = (entry.file_name(), to.join(entry.file_name()));
-        if NOT_SOURCES.iter().any(|left| name == *left) {
-            continue;
-        }
-        if entry.file_type().unwrap().is_dir() {
-            copy_sources(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 #[test]
-fn every_control_fits_the_code() {
+fn every_control_fits_the_code_and_names_a_test() {
     if !has_tools(&["git"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy");
-    copy_sources(Path::new(env!("CARGO_MANIFEST_DIR")), &copy);
-    let controls = controls();
-    assert!(!controls.is_empty());
-    for control in controls {
+    trial::copy_sources(sources(), &copy);
+    for control in controls() {
         control.apply(&copy, true);
+        assert!(control.names_a_test(), "{}: there is no test {}", control.name(), control.fails);
     }
 }
 
@@ -121,20 +95,18 @@ fn every_control_is_noticed_by_its_campaign() {
     if !long() || !has_tools(&["git"]) {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let (mut noticed, mut missed) = (0, Vec::new());
+    let trial = Trial::begin(sources());
+    let mut endings: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut missed = Vec::new();
     for control in controls() {
-        let copy = folder.path().join("copy");
-        copy_sources(Path::new(env!("CARGO_MANIFEST_DIR")), &copy);
-        control.apply(&copy, false);
-        let (found, said) = control.is_noticed(&copy);
-        eprintln!("{}: {} by {}", control.name(), if found { "noticed" } else { "NOT noticed" }, control.fails);
-        if found {
-            noticed += 1;
-        } else {
-            missed.push(format!("{}: {said}", control.name()));
+        control.apply(&trial.copy(), false);
+        let (ending, took, said) = trial.run(control.binary, &control.fails, control.long);
+        eprintln!("{}: {} by {} in {} s: {ending}", control.name(), ending.kind(), control.fails, took.as_secs());
+        *endings.entry(ending.kind()).or_default() += 1;
+        if !matches!(ending, Ending::Noticed(_)) {
+            missed.push(format!("{}: {ending}\n{said}", control.name()));
         }
-        fs::remove_dir_all(&copy).unwrap();
     }
-    assert!(missed.is_empty(), "{noticed} controls were noticed; not these:\n{}", missed.join("\n\n"));
+    eprintln!("controls: {endings:?}");
+    assert!(missed.is_empty(), "{} controls were not noticed:\n{}", missed.len(), missed.join("\n\n"));
 }

@@ -21,7 +21,7 @@ use rounds::{Machine, Options};
 use crate::seed::Seed;
 use crate::support::long;
 
-use self::outlet::Outlet;
+pub use self::outlet::Outlet;
 
 /// Cuts of one machine.
 const CUTS: usize = 12;

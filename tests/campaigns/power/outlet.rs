@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::support::has_tools;
 
 use super::disk::Disk;
 use super::fuse::{LONGEST_REQUEST, Request, Session};
+
+/// How often disks that hang look whether they still do.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Disks, mounted or not.
 pub struct Outlet {
@@ -26,6 +30,10 @@ struct Shared {
     /// The power goes at this one.
     last: Option<u64>,
     is_on: bool,
+    /// Whether the disks hang.
+    hangs: bool,
+    /// Whether somebody asked them for something while they did.
+    is_awaited: bool,
 }
 
 impl Outlet {
@@ -42,7 +50,7 @@ impl Outlet {
     /// So many empty disks, without power.
     pub fn new(disks: usize, random: fastrand::Rng) -> Self {
         let disks = (0..disks).map(|_| Disk::new()).collect();
-        let shared = Shared { disks, random, operations: 0, last: None, is_on: false };
+        let shared = Shared { disks, random, operations: 0, last: None, is_on: false, hangs: false, is_awaited: false };
         Self { shared: Arc::new(Mutex::new(shared)), mounts: Vec::new() }
     }
 
@@ -70,6 +78,22 @@ impl Outlet {
     /// How many changes and syncs there were since it came on.
     pub fn operations(&self) -> u64 {
         self.shared.lock().unwrap().operations
+    }
+
+    /// From now on the disks have power and answer nothing: whoever asks them waits, and can't be killed.
+    pub fn hang(&self) {
+        let mut shared = self.shared.lock().unwrap();
+        (shared.hangs, shared.is_awaited) = (true, false);
+    }
+
+    /// Whether somebody has asked since they hang, and waits.
+    pub fn is_awaited(&self) -> bool {
+        self.shared.lock().unwrap().is_awaited
+    }
+
+    /// The disks answer again.
+    pub fn go_on(&self) {
+        self.shared.lock().unwrap().hangs = false;
     }
 
     /// Takes the power away now, if it is on, and removes the mounts. Whoever used them must be gone.
@@ -101,7 +125,7 @@ impl Outlet {
 impl Drop for Outlet {
     fn drop(&mut self) {
         if let Ok(mut shared) = self.shared.lock() {
-            shared.is_on = false;
+            (shared.is_on, shared.hangs) = (false, false);
         }
         self.unmount();
     }
@@ -162,11 +186,24 @@ fn serve(mut device: File, shared: &Mutex<Shared>, number: usize) {
             Err(_) => return,
         };
         let request = Request::parse(&buffer[..length]);
-        match shared.lock().unwrap().answer(number, &mut session, &request) {
+        match in_turn(shared).answer(number, &mut session, &request) {
             None => return,
             Some(reply) if reply.is_empty() => {}
             // It fails where the request was taken back meanwhile.
             Some(reply) => drop(device.write(&reply)),
         }
+    }
+}
+
+/// What the disks share, when they don't hang.
+fn in_turn(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    loop {
+        let mut here = shared.lock().unwrap();
+        if !here.hangs {
+            return here;
+        }
+        here.is_awaited = true;
+        drop(here);
+        std::thread::sleep(LOOK_AGAIN);
     }
 }

@@ -6,6 +6,7 @@
 
 mod clock;
 mod files;
+mod outlived;
 mod restarts;
 mod steps;
 mod suspended;

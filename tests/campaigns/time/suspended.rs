@@ -14,7 +14,7 @@ use crate::support::{Daemon, Place, long, wait_for};
 
 /// Holds the lock of its job for as long as anybody of its group lives. Whoever gets it after another one writes into the
 /// ledger that the other is over; whoever does not get it tells on both.
-const GATE: &str = "exec 9>> \"HERE/lock-$INGESTD_JOB\"\nflock -n 9 || echo $INGESTD_JOB >> HERE/overlaps\n\
+pub const GATE: &str = "exec 9>> \"HERE/lock-$INGESTD_JOB\"\nflock -n 9 || echo $INGESTD_JOB >> HERE/overlaps\n\
      [ -e \"HERE/began-$INGESTD_JOB\" ] && printf 'fault\\tended\\0' >> HERE/oracle\n\
      : > \"HERE/began-$INGESTD_JOB\"\nexec /bin/sh HERE/oracle.sh \"$1\"\n";
 
