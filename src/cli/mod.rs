@@ -257,8 +257,8 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         Command::Run(_) => {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             let runtime = builder.enable_all().thread_keep_alive(Duration::MAX).build()?;
-            // The first of the threads for calls that block: it stays. Once there is one, a call
-            // that finds no other waits for it; without any, it would panic where the system has no thread to give.
+            // Threads for calls that block stay (512 at most, each of some KiB), so that there always is this first one: a
+            // call that finds no other waits for it; without any, it would panic where the system has no thread to give.
             drop(runtime.spawn_blocking(|| ()));
             Ok(runtime)
         }

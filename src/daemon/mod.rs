@@ -41,10 +41,10 @@ use crate::store::sqlite::{OpenMode, QueueRules, SqliteStore};
 use crate::store::{Browse, CheckpointMode, Settings as _, StoreError, Upkeep as _};
 use crate::telemetry::Telemetry;
 use crate::warnings::Warnings;
-use crate::worker::Aside;
 use crate::worker::attempt::Workshop;
 use crate::worker::content::AtWork as ContentsAtWork;
 use crate::worker::dispatcher::{Dispatcher, Stops};
+use crate::worker::{Aside, WorkerSettings};
 
 /// The exit status of a graceful stop.
 pub const EXIT_DONE: u8 = 0;
@@ -196,20 +196,10 @@ impl House {
         // Before the first attempt, whose processor may speak to it: it is answered as soon as everything stands.
         let listener = Listener::bind(&config.database.path, config.database.mode)
             .with_context(|| format!("the control socket beside {} can't be made", config.database.path.display()))?;
-        let workshop = Workshop {
-            queue: self.store.clone(),
-            dispositions: self.store.clone(),
-            effects: self.store.clone(),
-            stages: self.store.clone(),
-            contents: self.store.clone(),
-            contents_at_work: ContentsAtWork::default(),
-            clock: self.clock.clone(),
-            settings: settings.subscribe(),
-            aside: Aside::default(),
-        };
         let pulse = self.pulses.register("dispatcher");
-        let (dispatcher, dispatching) = Dispatcher::new(workshop, stops.clone(), pulse, self.warnings.clone())
-            .context("the workers need a timer")?;
+        let (dispatcher, dispatching) =
+            Dispatcher::new(self.workshop(&settings), stops.clone(), pulse, self.warnings.clone())
+                .context("the workers need a timer")?;
         parts.spawn("dispatcher", async { Ok(dispatcher.run().await?) });
 
         parts.spawn("watches", watches.run());
@@ -257,6 +247,21 @@ impl House {
         drained?;
         noted.unwrap_or(Ok(()))?;
         Ok(status)
+    }
+
+    /// What attempts are made of.
+    fn workshop(&self, settings: &watch::Sender<Arc<WorkerSettings>>) -> Workshop {
+        Workshop {
+            queue: self.store.clone(),
+            dispositions: self.store.clone(),
+            effects: self.store.clone(),
+            stages: self.store.clone(),
+            contents: self.store.clone(),
+            contents_at_work: ContentsAtWork::default(),
+            clock: self.clock.clone(),
+            settings: settings.subscribe(),
+            aside: Aside::default(),
+        }
     }
 
     /// Puts right what daemons before this one left; answers whether the last one did not stop in order.
