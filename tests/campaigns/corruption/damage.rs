@@ -182,6 +182,30 @@ fn page(bytes: &[u8], random: &mut Rng) -> usize {
     random.choice(such).unwrap_or_else(|| random.usize(0..pages))
 }
 
+/// The leaves of a table, in order, by the number of its root
+/// (<https://www.sqlite.org/fileformat2.html#b_tree_pages>).
+pub fn leaves(bytes: &[u8], root: usize) -> Vec<usize> {
+    let start = (root - 1) * page_size(bytes);
+    let child = |at: usize| u32::from_be_bytes(bytes[start + at..start + at + 4].try_into().unwrap()) as usize;
+    let short = |at: usize| usize::from(u16::from_be_bytes([bytes[start + at], bytes[start + at + 1]]));
+    match kind(bytes, root - 1) {
+        5 => {
+            let children = (0..short(3)).map(|cell| child(short(12 + 2 * cell))).chain([child(8)]);
+            children.flat_map(|child| leaves(bytes, child)).collect()
+        }
+        13 => vec![root],
+        other => panic!("page {root} is of kind {other}, and no table's"),
+    }
+}
+
+/// Makes noise of pages.
+pub fn spoil(bytes: &mut [u8], pages: &[usize]) {
+    let size = page_size(bytes);
+    for page in pages {
+        bytes[(page - 1) * size..page * size].fill(0xa5);
+    }
+}
+
 fn flip(bytes: &mut [u8], bits: usize, random: &mut Rng) -> String {
     let (page, size) = (page(bytes, random), page_size(bytes));
     let places: Vec<usize> = (0..bits)

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::base::Base;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Record};
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, count, long, marked_processes, text, wait_until};
 
@@ -100,6 +100,38 @@ fn rude_processors_harm_only_their_own_attempt() {
     assert_eq!(tried_twice, MANNERS.len(), "{:?}", attempts(&jobs));
     assert!(jobs.iter().all(|job| count(job, "crashes") == 0));
     seed.report(format!("{} manners, peak {} MiB, spool {} KiB, {figures}", MANNERS.len(), peak >> 20, spooled >> 10));
+}
+
+/// How much is printed says nothing where a timeout cuts it: here it is printed to its end, however long that takes.
+#[test]
+fn a_flood_is_read_to_its_end_and_not_kept() {
+    let seed = Seed::of("resources::flood");
+    let flood: u64 = if long() { 4 << 30 } else { 64 << 20 };
+    let here = Place::new();
+    let floods = format!(
+        "case \"$1\" in */flood) head -c {flood} /dev/zero >&2 & head -c {flood} /dev/zero || exit 1; wait; esac"
+    );
+    let oracle = Oracle::new(&here.at(""), &floods);
+    here.configure(&format!(
+        "[pipeline.record]\nkind = \"exec\"\ncommand = {}\ntimeout = \"1h\"\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"record\"\nsettle = \"20ms\"\n",
+        oracle.command
+    ));
+    let mut daemon = Daemon::start(&here);
+    oracle.put(&here.inbox().join("quiet"), "quiet");
+    here.wait_count("completed", 1);
+    let before = peak(daemon.pid());
+    oracle.put(&here.inbox().join("flood"), "flood");
+    let has_begun = || oracle.records().iter().filter(|record| matches!(record, Record::Begin(_))).count() == 2;
+    wait_until("the flood begins", has_begun);
+    while here.in_state("running") == 1 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let grown = peak(daemon.pid()).saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more for two streams of {flood} bytes");
+    let figures = oracle.verdict(&here, 0);
+    assert_eq!(daemon.stop(), 0);
+    seed.report(format!("2 streams of {} MiB, {} MiB more memory, {figures}", flood >> 20, grown >> 20));
 }
 
 fn attempts(jobs: &[serde_json::Value]) -> Vec<(String, i64)> {
