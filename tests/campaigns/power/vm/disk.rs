@@ -20,7 +20,7 @@ use crate::support::{run, wait_until};
 /// Enough for ext4 and for XFS, which wants 300 MB.
 const SIZE: u64 = 320 << 20;
 const PAGE: u64 = 4096;
-const SECTOR: u64 = 512;
+const SECTOR: usize = 512;
 
 /// A disk, which has power or not.
 pub struct Disk {
@@ -101,6 +101,11 @@ impl Disk {
         log.requests
     }
 
+    /// Whether anything was written since the last flush, as far as [`Self::requests`] has seen.
+    pub fn is_dirty(&self) -> bool {
+        !self.server.as_ref().unwrap().log.unflushed.is_empty()
+    }
+
     /// From now on, the disk answers nothing.
     pub fn stop(&mut self) {
         let server = self.server.as_ref().unwrap();
@@ -118,12 +123,13 @@ impl Disk {
             server.log.unflushed.iter().flat_map(|range| range.start / PAGE..range.end.div_ceil(PAGE)).collect();
         let mut cost = Cost::default();
         for page in pages {
-            let piece = if self.random.u8(..4) == 0 { SECTOR } else { PAGE };
-            for piece_at in (page * PAGE..(page + 1) * PAGE).step_by(usize::try_from(piece).unwrap()) {
-                let survives = self.random.f64() < luck;
-                for at in (piece_at..piece_at + piece).step_by(usize::try_from(SECTOR).unwrap()) {
-                    cost += settle(&written, &image, at, survives);
+            let torn = self.random.u8(..4) == 0;
+            let mut survives = self.random.f64() < luck;
+            for at in (page * PAGE..(page + 1) * PAGE).step_by(SECTOR) {
+                if torn {
+                    survives = self.random.f64() < luck;
                 }
+                cost += settle(&written, &image, at, survives);
             }
         }
         cost
@@ -132,7 +138,7 @@ impl Disk {
 
 /// Carries a sector over, if it survives and there is a difference.
 fn settle(written: &File, image: &File, at: u64, survives: bool) -> Cost {
-    let [mut new, mut old] = [[0; SECTOR as usize]; 2];
+    let [mut new, mut old] = [[0; SECTOR]; 2];
     written.read_exact_at(&mut new, at).unwrap();
     image.read_exact_at(&mut old, at).unwrap();
     if new == old {

@@ -67,9 +67,9 @@ work() {
         number=$((number + 1))
         name=$life-$number-$((RANDOM % 2000 + 1))
         case $((RANDOM % 8)) in
-            0 | 1 | 2 | 3) put /disk/inbox $name ;;
-            4 | 5) put /disk/files $name && added="$added $path" ;;
-            6) [ -z "$added" ] || { add $added && added=; } ;;
+            0 | 1 | 2) put /disk/inbox $name ;;
+            3 | 4) put /disk/files $name && added="$added $path" ;;
+            5 | 6) [ -z "$added" ] || { add $added && added=; } ;;
             7) ingestd list --state completed -q --limit 0 --config /ingestd.toml | report completed ;;
         esac
     done

@@ -15,9 +15,9 @@ use super::running::{Report, Running};
 /// Executions that may be at work or not settled when the power goes.
 const CONCURRENCY: usize = 2;
 /// The power goes within so many writes and flushes.
-const LONGEST_LIFE: u64 = 3000;
-/// Or after this time, on a machine that is slow.
-const LONGEST_TIME: Duration = Duration::from_mins(3);
+const LONGEST_LIFE: u64 = 800;
+/// Or when it has worked for so long.
+const LONGEST_WORK: Duration = Duration::from_mins(1);
 /// A queue drains, or a boot comes to its end, within this.
 const DEADLINE: Duration = Duration::from_mins(10);
 
@@ -92,8 +92,16 @@ impl Machine {
         self.lives += 1;
         let mut running = self.boot("work");
         let begun = Instant::now();
-        while self.disk.requests() < last && begun.elapsed() < LONGEST_TIME {
+        let mut ready = None;
+        // Rather while something is not flushed: in between, the disk has nothing to lose.
+        while (self.disk.requests() < last || !self.disk.is_dirty())
+            && ready.is_none_or(|ready: Instant| ready.elapsed() < LONGEST_WORK)
+        {
             running.has_ended()?;
+            if ready.is_none() && running.is_ready() {
+                ready = Some(Instant::now());
+            }
+            assert!(begun.elapsed() < DEADLINE, "the machine is not ready within {DEADLINE:?}");
             std::thread::sleep(Duration::from_millis(10));
         }
         self.disk.stop();
@@ -102,6 +110,16 @@ impl Machine {
         // Nothing, half, nearly everything of what was not flushed.
         let luck = [0.0, 0.5, 0.9][self.random.usize(..3)];
         self.cost += self.disk.cut(luck);
+        if std::env::var_os("DBG").is_some() {
+            eprintln!(
+                "life {}: last {last} requests {} {:?} {luck} {:?} {}",
+                self.lives,
+                self.requests,
+                begun.elapsed(),
+                self.cost,
+                running.records().len()
+            );
+        }
         let kept = self.look(&before, &running.report());
         self.oracle.take(&running.records());
         self.oracle.fault(&format!("the power went at write or flush {last}"));
@@ -172,7 +190,7 @@ impl Machine {
             let jobs: BTreeMap<i64, &serde_json::Value> = jobs.iter().map(|job| (count(job, "id"), job)).collect();
             for record in before {
                 if let Record::Told(Word::Ok(id), path) = record
-                    && !jobs.get(id).is_some_and(|job| Path::new(text(job, "path")) == path)
+                    && jobs.get(id).is_none_or(|job| Path::new(text(job, "path")) != path)
                 {
                     return Err(format!("job {id} of {} was acknowledged and is lost", path.display()));
                 }
@@ -215,6 +233,15 @@ impl Machine {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Machine {
+    /// A failing test shows what was promised and done.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the ledger\n{:#?}", self.oracle.records());
+        }
     }
 }
 

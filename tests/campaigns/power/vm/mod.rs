@@ -22,7 +22,7 @@ use self::guest::Guest;
 use self::machine::{Machine, Options};
 
 /// Cuts of one machine.
-const CUTS: usize = 12;
+const CUTS: usize = 10;
 
 /// What boots, when it is asked for and everything is there; says aloud what is skipped where not.
 fn guest(mkfs: &str) -> Option<Guest> {
