@@ -74,7 +74,7 @@ impl Scene {
 
 /// From the root of the watch, two folders above.
 fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
-    super::carry_out(disposition, &way(disposition))
+    super::carry_out(disposition, &way(disposition), false)
 }
 
 fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
