@@ -11,6 +11,7 @@
 //! that timeout, and all of it by the lease. When that is lost, everything ends at once, and until it has ended the
 //! execution counts as at work, so that no other can begin.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -308,12 +309,13 @@ impl Workshop {
         handle: &Handle,
     ) -> Result<bool, JobError> {
         for _ in 0..TOUCHES {
+            let synced = self.sync_processed(lease, work, plan).await;
             match self.intend(lease, work, plan, handle).await? {
                 Intent::Committed => {}
                 Intent::Newer => return Ok(true),
                 Intent::LeaseLost => return Ok(false),
             }
-            if self.carry_out(lease, work, plan.clone()).await? != Carried::AnotherFile {
+            if self.carry_out(lease, work, plan.clone(), synced).await? != Carried::AnotherFile {
                 return Ok(true);
             }
             match self.same_content(lease, work, digest).await {
@@ -374,10 +376,23 @@ impl Workshop {
         }
     }
 
-    async fn carry_out(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Result<Carried, JobError> {
+    /// Makes what was processed last, where it is to be moved; what is deleted need not. `None`: nobody could.
+    async fn sync_processed(&self, lease: &Lease, work: &Work, plan: &Disposition) -> Option<io::Result<()>> {
+        let (plan, way) = (plan.clone(), self.way(work));
+        let path = plan.path.clone();
+        self.aside.change(lease.at_work(), &path, move |_| disposal::sync_processed(&plan, &way)).await.ok().flatten()
+    }
+
+    async fn carry_out(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        disposition: Disposition,
+        synced: Option<io::Result<()>>,
+    ) -> Result<Carried, JobError> {
         let (path, way) = (disposition.path.clone(), self.way(work));
         self.aside
-            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition, &way))
+            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition, &way, synced))
             .await
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }
@@ -395,7 +410,7 @@ impl Workshop {
                 disposal::give_back(&disposition, &way)?;
                 std::fs::symlink_metadata(way.to_name()?.path()).map(|meta| FileIdentity::of(&meta))
             });
-            match given_back.await.map_err(std::io::Error::other).flatten() {
+            match given_back.await.map_err(io::Error::other).flatten() {
                 Ok(identity) => {
                     if let Err(error) = self.dispositions.withdraw(lease.claim(), Some(identity)).await {
                         tracing::warn!(job.id = %work.job, %error, "the intent could not be withdrawn");
@@ -430,7 +445,7 @@ fn not_committed(error: &StoreError) -> JobError {
 pub(super) fn remove_spool(spool: &Path) {
     match std::fs::remove_file(spool) {
         Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::debug!(path = %spool.display(), %error, "a spool file stays behind"),
     }
 }

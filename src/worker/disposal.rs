@@ -9,8 +9,10 @@
 //!    is put back under its name, or beside it where the name has been taken again.
 //! 2. *Deliver*: the file under the private name is renamed to its target, or removed. Across filesystems it is
 //!    copied to a private name in the target's folder, synced, renamed, and only then removed here.
-//! 3. The content is synced before the file gets its new name, since hardly anybody who copies files into a folder does
-//!    so, and the folders are synced after it: a settled job's file is whole where it belongs after a power loss too.
+//! 3. The content is synced, since hardly anybody who copies files into a folder does so, and the folders are synced after
+//!    the renames: a settled job's file is whole where it belongs after a power loss too. It is synced before the intent
+//!    is committed ([`sync_processed`]): from then on nobody looks at it again, and what a power loss left of it
+//!    would be delivered as what was processed.
 //!
 //! | found under the old name | under the private name | then |
 //! |---|---|---|
@@ -99,15 +101,29 @@ fn below(relative: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Brings the disposition of the file to which this way leads to its end, from wherever an earlier call left it.
-/// Blocks: a copy takes as long as it takes.
+/// Makes the content of a processed file that is to be moved last, before the intent to move it is committed. `None`: it
+/// is not under its name; after a crash it may be on its way already. Blocks.
+///
+/// # Errors
+/// It does not last, or nobody can say. It is for [`carry_out`] to tell, after the intent: the processor's work is done.
+pub fn sync_processed(disposition: &Disposition, way: &Way) -> Option<io::Result<()>> {
+    disposition.target.as_ref()?;
+    match way.to_file().and_then(|file| open_same(file.path(), &disposition.identity)) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => None,
+        opened => absent_is_none(opened.and_then(|file| file.sync_all())).transpose(),
+    }
+}
+
+/// Brings the disposition of the file to which this way leads to its end, from wherever an earlier call left it. `synced`
+/// is what [`sync_processed`] said; where that is nothing, the content is synced now. Blocks: a copy takes as long as it
+/// takes.
 ///
 /// # Errors
 /// Of kind [`ErrorKind::Io`] where the system has nothing to give just now, which is no fault of the job's and spends
 /// nothing; otherwise of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only
-/// disk: the processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
-/// name that the target can never take is permanent. When the job is given up, see [`give_back`].
-pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobError> {
+/// disk: the processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile.
+/// Only a name that the target can never take is permanent. When the job is given up, see [`give_back`].
+pub fn carry_out(disposition: &Disposition, way: &Way, synced: Option<io::Result<()>>) -> Result<Carried, JobError> {
     // First of all, so that a target that can't be reached leaves the file under its own name.
     if let Some(target) = &disposition.target {
         let folder = parent(target);
@@ -120,7 +136,7 @@ pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobErr
         Ok((Some(here), taken))
     });
     match taken.map_err(failed("rename the processed file in its folder:", &disposition.path))? {
-        (Some(here), Taken::Ours) => deliver(&here),
+        (Some(here), Taken::Ours) => deliver(&here, synced),
         (_, Taken::Another) => Ok(Carried::AnotherFile),
         (here, _) => already_done(disposition, here.as_ref()).map_err(failed("sync the folder of", &disposition.path)),
     }
@@ -212,16 +228,19 @@ fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
 }
 
 /// Takes the file under the private name to its target, or away.
-fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
+fn deliver(here: &Here<'_>, synced: Option<io::Result<()>>) -> Result<Carried, JobError> {
     let Here { private, told, .. } = here;
     let Some(target) = &told.target else {
         remove(private).map_err(failed("delete", &told.private))?;
         return Ok(Carried::Gone);
     };
     // From here on it is this open file: whoever writes in the folder may give its name to another one at any moment.
-    let moved = open_same(private, &told.identity).and_then(|file| match move_within(here, &file, target) {
-        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, &file, target),
-        moved => moved,
+    let moved = open_same(private, &told.identity).and_then(|file| {
+        synced.unwrap_or_else(|| file.sync_all())?;
+        match move_within(here, &file, target) {
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, &file, target),
+            moved => moved,
+        }
     });
     let to = moved.map_err(failed("move the processed file to", target))?;
     Ok(Carried::Moved { to })
@@ -234,7 +253,6 @@ fn move_within(here: &Here<'_>, file: &File, target: &Path) -> io::Result<PathBu
     if is_link(private)? || parent(private).metadata()?.dev() != folder.metadata()?.dev() {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
-    file.sync_all()?;
     for name in names(target) {
         if rename_exclusively(private, &name)? == Renamed::Yes {
             if !is_same(&name.symlink_metadata()?, &file.metadata()?) {
