@@ -327,7 +327,7 @@ const fn words(kind: Kind) -> &'static str {
     match kind {
         Kind::Completed => "completed",
         Kind::Waiting => "wait as jobs",
-        Kind::Running => "run",
+        Kind::Running => "run just now",
         Kind::Retrying => "failed an attempt and are tried again",
         Kind::Failed => "failed",
         Kind::Cancelled => "cancelled",

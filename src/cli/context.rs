@@ -23,7 +23,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::{self, Config, Database, Loaded, Sources};
 use crate::control::{Client, Execution, Hands, Lock, LockError, Request, Response, Stores, execute, over};
 use crate::durable;
-use crate::store::sqlite::{OpenMode, SqliteStore};
+use crate::store::sqlite::{self, OpenMode, SqliteStore};
 
 /// How long a daemon may hold the lock without listening: it recovers, or it drains.
 const TRANSITION: Duration = Duration::from_secs(10);
@@ -228,11 +228,17 @@ pub fn reachable(database: &Path) -> Result<(), Unreachable> {
             Ok(()) => Ok(()),
             Err(_) => denied(),
         },
-        Ok(_) => other(format!("{path} is not a file; name the database with --database sqlite:///PATH")),
+        Ok(_) => other(format!(
+            "{path} is no file; name the database's file with --database sqlite:///PATH, or bring back a backup with \
+             `ingestd db restore --newest`, which puts aside what is there"
+        )),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Unreachable::Missing(Failure::failed(format!(
-            "there is no database at {path} yet; `ingestd run` creates it (another one is named with --database)"
-        )))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            sqlite::refuse_emptied(database).map_err(|error| Unreachable::Otherwise(error.into()))?;
+            Err(Unreachable::Missing(Failure::failed(format!(
+                "there is no database at {path} yet; `ingestd run` creates it (another one is named with --database)"
+            ))))
+        }
         Err(error) => other(format!("{path}: {error}")),
     }
 }

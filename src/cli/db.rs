@@ -11,6 +11,7 @@ use super::failure::{Done, Failure};
 use super::screen::{Style, clean, size};
 use super::table::{Column, Table};
 use super::{Format, db_files, db_stats, note, time};
+use crate::control::replacement::{RESTORING, SALVAGED};
 use crate::control::{Duty, Lock, Request, WirePath};
 use crate::durable::with_suffix;
 use crate::maintenance::check_now;
@@ -247,17 +248,27 @@ async fn restore(file: Option<PathBuf>, format: Format, context: &mut Context) -
     let _lock = lock(context)?;
     let (file, passed_over) = match file {
         Some(file) => {
+            is_file(&file)?;
             sqlite::verify_whole(&file).await.map_err(|error| unsound(&file, &error))?;
             (file, Vec::new())
         }
         None => newest_good(context).await?,
     };
-    let copy = with_suffix(&database.path, ".restoring");
+    let copy = with_suffix(&database.path, RESTORING);
     db_files::copy_synced(&file, &copy, database.mode)?;
     sqlite::after_restore(&copy, context.clock().as_ref()).await?;
     let kept = db_files::replace(&database.path, &copy, "restore", context.now())?;
     let told = Replaced { verb: "restored", from: Some(file), kept, passed_over, lost: Vec::new() };
     told.tell(format, context)
+}
+
+fn is_file(backup: &Path) -> Result<(), Failure> {
+    let why = match std::fs::metadata(backup) {
+        Ok(meta) if meta.is_file() => return Ok(()),
+        Ok(_) => "it is no file".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(Failure::failed(format!("{}: {why}; name a backup, see `ingestd db backups`", backup.display())))
 }
 
 fn unsound(file: &Path, why: &StoreError) -> Failure {
@@ -290,7 +301,7 @@ async fn repair(format: Format, context: &mut Context) -> Done {
     let database = context.config()?.database.clone();
     reachable(&database.path)?;
     let _lock = lock(context)?;
-    let salvaged = with_suffix(&database.path, ".salvaged");
+    let salvaged = with_suffix(&database.path, SALVAGED);
     db_files::remove_with_log(&salvaged)?;
     let salvage = sqlite::salvage(&database.path, &salvaged, context.clock().as_ref()).await;
     let salvage = match salvage {

@@ -19,7 +19,7 @@ use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
-use crate::control::replacement::{self, SIDE_FILES, remove};
+use crate::control::replacement::{self, SIDE_FILES};
 use crate::durable::{sync_name, with_suffix};
 
 /// What a backup's name tells: when it was made, in UTC.
@@ -65,9 +65,7 @@ pub fn backups(folder: &Path) -> Vec<BackupFile> {
 pub fn copy_synced(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     let failed =
         |error: io::Error| Failure::failed(format!("{} can't be copied to {}: {error}", from.display(), to.display()));
-    for side in SIDE_FILES.iter().chain(&[""]) {
-        remove(&with_suffix(to, side)).map_err(failed)?;
-    }
+    replacement::remove_with_log(to).map_err(failed)?;
     let mut source = File::open(from).map_err(failed)?;
     let mut target = OpenOptions::new().write(true).create_new(true).mode(mode).open(to).map_err(failed)?;
     let copied = io::copy(&mut source, &mut target).and_then(|_| target.sync_all());
@@ -87,31 +85,28 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
     give_to_owner(&file, database);
     file.sync_all().map_err(failed)?;
     let kept = free_name(&with_suffix(database, &format!(".before-{why}-{}", stamp(now))));
-    let there = fs::symlink_metadata(database);
-    let had_one = there.is_ok();
-    let is_folder = there.is_ok_and(|there| there.is_dir());
-    if had_one {
-        if is_folder {
-            // There are no second names for folders; a folder was no database, so none is missing for a moment.
-            fs::rename(database, &kept).map_err(failed)?;
-        } else {
-            fs::hard_link(database, &kept).map_err(failed)?;
-        }
-        for side in SIDE_FILES {
-            match fs::hard_link(with_suffix(database, side), with_suffix(&kept, side)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        sync_name(database).map_err(failed)?;
+    let mut put_aside = None;
+    if fs::symlink_metadata(database).is_ok_and(|there| there.is_dir()) {
+        // There are no second names for folders; a folder was no database, so none is missing for a moment.
+        fs::rename(database, &kept).map_err(failed)?;
+        put_aside = Some(kept.clone());
     }
-    let kept = had_one.then_some(kept);
+    // Each for itself: the log may be there when the database is lost, and has what was accepted last.
+    for side in [""].iter().chain(&SIDE_FILES) {
+        let aside = with_suffix(&kept, side);
+        match fs::hard_link(with_suffix(database, side), &aside) {
+            Ok(()) => drop(put_aside.get_or_insert(aside)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    sync_name(database).map_err(failed)?;
     match replacement::announce(database, new) {
         Err(error) if !replacement::is_pending(database) => return Err(failed(error)),
         announced => announced.and_then(|()| replacement::complete(database)),
     }
-    .map_err(|error| in_doubt(database, kept.as_deref(), &error))?;
-    Ok(kept)
+    .map_err(|error| in_doubt(database, put_aside.as_deref(), &error))?;
+    Ok(put_aside)
 }
 
 /// The words for a replacement that has begun and was not brought to its end.
@@ -126,8 +121,7 @@ fn in_doubt(database: &Path, kept: Option<&Path>, error: &io::Error) -> Failure 
 
 /// Removes a database that nobody uses, as far as it is there.
 pub fn remove_with_log(database: &Path) -> Result<(), Failure> {
-    let mut all = SIDE_FILES.iter().map(|side| with_suffix(database, side)).chain([database.to_path_buf()]);
-    all.try_for_each(|path| remove(&path).map_err(|error| Failure::failed(format!("{}: {error}", path.display()))))
+    replacement::remove_with_log(database).map_err(|error| Failure::failed(format!("{}: {error}", database.display())))
 }
 
 /// Whether two names are one file.
@@ -142,7 +136,9 @@ pub fn same_file(left: &Path, right: &Path) -> bool {
 fn free_name(wanted: &Path) -> PathBuf {
     let numbered = (2..).map(|number: u32| with_suffix(wanted, &format!("-{number}")));
     let mut names = std::iter::once(wanted.to_path_buf()).chain(numbered);
-    names.find(|name| fs::symlink_metadata(name).is_err()).unwrap_or_else(|| wanted.to_path_buf())
+    let is_taken =
+        |name: &Path| [""].iter().chain(&SIDE_FILES).any(|side| fs::symlink_metadata(with_suffix(name, side)).is_ok());
+    names.find(|name| !is_taken(name)).unwrap_or_else(|| wanted.to_path_buf())
 }
 
 fn stamp(now: Timestamp) -> String {
@@ -182,6 +178,19 @@ mod tests {
         assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
         assert_eq!(fs::read_to_string(with_suffix(&kept, "-wal")).unwrap(), "log");
         assert!(!path("q.db-wal").exists() && !path("new").exists());
+    }
+
+    #[test]
+    fn the_log_of_a_database_that_is_lost_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for round in 0..2 {
+            fs::write(path("q.db-wal"), format!("log {round}")).unwrap();
+            fs::write(path("new"), "new").unwrap();
+            let kept = replace(&path("q.db"), &path("new"), "restore", NOW).unwrap().unwrap();
+            assert_eq!(fs::read_to_string(kept).unwrap(), format!("log {round}"));
+            fs::remove_file(path("q.db")).unwrap();
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::config::{Loaded, Place, Watch};
 use crate::control::LiveFile;
 use crate::gate::Shut;
 use crate::job::{FileIdentity, Job, JobId, SkipReason, StateName};
-use crate::store::Account;
+use crate::store::{Account, Presence};
 use crate::watch::{Rule, WaitsFor};
 
 /// Finds words for one watch.
@@ -73,9 +73,7 @@ impl Words<'_> {
 
     /// A file, or what is in its place.
     pub fn file(&self, why: Option<&Why>, subject: &Subject<'_>) -> Reason {
-        let Some(why) = why else {
-            return Reason::new("nothing", "there is nothing here, and nothing was here when last looked at");
-        };
+        let Some(why) = why else { return self.nothing(subject) };
         let reason = match why {
             Why::Job(state) => self.job(*state, subject),
             Why::Skipped(skipped) => self.skipped(*skipped, subject),
@@ -105,6 +103,20 @@ impl Words<'_> {
             Why::Unexplained(lost) => self.unexplained(*lost, subject),
         };
         self.with_history(reason, why, subject)
+    }
+
+    /// No file, and none that is missed; but there may have been one.
+    fn nothing(&self, subject: &Subject<'_>) -> Reason {
+        let (Some(account), Some(job)) = (subject.account, subject.job) else {
+            return Reason::new("nothing", "there is nothing here, and nothing was here when last looked at");
+        };
+        let how = match account.presence {
+            Presence::Consumed => "which took the file away (`on_success`, `on_failure`)",
+            _ => "and somebody took the file away",
+        };
+        let at = job.finished_at.map_or_else(String::new, |at| format!(" {}", time::relative(at, self.now)));
+        let text = format!("there is nothing here any more: it was job {}, {}{at}, {how}", job.id, job.state.name());
+        Reason { jobs: vec![job.id], ..Reason::new("nothing", text) }
     }
 
     fn left_out(&self, why: &Why, subject: &Subject<'_>) -> Reason {

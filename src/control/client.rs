@@ -20,6 +20,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long an answer may take: a cancelled attempt has half a minute to end, and digests are read meanwhile.
 const ANSWER_LIMIT: Duration = Duration::from_mins(2);
 
+/// How long the daemon may think about a question whose answer it has in memory.
+const QUESTION_LIMIT: Duration = Duration::from_secs(20);
+
 /// How long maintenance and scans may take.
 const LONG_ANSWER_LIMIT: Duration = Duration::from_hours(6);
 
@@ -55,9 +58,16 @@ impl Client {
         // Until there is a whole answer, nobody knows what came of the request.
         self.lost = true;
         self.send(request).await?;
-        let answer = timeout(patience(request), self.next_answer()).await;
+        let patience = patience(request);
+        let answer = timeout(patience, self.next_answer()).await;
         answer.map_err(|_| {
-            Refusal::failed("the daemon did not answer in time, so whether it is done is unknown; see its log")
+            Refusal::failed(match request {
+                Request::Ping | Request::Status => format!(
+                    "the daemon has not answered for {}: it hangs, or was stopped; see its log, and restart it",
+                    humantime::format_duration(patience)
+                ),
+                _ => "the daemon did not answer in time, so whether it is done is unknown; see its log".to_owned(),
+            })
         })?
     }
 
@@ -139,6 +149,7 @@ fn gone(error: &io::Error) -> Refusal {
 
 fn patience(request: &Request) -> Duration {
     match request {
+        Request::Ping | Request::Status => QUESTION_LIMIT,
         Request::WatchScan { .. } => LONG_ANSWER_LIMIT,
         Request::Maintenance { duty } if !matches!(duty, Duty::Checkpoint) => LONG_ANSWER_LIMIT,
         _ => ANSWER_LIMIT,

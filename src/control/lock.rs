@@ -135,7 +135,8 @@ impl Lock {
     fn sign(mut file: File, path: &Path, database: &Path) -> Result<Self, LockError> {
         match replacement::complete(database) {
             Ok(true) => tracing::warn!(database = %database.display(), "completed a replacement that was broken off"),
-            Ok(false) => {}
+            // What stays costs room and nothing else.
+            Ok(false) => drop(replacement::remove_unfinished(database)),
             Err(error) => return Err(LockError::Io { path: database.to_path_buf(), error }),
         }
         let written = file

@@ -15,6 +15,27 @@ use crate::durable::{sync_name, with_suffix};
 /// restored one is opened for the first time; left over, it would be played into the next one.
 pub const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
+/// The suffix of the copy that a restore makes of a backup.
+pub const RESTORING: &str = ".restoring";
+/// The suffix of the database that a repair makes.
+pub const SALVAGED: &str = ".salvaged";
+
+/// Removes what a restore or repair that was broken off has left. Called by whoever has the lock alone.
+///
+/// # Errors
+/// It is there and stays.
+pub fn remove_unfinished(database: &Path) -> io::Result<()> {
+    [RESTORING, SALVAGED].iter().try_for_each(|made| remove_with_log(&with_suffix(database, made)))
+}
+
+/// Removes a database that nobody uses, as far as it is there.
+///
+/// # Errors
+/// It is there and stays.
+pub fn remove_with_log(database: &Path) -> io::Result<()> {
+    SIDE_FILES.iter().chain(&[""]).try_for_each(|side| remove(&with_suffix(database, side)))
+}
+
 /// Says that `new`, which is synced, takes the database's place. The old one has to be kept elsewhere by now.
 ///
 /// # Errors

@@ -106,7 +106,9 @@ fn advised(error: anyhow::Error) -> anyhow::Error {
         Some(StoreError::Disk(_)) => {
             "look at the kernel's log; once the disk works, a start finds out by itself what was kept"
         }
-        Some(StoreError::Permission(_)) => "see to its rights, and to how many files may be open",
+        Some(StoreError::Permission(_)) => {
+            "see to its rights and those of its folder, and to how many files may be open"
+        }
         _ => return error,
     };
     anyhow!("{error:#}; {advice}")

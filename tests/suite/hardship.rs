@@ -119,18 +119,20 @@ fn what_is_no_database_of_ours_is_refused_by_its_name_and_not_changed() {
 }
 
 #[test]
-fn an_emptied_database_is_not_taken_for_a_new_one() {
+fn a_database_that_is_emptied_or_gone_is_not_taken_for_a_new_one() {
     let place = Place::with_database(NOOP_INBOX);
     place.ok(&["db", "backup"]);
-    fs::write(place.database(), "").unwrap();
-    let refused = place.exits(1, &["run", "--once"]);
-    assert!(
-        refused.stderr.contains("empty") && refused.stderr.contains("`ingestd db restore --newest`"),
-        "{refused:?}"
-    );
-    assert_eq!(fs::metadata(place.database()).unwrap().len(), 0);
-    place.ok(&["db", "restore", "--newest"]);
-    place.ok(&["run", "--once"]);
+    for (is, lose) in [("empty", fs::write as fn(_, _) -> _), ("gone", |path, _| fs::remove_file(path))] {
+        lose(place.database(), "").unwrap();
+        for command in [&["run", "--once"][..], &["status"], &["db", "check"]] {
+            let refused = place.exits(1, command);
+            let word = refused.stderr.contains(&format!("the database is {is}"));
+            assert!(word && refused.stderr.contains("`ingestd db restore --newest`"), "{command:?}: {refused:?}");
+        }
+        assert!(fs::metadata(place.database()).map_or(0, |meta| meta.len()) == 0, "something was written");
+        place.ok(&["db", "restore", "--newest"]);
+        place.ok(&["run", "--once"]);
+    }
     // Where nothing says otherwise, an empty file is a new database.
     let place = Place::with(NOOP_INBOX);
     fs::create_dir(place.at("state")).unwrap();

@@ -74,24 +74,33 @@ pub(super) fn damaged(path: &Path, why: &str) -> StoreError {
     StoreError::Corrupt(format!("{path}: {why}{way_out}"))
 }
 
-/// An empty file is a new database, unless it had content: its log or its backups would tell.
-pub(super) fn refuse_emptied(path: &Path) -> Result<()> {
+/// An empty file is a new database, and so is one that is not there, unless there was one: its log or its backups would
+/// tell. What it had accepted is not given up in silence.
+///
+/// # Errors
+/// There was one; the words say what is left of it, and the way out.
+pub fn refuse_emptied(path: &Path) -> Result<()> {
     if size(path) > 0 {
         return Ok(());
     }
     let log = wal_of(path);
     let backups = path.with_file_name("backups");
-    let has_backups = path.exists() && std::fs::read_dir(&backups).is_ok_and(|mut entries| entries.next().is_some());
+    let is_hidden = |entry: &std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b".");
+    let has_backups = || {
+        let entries = std::fs::read_dir(&backups);
+        entries.is_ok_and(|entries| entries.flatten().any(|entry| !is_hidden(&entry)))
+    };
     let trace = if size(&log) > 0 {
         &log
-    } else if has_backups {
+    } else if has_backups() {
         &backups
     } else {
         return Ok(());
     };
+    let (is, away) = if path.exists() { ("empty", "both") } else { ("gone", "that") };
     Err(StoreError::Corrupt(format!(
-        "{}: the database is empty or gone, and there was one: {} is still there; `ingestd db restore --newest` brings \
-         back the newest good backup; to begin anew, move both away",
+        "{}: the database is {is}, and there was one: {} is still there; `ingestd db restore --newest` brings back the \
+         newest good backup; to begin anew, move {away} away",
         path.display(),
         trace.display()
     )))

@@ -68,7 +68,7 @@ use super::error::{Obstacle, Result, StoreError};
 use crate::clock::Clock;
 use crate::job::Incarnation;
 
-pub use look::{foreign_log, has_foreign_log};
+pub use look::{foreign_log, has_foreign_log, refuse_emptied};
 pub use open::{OpenMode, QueueRules, SUPPORTED_SCHEMA, migrate_in_place};
 pub use restore::after_restore;
 pub use salvage::{Salvage, salvage};

@@ -82,8 +82,8 @@ impl SqliteStore {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Option<WriterTask>)> {
         let path = database.path.clone();
-        let existed = judge_place(&path, mode, database.mode)?;
         refuse_emptied(&path)?;
+        let existed = judge_place(&path, mode, database.mode)?;
         if !existed {
             create(&path, database.mode)?;
         }

@@ -162,7 +162,11 @@ pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<S
     let options = SqliteConnectOptions::new().filename(into).foreign_keys(false).disable_statement_logging();
     // It is synced when it is whole.
     let mut connection = options.pragma("synchronous", "off").pragma("writable_schema", "on").connect().await?;
-    sqlx::query("ATTACH ? AS damaged").bind(read_only(damaged, log_is_foreign)).execute(&mut connection).await?;
+    let attached = sqlx::query("ATTACH ? AS damaged").bind(read_only(damaged, log_is_foreign));
+    match attached.execute(&mut connection).await.map_err(StoreError::from) {
+        Err(StoreError::Corrupt(_)) => return Err(unreadable(damaged)),
+        attached => attached?,
+    };
     sqlx::query("DELETE FROM main.kv").execute(&mut connection).await?;
     let version = schema_of(&mut connection).await;
     let mut salvage = Salvage { log_is_foreign, ..Salvage::default() };
@@ -173,11 +177,7 @@ pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<S
         salvage.lost.push(Lost { table: table.name, ..lost });
     }
     if found == 0 {
-        return Err(StoreError::Corrupt(format!(
-            "{}: nothing of it can be read as a database of ingestd; `ingestd db restore --newest` puts the newest good \
-             backup in its place",
-            damaged.display()
-        )));
+        return Err(unreadable(damaged));
     }
     keep_numbers(&mut connection).await?;
     sqlx::query("DETACH damaged").execute(&mut connection).await?;
@@ -186,6 +186,14 @@ pub async fn salvage(damaged: &Path, into: &Path, clock: &dyn Clock) -> Result<S
     connection.close().await?;
     salvage.lost.retain(|lost| !lost.is_nothing());
     Ok(salvage)
+}
+
+fn unreadable(damaged: &Path) -> StoreError {
+    StoreError::Corrupt(format!(
+        "{}: nothing of it can be read as a database of ingestd; `ingestd db restore --newest` puts the newest good \
+         backup in its place",
+        damaged.display()
+    ))
 }
 
 /// The file as a URI that asks for no more than to be read, with its log or without.

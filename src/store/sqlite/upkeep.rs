@@ -16,7 +16,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _};
 use super::super::error::{Result, StoreError};
 use super::super::upkeep::{AddedFile, Checkpoint, CheckpointMode, ClockSteps, Prunable, Sizes, Upkeep};
 use super::bulk::Bulk;
-use super::{SqliteStore, check, errors, prune, wire};
+use super::errors::{self, WAY_OUT};
+use super::{SqliteStore, check, prune, wire};
 use crate::clock::Timestamp;
 use crate::durable::with_suffix;
 
@@ -177,7 +178,8 @@ async fn examine(path: &Path, full: bool) -> Result<()> {
     match found {
         Ok(found) if found.is_empty() => Ok(()),
         Ok(found) => Err(corrupt(found.join("; "))),
-        Err(StoreError::Corrupt(why)) => Err(corrupt(why)),
+        // The way out is one from the database, and this is a copy.
+        Err(StoreError::Corrupt(why)) => Err(corrupt(why.replace(&format!("; {WAY_OUT}"), ""))),
         Err(other) => Err(other),
     }
 }
