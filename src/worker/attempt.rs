@@ -308,12 +308,13 @@ impl Workshop {
         handle: &Handle,
     ) -> Result<bool, JobError> {
         for _ in 0..TOUCHES {
+            let is_synced = self.sync_processed(lease, work, plan).await;
             match self.intend(lease, work, plan, handle).await? {
                 Intent::Committed => {}
                 Intent::Newer => return Ok(true),
                 Intent::LeaseLost => return Ok(false),
             }
-            if self.carry_out(lease, work, plan.clone()).await? != Carried::AnotherFile {
+            if self.carry_out(lease, work, plan.clone(), is_synced).await? != Carried::AnotherFile {
                 return Ok(true);
             }
             match self.same_content(lease, work, digest).await {
@@ -374,10 +375,23 @@ impl Workshop {
         }
     }
 
-    async fn carry_out(&self, lease: &Lease, work: &Work, disposition: Disposition) -> Result<Carried, JobError> {
+    /// Makes what was processed last where it is to be moved; what is deleted need not.
+    async fn sync_processed(&self, lease: &Lease, work: &Work, plan: &Disposition) -> bool {
+        let (disposition, way) = (plan.clone(), self.way(work));
+        let sync = move |_: &Beat| disposal::sync_processed(&disposition, &way);
+        plan.target.is_some() && self.aside.change(lease.at_work(), &plan.path, sync).await.unwrap_or(false)
+    }
+
+    async fn carry_out(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        disposition: Disposition,
+        is_synced: bool,
+    ) -> Result<Carried, JobError> {
         let (path, way) = (disposition.path.clone(), self.way(work));
         self.aside
-            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition, &way))
+            .change(lease.at_work(), &path, move |_| disposal::carry_out(&disposition, &way, is_synced))
             .await
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }

@@ -9,8 +9,10 @@
 //!    is put back under its name, or beside it where the name has been taken again.
 //! 2. *Deliver*: the file under the private name is renamed to its target, or removed. Across filesystems it is
 //!    copied to a private name in the target's folder, synced, renamed, and only then removed here.
-//! 3. The content is synced before the file gets its new name, since hardly anybody who copies files into a folder does
-//!    so, and the folders are synced after it: a settled job's file is whole where it belongs after a power loss too.
+//! 3. The content is synced, since hardly anybody who copies files into a folder does so, and the folders are synced after
+//!    the renames: a settled job's file is whole where it belongs after a power loss too. It is synced before the intent
+//!    is committed ([`sync_processed`]): from then on nobody looks at it again, and what a power loss left of it
+//!    would be delivered as what was processed.
 //!
 //! | found under the old name | under the private name | then |
 //! |---|---|---|
@@ -99,15 +101,22 @@ fn below(relative: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Brings the disposition of the file to which this way leads to its end, from wherever an earlier call left it.
-/// Blocks: a copy takes as long as it takes.
+/// Makes the content of a processed file that is to be moved last, before the intent to move it is committed. Blocks.
+///
+/// `false`: it does not last, or nobody can say. That spends nothing: [`carry_out`] syncs then, and says what is wrong.
+pub fn sync_processed(disposition: &Disposition, way: &Way) -> bool {
+    way.to_file().and_then(|file| open_same(file.path(), &disposition.identity)?.sync_all()).is_ok()
+}
+
+/// Brings the disposition of the file to which this way leads to its end, from wherever an earlier call left it. `is_synced`
+/// as [`sync_processed`] said. Blocks: a copy takes as long as it takes.
 ///
 /// # Errors
 /// Of kind [`ErrorKind::Io`] where the system has nothing to give just now, which is no fault of the job's and spends
 /// nothing; otherwise of kind [`ErrorKind::Disposition`]. Nearly all are transient, even missing rights and a read-only
 /// disk: the processor's work is done, the next attempt goes on from here, and an operator can repair these meanwhile. Only a
 /// name that the target can never take is permanent. When the job is given up, see [`give_back`].
-pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobError> {
+pub fn carry_out(disposition: &Disposition, way: &Way, is_synced: bool) -> Result<Carried, JobError> {
     // First of all, so that a target that can't be reached leaves the file under its own name.
     if let Some(target) = &disposition.target {
         let folder = parent(target);
@@ -120,7 +129,7 @@ pub fn carry_out(disposition: &Disposition, way: &Way) -> Result<Carried, JobErr
         Ok((Some(here), taken))
     });
     match taken.map_err(failed("rename the processed file in its folder:", &disposition.path))? {
-        (Some(here), Taken::Ours) => deliver(&here),
+        (Some(here), Taken::Ours) => deliver(&here, is_synced),
         (_, Taken::Another) => Ok(Carried::AnotherFile),
         (here, _) => already_done(disposition, here.as_ref()).map_err(failed("sync the folder of", &disposition.path)),
     }
@@ -212,14 +221,14 @@ fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
 }
 
 /// Takes the file under the private name to its target, or away.
-fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
+fn deliver(here: &Here<'_>, is_synced: bool) -> Result<Carried, JobError> {
     let Here { private, told, .. } = here;
     let Some(target) = &told.target else {
         remove(private).map_err(failed("delete", &told.private))?;
         return Ok(Carried::Gone);
     };
     // From here on it is this open file: whoever writes in the folder may give its name to another one at any moment.
-    let moved = open_same(private, &told.identity).and_then(|file| match move_within(here, &file, target) {
+    let moved = open_same(private, &told.identity).and_then(|file| match move_within(here, &file, target, is_synced) {
         Err(error) if error.raw_os_error() == Some(libc::EXDEV) => move_by_copy(here, &file, target),
         moved => moved,
     });
@@ -228,13 +237,15 @@ fn deliver(here: &Here<'_>) -> Result<Carried, JobError> {
 }
 
 /// Moves the file by a rename; `EXDEV` where that can't be.
-fn move_within(here: &Here<'_>, file: &File, target: &Path) -> io::Result<PathBuf> {
+fn move_within(here: &Here<'_>, file: &File, target: &Path, is_synced: bool) -> io::Result<PathBuf> {
     let (private, folder) = (&here.private, parent(target));
     // The folders' devices, as those of files differ within one filesystem that is made of several.
     if is_link(private)? || parent(private).metadata()?.dev() != folder.metadata()?.dev() {
         return Err(io::Error::from_raw_os_error(libc::EXDEV));
     }
-    file.sync_all()?;
+    if !is_synced {
+        file.sync_all()?;
+    }
     for name in names(target) {
         if rename_exclusively(private, &name)? == Renamed::Yes {
             if !is_same(&name.symlink_metadata()?, &file.metadata()?) {

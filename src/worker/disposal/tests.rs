@@ -74,7 +74,7 @@ impl Scene {
 
 /// From the root of the watch, two folders above.
 fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
-    super::carry_out(disposition, &way(disposition))
+    super::carry_out(disposition, &way(disposition), false)
 }
 
 fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
@@ -369,7 +369,7 @@ fn what_somebody_gives_the_private_name_is_not_delivered() {
             assert!(matches!(take(&here).unwrap(), Taken::Ours));
             fs::remove_file(scene.private()).unwrap();
             swap(scene.private());
-            let error = deliver(&here).unwrap_err();
+            let error = deliver(&here, false).unwrap_err();
             assert!(!error.permanent && error.kind == ErrorKind::Disposition, "{error}");
             assert_eq!(fs::read_dir(parent(&scene.target())).unwrap().count(), 0, "nothing got to the target");
             assert_eq!(scene.carry_out(), Carried::AnotherFile);
@@ -389,7 +389,7 @@ fn what_somebody_gives_the_private_name_in_the_last_moment_is_brought_back() {
         fs::remove_file(scene.private()).unwrap();
         swap(scene.private());
         // A link is seen before it is moved.
-        move_within(&here, &ours, &scene.target()).unwrap_err();
+        move_within(&here, &ours, &scene.target(), false).unwrap_err();
         assert_eq!(fs::read_dir(parent(&scene.target())).unwrap().count(), 0, "nothing is left in the target");
         assert!(scene.private().symlink_metadata().is_ok());
     }

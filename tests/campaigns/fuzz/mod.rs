@@ -3,7 +3,7 @@
 //! 1. `properties` says what holds of each surface for *any* input: a function of the input that panics where it does
 //!    not. They go by the library's public interface and take bytes or texts, so that a target of libFuzzer is a line.
 //! 2. Here, proptest makes inputs from `inputs` (what people write, bent) and makes a failing one short. A quick form
-//!    tries a fixed number from a printed seed; the long one fifty times as many.
+//!    tries a fixed number from a printed seed; the long one twenty times as many.
 //! 3. What only the whole program has (arguments, a list on disk, the socket) is tried through the binary, in `program`.
 
 mod inputs;
@@ -20,7 +20,7 @@ use crate::seed::Seed;
 use crate::support::long;
 
 /// How much longer the long form is.
-const LONG: u32 = 50;
+const LONG: u32 = 20;
 /// How long a failing input is made shorter at most, in milliseconds.
 const SHRINK_MS: u32 = 60_000;
 

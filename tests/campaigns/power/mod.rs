@@ -18,8 +18,10 @@ mod vm;
 
 use rounds::{Machine, Options};
 
+use crate::scenario::Scenario;
 use crate::seed::Seed;
-use crate::support::long;
+use crate::support::{Daemon, long, wait_until};
+use crate::tracer::{Call, Plan, Seen, Traced};
 
 pub use self::outlet::Outlet;
 
@@ -65,6 +67,33 @@ fn a_file_is_deleted_only_when_its_processor_is_done() {
 #[test]
 fn contents_of_lists_are_whole_and_none_is_lost() {
     attack(Options::default(), Machine::work_on_lists, |_| {});
+}
+
+/// A cut between the intent to move a file and the sync of its content would have what is left of it moved as what was
+/// processed. The tracer shows the order, which a cut meets by rare chance.
+#[test]
+fn what_was_processed_is_synced_before_the_intent_to_move_it() {
+    if !Traced::is_possible() {
+        return;
+    }
+    let scenario = Scenario::new("");
+    let place = &scenario.place;
+    let file = place.inbox().canonicalize().unwrap().join("file");
+    let touched = move |seen: &Seen| matches!(seen.call, Call::Fsync | Call::Rename) && seen.path == file;
+    let (mut daemon, traced) = Traced::daemon(place, Plan::kill_before(1, touched));
+    daemon.ready();
+    scenario.arrive("file");
+    wait_until("the file is touched", || daemon.exited());
+    scenario.oracle.fault("killed");
+    let at = traced.counts().at.unwrap();
+    assert!(at.contains("fsync"), "it goes its way before it is synced: {at}");
+    let intents = place.ok(&["db", "query", "SELECT count(*) AS n FROM dispositions", "--json"]);
+    assert_eq!(intents.json_lines()[0]["n"], 0, "it is meant to be moved, and not synced: {intents:?}");
+    let mut daemon = Daemon::start(place);
+    scenario.wait_drained();
+    scenario.oracle.moved(&place.inbox(), &place.at("done"));
+    scenario.oracle.verdict(place, 1);
+    assert_eq!(daemon.stop(), 0);
 }
 
 /// The control: what survives only a crash of the program is lost with the power, and this campaign sees it.

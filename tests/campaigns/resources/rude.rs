@@ -45,7 +45,7 @@ fn place(oracle: &Oracle, place: &Place) {
          timeout = \"TIMEOUT\"\nenv = { INGESTD_TEST_MARK = \"@PLACE@\" }\n\
          retry = { base = \"10ms\", max = \"100ms\", max_attempts = 3 }\n\
          [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"record\"\nsettle = \"20ms\"\n"
-            .replace("TIMEOUT", if long() { "60s" } else { "4s" })
+            .replace("TIMEOUT", if long() { "30s" } else { "4s" })
             .as_str(),
     );
 }
@@ -83,11 +83,14 @@ fn rude_processors_harm_only_their_own_attempt() {
     for name in &files {
         oracle.put(&here.inbox().join(name), name);
     }
-    let mut spooled = 0;
-    wait_until("everybody is done", || {
-        spooled = spooled.max(size_of(&here.at("state/spool")));
-        here.in_state("completed") == i64::try_from(1 + files.len()).unwrap()
-    });
+    let (mut spooled, mut done) = (0, 1);
+    while done < i64::try_from(1 + files.len()).unwrap() {
+        wait_until("somebody is done", || {
+            spooled = spooled.max(size_of(&here.at("state/spool")));
+            here.in_state("completed") > done
+        });
+        done = here.in_state("completed");
+    }
     wait_until("nobody is left", || marked_processes(&here.mark()).is_empty());
     let peak = peak(daemon.pid());
     assert!(peak < 160 << 20, "the daemon had {peak} bytes");
