@@ -337,6 +337,17 @@ fn a_file_that_is_a_job_names_it_and_one_that_changed_since_is_told_apart() {
 }
 
 #[test]
+fn a_file_that_was_moved_away_is_named_with_its_job() {
+    let place = watched("settle = \"0s\"\non_success = { move = \"@PLACE@/done\" }");
+    let _daemon = Daemon::start(&place);
+    let file = place.put("a", "x");
+    place.wait_count("completed", 1);
+    let (told, id) = (reason(&place, &file), count(&place.jobs()[0], "id"));
+    assert_eq!((text(&told, "kind"), &told["jobs"]), ("nothing", &serde_json::json!([id])));
+    assert!(text(&told, "text").contains(&format!("it was job {id}, completed")), "{told}");
+}
+
+#[test]
 fn a_path_that_no_watch_covers_names_the_nearest_and_one_that_was_added_its_job() {
     let place = watched("settle = \"0s\"");
     let _daemon = Daemon::start(&place);
