@@ -16,7 +16,7 @@ stty raw -echo < /dev/hvc0
 stty raw -echo < /dev/hvc1
 
 report() { # NAME: what comes in, line by line
-    { echo "== $1"; cat; } > /tmp/report
+    { echo "== $1"; cat; echo "== whole"; } > /tmp/report
     cat /tmp/report > /dev/hvc1
 }
 

@@ -110,16 +110,7 @@ impl Machine {
         // Nothing, half, nearly everything of what was not flushed.
         let luck = [0.0, 0.5, 0.9][self.random.usize(..3)];
         self.cost += self.disk.cut(luck);
-        if std::env::var_os("DBG").is_some() {
-            eprintln!(
-                "life {}: last {last} requests {} {:?} {luck} {:?} {}",
-                self.lives,
-                self.requests,
-                begun.elapsed(),
-                self.cost,
-                running.records().len()
-            );
-        }
+        eprintln!("power: {}: cut {} at write or flush {last}", self.kind, self.lives);
         let kept = self.look(&before, &running.report());
         self.oracle.take(&running.records());
         self.oracle.fault(&format!("the power went at write or flush {last}"));
@@ -131,7 +122,7 @@ impl Machine {
         if self.random.bool() {
             return self.random.u64(1..=LONGEST_LIFE);
         }
-        let magnitude = self.random.u32(3..=LONGEST_LIFE.ilog2());
+        let magnitude = self.random.u32(5..=LONGEST_LIFE.ilog2());
         self.random.u64(1..=1 << magnitude)
     }
 

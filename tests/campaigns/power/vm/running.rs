@@ -62,7 +62,7 @@ impl Running {
         if let Some(failure) = said.lines().find_map(|line| line.strip_prefix("== failed ")) {
             return Err(format!("{failure}\n{}", self.said("console")));
         }
-        assert!(ended.is_none() || said.ends_with("== end\n"), "the machine ended by itself: {ended:?}");
+        assert!(ended.is_none() || said.contains("== end\n"), "the machine ended by itself: {ended:?}");
         Ok(ended.is_some())
     }
 
@@ -85,11 +85,9 @@ impl Running {
     pub fn report(&self) -> Report {
         let said = self.said("report");
         let mut report = Report::default();
-        // A part has a line with its name at its head, and is whole when another one begins.
+        // A part has a line with its name at its head, and is whole when another line of that kind ends it.
         let mut parts: Vec<&str> = said.split("== ").skip(1).collect();
-        if !said.ends_with("== end\n") {
-            parts.pop();
-        }
+        parts.pop();
         for part in parts {
             let (name, lines) = part.split_once('\n').unwrap();
             let json = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"));
