@@ -139,7 +139,10 @@ impl<'a> Trial<'a> {
             .current_dir(self.folder.join("sources"))
             .args(["test", "--locked", "--offline", "--test"])
             .args(arguments);
-        cargo.env("CARGO_TARGET_DIR", &self.folder).env_remove("INGESTD_LONG").env_remove("INGESTD_SEED");
+        cargo.env("CARGO_TARGET_DIR", &self.folder).env_remove("INGESTD_LONG");
+        for limit in ["INGESTD_SEED", "INGESTD_PART", "INGESTD_MINUTES"] {
+            cargo.env_remove(limit);
+        }
         if long {
             cargo.env("INGESTD_LONG", "1");
         }
