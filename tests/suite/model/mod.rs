@@ -34,8 +34,8 @@ const SEED: u64 = 1;
 const LONGEST: usize = 120;
 /// Sequences of one seed in an ordinary run, and between two looks at the clock in a long one.
 const SEQUENCES: u32 = 15;
-/// How long a failing sequence is made shorter at most, in milliseconds.
-const SHRINK_MS: u32 = 300_000;
+/// How long a failing sequence is made shorter at most, in seconds, unless `INGESTD_MODEL_SHRINK` says otherwise.
+const SHRINK_S: u64 = 300;
 
 #[test]
 fn the_store_does_what_the_model_does() {
@@ -59,7 +59,8 @@ fn number(variable: &str) -> Option<u64> {
 /// Tries the sequences of one seed.
 fn hold(seed: u64) {
     let mut config = Config { cases: SEQUENCES, failure_persistence: None, ..Config::default() };
-    (config.max_shrink_iters, config.max_shrink_time) = (1_000_000, SHRINK_MS);
+    let shrink_ms = number("INGESTD_MODEL_SHRINK").unwrap_or(SHRINK_S) * 1_000;
+    (config.max_shrink_iters, config.max_shrink_time) = (1_000_000, u32::try_from(shrink_ms).unwrap());
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
