@@ -4,12 +4,15 @@
 //!   another: of the points in their order it is every N-th, so that each part has its share of every kind.
 //! - `INGESTD_MINUTES=M`: no new point after so many minutes; which points come first is by chance, from the seed.
 //! - Neither: everything.
+//!
+//! When it is over it says how far it came.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 /// The points of a run that are still to be visited.
 pub struct Portion<T> {
+    walk: &'static str,
     points: std::vec::IntoIter<T>,
     part: String,
     all: usize,
@@ -18,20 +21,20 @@ pub struct Portion<T> {
 }
 
 impl<T> Portion<T> {
-    /// What is asked for, of all these points.
+    /// What is asked for, of all the points of this walk.
     ///
     /// # Panics
     ///
     /// If what is asked for makes no sense.
     #[track_caller]
-    pub fn of(points: Vec<T>, random: &mut fastrand::Rng) -> Self {
+    pub fn of(walk: &'static str, points: Vec<T>, random: &mut fastrand::Rng) -> Self {
         let part = std::env::var("INGESTD_PART").unwrap_or_else(|_| "1/1".to_owned());
         let minutes = std::env::var("INGESTD_MINUTES").ok().map(|minutes| minutes.parse().expect("INGESTD_MINUTES=M"));
-        Self::cut(points, part, minutes, random)
+        Self::cut(walk, points, part, minutes, random)
     }
 
     #[track_caller]
-    fn cut(points: Vec<T>, part: String, minutes: Option<u64>, random: &mut fastrand::Rng) -> Self {
+    fn cut(walk: &'static str, points: Vec<T>, part: String, minutes: Option<u64>, random: &mut fastrand::Rng) -> Self {
         let numbers = part.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
         let (number, parts): (usize, usize) = numbers.expect("INGESTD_PART=K/N");
         assert!((1..=parts).contains(&number), "INGESTD_PART={part}: the parts are 1 to {parts}");
@@ -41,7 +44,7 @@ impl<T> Portion<T> {
             random.shuffle(&mut points);
         }
         let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
-        Self { points: points.into_iter(), part, all, visited: 0, end }
+        Self { walk, points: points.into_iter(), part, all, visited: 0, end }
     }
 }
 
@@ -61,9 +64,15 @@ impl<T> Iterator for Portion<T> {
 /// How far it came.
 impl<T> fmt::Display for Portion<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { part, all, visited, .. } = self;
-        write!(f, "{visited} of {all} points visited")?;
+        let Self { walk, part, all, visited, .. } = self;
+        write!(f, "{walk}: {visited} of {all} points visited")?;
         if part == "1/1" { Ok(()) } else { write!(f, ", part {part}") }
+    }
+}
+
+impl<T> Drop for Portion<T> {
+    fn drop(&mut self) {
+        eprintln!("{self}");
     }
 }
 
@@ -71,7 +80,7 @@ mod control {
     use super::*;
 
     fn portion(part: &str, minutes: Option<u64>) -> Portion<usize> {
-        Portion::cut((0..10).collect(), part.to_owned(), minutes, &mut fastrand::Rng::with_seed(7))
+        Portion::cut("walk", (0..10).collect(), part.to_owned(), minutes, &mut fastrand::Rng::with_seed(7))
     }
 
     #[test]
@@ -86,9 +95,9 @@ mod control {
     fn a_walk_without_time_ends_and_says_how_far_it_came() {
         let mut none = portion("2/5", Some(0));
         assert_eq!(none.next(), None);
-        assert_eq!(none.to_string(), "0 of 10 points visited, part 2/5");
+        assert_eq!(none.to_string(), "walk: 0 of 10 points visited, part 2/5");
         let mut hour = portion("1/1", Some(60));
         assert_eq!(hour.by_ref().count(), 10);
-        assert_eq!(hour.to_string(), "10 of 10 points visited");
+        assert_eq!(hour.to_string(), "walk: 10 of 10 points visited");
     }
 }

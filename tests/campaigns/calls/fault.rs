@@ -231,7 +231,7 @@ pub fn every(survey: &Survey, lasting: usize) -> Vec<Fault> {
 /// The faults that a command or a start meets: in the quick form at most so many.
 pub fn some_or_all(survey: &Survey, quick: usize, random: &mut fastrand::Rng) -> Box<dyn Iterator<Item = Fault>> {
     if long() {
-        Box::new(Portion::of(every(survey, 1), random))
+        Box::new(Portion::of("calls of starts and commands", every(survey, 1), random))
     } else {
         Box::new(sample(survey, quick, random).into_iter())
     }

@@ -42,12 +42,10 @@ fn a_daemon_outlives_or_survives_every_failing_call() {
     journey.undisturbed();
     let found = found.lock().unwrap().clone();
     if long() {
-        let mut portion = Portion::of(every(&found, LATER), &mut random);
-        for fault in portion.by_ref() {
+        for fault in Portion::of("calls", every(&found, LATER), &mut random) {
             eprintln!("{fault}");
             journey.suffer(&fault, random.bool());
         }
-        eprintln!("calls: {portion}");
     } else {
         let mut faults = certain(&mut random);
         faults.extend(sample(&found, QUICK, &mut random));

@@ -93,7 +93,7 @@ impl Drop for Case {
 fn damage_is_told_and_repaired_or_restored_and_the_rescan_makes_it_whole() {
     let seed = Seed::of("corruption");
     let rounds = std::env::var("INGESTD_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-    let rounds = rounds.unwrap_or(if long() { 50 } else { 1 });
+    let rounds = rounds.unwrap_or(if long() { 20 } else { 1 });
     let mut random = seed.random();
     let workers: Vec<Rng> = (0..2).map(|_| random.fork()).collect();
     let mut tally = Tally::default();
@@ -106,7 +106,7 @@ fn damage_is_told_and_repaired_or_restored_and_the_rescan_makes_it_whole() {
                     let history = History::new();
                     foreign_log(&history.place);
                     let mut tally = Tally::default();
-                    for damage in Portion::of(damages(rounds, worker), &mut random) {
+                    for damage in Portion::of("corruption", damages(rounds, worker), &mut random) {
                         tally += whole_way(&history, damage, &mut random);
                     }
                     tally

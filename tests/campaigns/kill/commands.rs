@@ -19,7 +19,7 @@ const LINES: usize = 9;
 /// The points at which a command is killed, from 1: chance's, or all of them.
 fn points(random: &mut fastrand::Rng, all: usize) -> Box<dyn Iterator<Item = usize>> {
     if long() {
-        Box::new(Portion::of((1..=all).collect(), random))
+        Box::new(Portion::of("kill::commands", (1..=all).collect(), random))
     } else {
         Box::new((0..QUICK).map(|_| random.usize(1..=all)).collect::<Vec<_>>().into_iter())
     }

@@ -100,12 +100,10 @@ impl Walk {
                 points.extend((1..=total + BEYOND).map(|number| Point { call: Some(call), number, after }));
             }
         }
-        let mut portion = Portion::of(points, &mut self.random);
         let mut recovery = 1;
-        for point in portion.by_ref() {
+        for point in Portion::of("kill", points, &mut self.random) {
             recovery = if self.round(point, recovery) { recovery + 1 } else { 1 };
         }
-        eprintln!("kill: {portion}");
     }
 
     /// Kills at a point, then in the recovery, now and then in the recovery of that, then lets it be; answers whether

@@ -32,16 +32,11 @@ fn a_crowd_of_files_is_taken_in_bounded_memory() {
     assert_eq!(daemon.stop(), 0);
     crowd("there");
     let mut daemon = Daemon::start(&place);
-    wait_until("it is in the midst of it", || place.in_state("completed") > i64::from(files / 10));
+    wait_progress(&place, i64::from(files / 10));
     daemon.kill();
     let daemon = Daemon::start(&place);
     crowd("coming");
-    // However long it takes: it never stands still.
-    let mut done = 0;
-    while done < i64::from(1 + files) {
-        wait_until("there is progress", || place.in_state("completed") > done);
-        done = place.in_state("completed");
-    }
+    wait_progress(&place, i64::from(1 + files));
     let peak = peak(daemon.pid());
     assert!(peak < 200 << 20, "the daemon had {peak} bytes");
     base.wait_back(&daemon, &place);
@@ -49,4 +44,13 @@ fn a_crowd_of_files_is_taken_in_bounded_memory() {
     assert_eq!(jobs.len(), usize::try_from(1 + files).unwrap(), "a file had two jobs");
     assert!(jobs.iter().all(|job| count(job, "attempt") <= 1));
     seed.report(format!("{files} files, peak {} MiB, lost 0", peak >> 20));
+}
+
+/// Waits until so many are done, however long it takes, as long as it never stands still.
+fn wait_progress(place: &Place, wanted: i64) {
+    let mut done = 0;
+    while done < wanted {
+        wait_until("there is progress", || place.in_state("completed") > done);
+        done = place.in_state("completed");
+    }
 }
