@@ -148,7 +148,7 @@ impl<V: Visit> Walk<'_, V> {
                 self.run();
             }
             Err(Look::Excluded(rule)) => self.exclude(&rule),
-            Err(Look::Unreadable(error)) => self.unreadable(&io::Error::other(error)),
+            Err(Look::Unreadable(error)) => self.unreadable(&error),
             Err(_) => (),
         }
         self.visit.end();

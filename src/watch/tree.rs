@@ -115,7 +115,7 @@ pub enum Look {
     /// Nothing there.
     Gone,
     /// It can't be told.
-    Unreadable(String),
+    Unreadable(Arc<io::Error>),
 }
 
 /// An entry of a folder.
@@ -306,7 +306,7 @@ impl View<'_> {
                 Ok(Entry::Folder { id, links }) => level = self.enter(&level, &here, id, links),
                 Ok(Entry::File(_)) => return Err(Look::Gone),
                 Ok(Entry::Excluded(rule)) => return Err(Look::Excluded(rule)),
-                Err(error) => return Err(missing(&error)),
+                Err(error) => return Err(missing(error)),
             }
         }
         Ok(level)
@@ -346,7 +346,7 @@ impl View<'_> {
             Ok(Entry::File(identity)) => Look::File(identity, writers),
             Ok(Entry::Folder { .. }) => Look::Folder,
             Ok(Entry::Excluded(rule)) => Look::Excluded(rule),
-            Err(error) => missing(&error),
+            Err(error) => missing(error),
         }
     }
 
@@ -373,15 +373,15 @@ impl View<'_> {
         let meta = if self.tree.follow_symlinks { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         match meta {
             Ok(meta) => !meta.is_file(),
-            Err(error) => matches!(missing(&error), Look::Gone),
+            Err(error) => matches!(missing(error), Look::Gone),
         }
     }
 }
 
-fn missing(error: &io::Error) -> Look {
+fn missing(error: io::Error) -> Look {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Look::Gone,
-        _ => Look::Unreadable(error.to_string()),
+        _ => Look::Unreadable(Arc::new(error)),
     }
 }
 
