@@ -104,7 +104,7 @@ fn on_disk(tree: &Tree, name: PathBuf, look: Look) -> (PathBuf, OnDisk) {
         }
         Look::File(identity, writers) => OnDisk::File(identity, writers),
         Look::Excluded(rule) => OnDisk::Excluded(rule),
-        Look::Unreadable(error) => OnDisk::Unreadable(error),
+        Look::Unreadable(error) => OnDisk::Unreadable(error.to_string()),
         Look::Folder | Look::Gone => OnDisk::Gone,
     };
     (name, seen)

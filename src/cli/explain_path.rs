@@ -149,7 +149,7 @@ async fn covered(
         Look::Folder => return Ok(words.folder(&circumstances, told.as_ref())),
         Look::File(identity, writers) => OnDisk::File(identity, writers),
         Look::Excluded(rule) => OnDisk::Excluded(rule),
-        Look::Unreadable(why) => OnDisk::Unreadable(why),
+        Look::Unreadable(why) => OnDisk::Unreadable(why.to_string()),
         Look::Gone => OnDisk::Gone,
     };
     let account = account(name, watch, relative, stores).await?;

@@ -325,9 +325,10 @@ fn complain(failure: &Failure) -> u8 {
     failure.code
 }
 
-/// A line on stderr. Where nobody reads stderr there is nothing left to do about it.
+/// A line on stderr. Messages name files, and names may hold what a terminal would obey. Where nobody reads stderr there
+/// is nothing left to do about it.
 fn note(message: &str) {
-    let _ = writeln!(std::io::stderr(), "ingestd: {message}");
+    let _ = writeln!(std::io::stderr(), "ingestd: {}", screen::clean_lines(message));
 }
 
 /// Help and versions go to stdout; what is wrong with the arguments to stderr, in this program's voice.

@@ -110,6 +110,11 @@ pub fn clean(text: &str) -> String {
     }
 }
 
+/// A message of several lines, the same way. Tabs do no harm.
+pub fn clean_lines(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
+}
+
 /// A count as a number to reckon with, for figures that people read.
 #[expect(clippy::cast_precision_loss, reason = "figures for people show four digits at most")]
 pub const fn approximate(n: u64) -> f64 {
@@ -166,5 +171,6 @@ mod tests {
     #[test]
     fn a_hostile_name_can_not_write_to_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
+        assert_eq!(clean_lines("a\x1b[2Jb\r\n\tc\u{9b}d"), "a\u{fffd}[2Jb\u{fffd}\n\tc\u{fffd}d");
     }
 }

@@ -75,6 +75,12 @@ pub enum NoGlob {
 
 /// Reads a glob that may come from anybody: it takes no more stack than there is.
 pub fn read(builder: &GlobBuilder<'_>, glob: &str) -> Result<globset::Glob, NoGlob> {
+    check_bounds(glob)?;
+    builder.build().map_err(|error| NoGlob::Syntax(error.kind().clone()))
+}
+
+/// Whether a glob is short and flat enough to be parsed, whoever wrote it.
+pub fn check_bounds(glob: &str) -> Result<(), NoGlob> {
     if glob.len() > LONGEST {
         return Err(NoGlob::Long(glob.len()));
     }
@@ -89,7 +95,7 @@ pub fn read(builder: &GlobBuilder<'_>, glob: &str) -> Result<globset::Glob, NoGl
             return Err(NoGlob::Deep);
         }
     }
-    builder.build().map_err(|error| NoGlob::Syntax(error.kind().clone()))
+    Ok(())
 }
 
 /// One glob, ready to be matched: a set of it alone, because a matcher of globset's panics where a set has an error.

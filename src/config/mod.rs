@@ -32,7 +32,7 @@ mod tests;
 
 pub use answer_stage::AnswerStage;
 pub use check::{check_access, check_watches};
-pub use globs::{NoGlob, compile as compile_glob, read as read_glob};
+pub use globs::{NoGlob, check_bounds as check_glob_bounds, compile as compile_glob, read as read_glob};
 pub use layers::Sources;
 pub use place::Place;
 pub use placeholders::PLACEHOLDERS;

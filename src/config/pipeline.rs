@@ -209,13 +209,22 @@ fn check_template(template: &str, offered: &[&str]) -> Result<(), String> {
 }
 
 fn check_url(template: &str, offered: &[&str]) -> Result<(), String> {
-    let filled = placeholders::fill(template, offered)?;
+    let (one, other) = (placeholders::fill(template, offered)?, placeholders::fill_with("1", template, offered)?);
     // Before any placeholder: a job must not choose the scheme.
     let scheme = template.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
     if !matches!(scheme.as_deref(), Some("http" | "https")) {
         return Err("is not an HTTP address".to_owned());
     }
-    reqwest::Url::parse(&filled).map(|_| ()).map_err(|error| format!("is not an address: {error}"))
+    let read = |address: &str| reqwest::Url::parse(address).map_err(|error| format!("is not an address: {error}"));
+    let (one, other) = (read(&one)?, read(&other)?);
+    let goes_to = |url: &reqwest::Url| (url.origin(), url.username().to_owned(), url.password().map(str::to_owned));
+    // Asked of the parsed address, because no simpler look knows where its host ends.
+    if goes_to(&one) != goes_to(&other) {
+        return Err(
+            "has a placeholder in its host: names of files would choose where it goes; put a / before it".into()
+        );
+    }
+    Ok(())
 }
 
 fn check_variable(name: &str, template: &str, offered: &[&str]) -> Result<(), String> {

@@ -28,6 +28,11 @@ pub(super) const fn fitting(batch_size: usize) -> &'static [&'static str] {
 
 /// The text with every placeholder replaced by `0`, or what is wrong with one of them, and which are offered instead.
 pub(super) fn fill(text: &str, offered: &[&str]) -> Result<String, String> {
+    fill_with("0", text, offered)
+}
+
+/// The same, with this value in their place.
+pub(super) fn fill_with(value: &str, text: &str, offered: &[&str]) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -42,7 +47,7 @@ pub(super) fn fill(text: &str, offered: &[&str]) -> Result<String, String> {
         } else if let Some(after) = rest.strip_prefix('{') {
             let (name, after) = after.split_once('}').ok_or("a { has no closing }; a literal one is written {{")?;
             known(name, offered)?;
-            out.push('0');
+            out.push_str(value);
             rest = after;
         } else {
             return Err("a } has no opening {; a literal one is written }}".to_owned());

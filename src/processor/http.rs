@@ -161,7 +161,7 @@ impl HttpProcessor {
         // A vanished file has no body to send.
         let body = if task.op == Op::Delete && self.body == Body::File { Body::None } else { self.body };
         let call = Call { method: self.method.clone(), url, body, at_home: true };
-        let (response, url) = self.follow(call, About::Job(task), &configured).await.map_err(Outcome::Failed)?;
+        let (response, url) = self.follow(call, About::Job(task), &configured).await?;
         let named = self.answer_stage.as_ref().is_some_and(|answer| answer.external_id.is_some());
         let mut answer = Vec::new();
         let heard = |chunk: &[u8]| {
@@ -179,7 +179,7 @@ impl HttpProcessor {
         mut call: Call,
         about: About<'_>,
         configured: &HeaderMap,
-    ) -> Result<(Response, Url), JobError> {
+    ) -> Result<(Response, Url), Outcome> {
         let mut redirects_left = self.redirects;
         loop {
             let response = self.send(&call, about, configured).await?;
@@ -192,7 +192,7 @@ impl HttpProcessor {
     }
 
     /// Sends the call and waits for the answer's head.
-    async fn send(&self, call: &Call, about: About<'_>, configured: &HeaderMap) -> Result<Response, JobError> {
+    async fn send(&self, call: &Call, about: About<'_>, configured: &HeaderMap) -> Result<Response, Outcome> {
         let client = self.clients.for_url(&call.url).map_err(|error| call_failed(&call.url, &error))?;
         let mut headers = about.headers();
         let mut file = None;

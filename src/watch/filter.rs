@@ -87,12 +87,33 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A glob that can't be understood.
+/// Globs that can't be understood.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("`{}` {why}", glob.chars().take(80).collect::<String>())]
+#[error("{which} {why}")]
 pub struct BadGlob {
-    glob: String,
+    /// As the user wrote them.
+    which: String,
     why: config::NoGlob,
+}
+
+impl BadGlob {
+    fn one(glob: &str, why: config::NoGlob) -> Self {
+        const SHOWN: usize = 80;
+        let shown: String = glob.chars().take(SHOWN).collect();
+        let cut = if shown.len() < glob.len() { "…" } else { "" };
+        Self { which: format!("`{shown}{cut}`"), why }
+    }
+
+    /// All of a list together, unless it has but one.
+    fn list(globs: &[String]) -> Self {
+        let first = globs.first().map(String::as_str).unwrap_or_default();
+        let Self { which, why } = Self::one(first, config::NoGlob::Large);
+        let which = match globs.len() {
+            0 | 1 => which,
+            number => format!("the list of {number} globs that begins with {which}"),
+        };
+        Self { which, why }
+    }
 }
 
 /// The rules of a watch that need nothing but a name, or a size.
@@ -228,12 +249,11 @@ impl Globs {
         let mut set = GlobSetBuilder::new();
         let mut written = Vec::new();
         for (glob, as_written) in globs {
-            let bad = |why: config::NoGlob| BadGlob { glob: as_written.clone(), why };
+            let bad = |why| BadGlob::one(&as_written, why);
             set.add(config::read_glob(GlobBuilder::new(&glob).literal_separator(true), &glob).map_err(bad)?);
             written.push(as_written);
         }
-        let large = |_| BadGlob { glob: written.first().cloned().unwrap_or_default(), why: config::NoGlob::Large };
-        let set = set.build().map_err(large)?;
+        let set = set.build().map_err(|_| BadGlob::list(&written))?;
         Ok(Self { set, written })
     }
 
@@ -365,5 +385,11 @@ mod tests {
         let mut watch = config::Watch::of(PathBuf::from("/srv"), "p".to_owned());
         watch.exclude = vec!["a[".to_owned()];
         assert!(Filter::new(&watch).unwrap_err().to_string().contains("`a[` is not a glob"));
+        watch.exclude = vec![format!("{}[", "é".repeat(100))];
+        assert!(Filter::new(&watch).unwrap_err().to_string().contains("éé…` is not a glob"));
+        watch.exclude = vec!["*.tmp".to_owned()];
+        watch.exclude.resize(1_000, "[!a]?".repeat(800));
+        let large = Filter::new(&watch).unwrap_err().to_string();
+        assert!(large.contains("the list of 1000 globs that begins with `*.tmp` is too large"), "{large}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use super::tree::{FolderId, Look};
 use crate::clock::Timestamp;
 use crate::intake::{Arrival, Digested, patiently};
 use crate::job::{FileIdentity, SourceKey};
+use crate::os;
 use crate::store::{Gone, NewJob, Renamed, StoreError, Vanished};
 
 /// How many files are looked at in one go.
@@ -100,7 +102,13 @@ impl WatchTask {
             Look::Gone => gone.push(relative.clone()),
             Look::Excluded(Rule::NotReady(_)) => (),
             Look::Excluded(_) => self.status.excluded += 1,
-            Look::Unreadable(error) => drop(self.note_error(&relative, error)),
+            Look::Unreadable(error) => {
+                self.note_error(&relative, error.to_string());
+                if os::is_shortage(&error) {
+                    self.look_again(&relative, false, now);
+                    return;
+                }
+            }
         }
         self.settling.remove(&relative);
     }
@@ -188,23 +196,35 @@ impl WatchTask {
                 _ if !self.status.open => (),
                 Ok(content) if content.identity == arrival.job.identity => arrivals.push(arrival),
                 Ok(_) => self.settle_anew(relative, now),
-                Err(error) => self.not_digested(relative, &arrival.path, &error, now),
+                Err(error) => self.not_digested(relative, &arrival, &error, now),
             }
         }
         self.give(arrivals).await
     }
 
-    fn not_digested(&mut self, relative: PathBuf, path: &Path, error: &io::Error, now: Instant) {
+    fn not_digested(&mut self, relative: PathBuf, arrival: &Arrival, error: &io::Error, now: Instant) {
+        if os::is_shortage(error) {
+            self.look_again(&relative, arrival.job.force, now);
+        }
         match error.kind() {
             io::ErrorKind::Interrupted => (),
             io::ErrorKind::ResourceBusy | io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => {
                 self.settle_anew(relative, now);
             }
             _ if self.note_error(&relative, error.to_string()) => {
-                let path = path.display();
+                let path = arrival.path.display();
                 tracing::warn!(watch = self.settings.name, %path, "its digest can't be taken: {error}");
             }
             _ => (),
+        }
+    }
+
+    /// No event will tell when there is enough again of what has run out.
+    fn look_again(&mut self, relative: &Path, force: bool, now: Instant) {
+        let pause = self.rest_after(Duration::ZERO);
+        if !self.settling.again(relative, force, pause, now) {
+            self.runs.missed();
+            self.dirty.everything(now + pause);
         }
     }
 
@@ -270,5 +290,33 @@ impl WatchTask {
         self.status.vanished += vanished;
         self.known_files = self.known_files.saturating_sub(vanished);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::watch::tests::fake::Bench;
+
+    #[tokio::test]
+    async fn a_shortage_of_handles_puts_a_file_off_and_other_errors_leave_it_to_a_scan() {
+        let bench = Bench::new(|_| ());
+        let (mut task, _handle) = bench.task();
+        task.status.open = true;
+        let now = Instant::now();
+        for (code, again) in [(libc::EMFILE, true), (libc::ENFILE, true), (libc::EIO, false)] {
+            let relative = PathBuf::from(code.to_string());
+            let whole =
+                Whole { relative: relative.clone(), identity: FileIdentity::default(), force: true, present: None };
+            let arrival = task.arrival(whole, false, None);
+            let error = || io::Error::from_raw_os_error(code);
+            task.digested(vec![Digested { arrival, result: Err(error()) }]).await.unwrap();
+            let waits = task.settling.remove(&relative);
+            assert_eq!(waits.is_some_and(|file| file.force && file.due() > now), again, "{}", error());
+            task.judge(relative.clone(), Look::Unreadable(Arc::new(error())), now, &mut Vec::new(), &mut Vec::new());
+            assert_eq!(task.settling.contains(&relative), again, "{}", error());
+        }
     }
 }

@@ -23,6 +23,7 @@ mod compare;
 mod dirty;
 mod filter;
 mod handover;
+mod ignored;
 mod listing;
 pub mod mounts;
 pub mod native;

@@ -148,7 +148,7 @@ impl<V: Visit> Walk<'_, V> {
                 self.run();
             }
             Err(Look::Excluded(rule)) => self.exclude(&rule),
-            Err(Look::Unreadable(error)) => self.unreadable(&io::Error::other(error)),
+            Err(Look::Unreadable(error)) => self.unreadable(&error),
             Err(_) => (),
         }
         self.visit.end();
@@ -158,18 +158,35 @@ impl<V: Visit> Walk<'_, V> {
         while let Some(folder) = self.way.last_mut() {
             self.path.truncate(folder.prefix);
             let at = folder.next;
-            folder.next += 1;
             self.seen.cut = self.seen.cut || (at % 256 == 0 && !self.visit.wanted());
             if self.seen.cut || at >= folder.listing.len() {
                 self.way.pop();
                 continue;
             }
             if folder.open.is_none() {
-                // It was closed because the way down was long.
-                folder.open = open(CWD, &self.view.absolute(path_of(&self.path)), true).ok();
+                self.open_again();
+                continue;
             }
+            folder.next += 1;
             if let Some((level, name)) = self.consider(at) {
                 self.enter(level, Some(&name));
+            }
+        }
+    }
+
+    /// Opens the current folder, which was closed because the way down was long, or leaves it.
+    fn open_again(&mut self) {
+        let Some(folder) = self.way.last_mut() else { return };
+        let again = open(CWD, &self.view.absolute(path_of(&self.path)), true);
+        match again.and_then(|open| folder.level.expect(&open).map(|()| open)) {
+            Ok(open) => folder.open = Some(open),
+            Err(error) => {
+                self.way.pop();
+                // Removed or replaced: the next event or scan knows.
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.path.pop();
+                    self.unreadable(&error);
+                }
             }
         }
     }
@@ -186,7 +203,11 @@ impl<V: Visit> Walk<'_, V> {
                 self.visit.file(&Spotted { relative, identity, view: self.view, level: &folder.level, place });
             }
             Ok(Entry::Folder { id, links }) => {
-                return Some((self.view.enter(&folder.level, relative, id, links), name.to_owned()));
+                let name = name.to_owned();
+                match self.view.enter(&folder.level, relative, id, links) {
+                    Ok(level) => return Some((level, name)),
+                    Err(error) => self.unreadable(&error),
+                }
             }
             Ok(Entry::Excluded(rule)) => self.exclude(&rule),
             // Gone between the reading of the folder and the look at it, or a link that leads nowhere.
@@ -223,9 +244,13 @@ impl<V: Visit> Walk<'_, V> {
         let follow = self.view.follows_symlinks();
         let above = self.way.last().and_then(|folder| folder.open.as_ref());
         let open = match (above, name) {
-            (Some(above), Some(name)) => open(above, name, follow)?,
-            // The root may be a link, whatever the links in it mean.
-            _ => open(CWD, &self.view.absolute(relative), follow || relative.as_os_str().is_empty())?,
+            (Some(above), Some(name)) if !follow => open(above, name, false)?,
+            // By a link, or by its path: it has to be the folder that was judged. The root may be a link in any case.
+            _ => {
+                let open = open(CWD, &self.view.absolute(relative), follow || relative.as_os_str().is_empty())?;
+                level.expect(&open)?;
+                open
+            }
         };
         let listing = Listing::read(&open, follow)?;
         if !self.path.is_empty() {

@@ -311,6 +311,18 @@ impl Settling {
         self.reschedule(relative, now + PARKED);
     }
 
+    /// A file can't be looked at, or read, for now: it is looked at again after this pause. `false`: there is no room.
+    pub fn again(&mut self, relative: &Path, force: bool, pause: Duration, now: Instant) -> bool {
+        if !self.contains(relative) && !self.noticed(relative.to_owned(), Sign::Changed, now) {
+            return false;
+        }
+        if let Some(file) = self.files.get_mut(relative) {
+            file.force |= force;
+        }
+        self.reschedule(relative, now + pause);
+        true
+    }
+
     /// Looks at a file now, if it is in the set.
     pub fn wake(&mut self, relative: &Path, now: Instant) {
         self.reschedule(relative, now);

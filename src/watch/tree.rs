@@ -9,16 +9,17 @@
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::gitignore::Gitignore;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 
 use super::filter::{BadGlob, Filter, Rule, Ruling};
+use super::ignored::{self, IGNORE_FILES};
 use crate::config;
 use crate::job::FileIdentity;
 use crate::os::{self, Writers};
@@ -26,10 +27,6 @@ use crate::os::{self, Writers};
 /// How many symbolic links may lie on the way to a file: enough for real trees, and an end to folders that link to
 /// each other crosswise.
 const MAX_LINKS: u32 = 8;
-/// The ignore files of a folder, the later one wins.
-const IGNORE_FILES: [&str; 2] = [".gitignore", ".ingestdignore"];
-/// A bigger ignore file is not read.
-const MAX_IGNORE_FILE_BYTES: u64 = 1 << 20;
 
 /// Tells a folder from another that has its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +112,7 @@ pub enum Look {
     /// Nothing there.
     Gone,
     /// It can't be told.
-    Unreadable(String),
+    Unreadable(Arc<io::Error>),
 }
 
 /// An entry of a folder.
@@ -184,13 +181,14 @@ impl Tree {
         let id = FolderId::readable(&self.root)?;
         let state = FolderId::at(&self.state_directory).ok();
         let target = if self.follow_symlinks { fs::canonicalize(&self.root)? } else { PathBuf::new() };
-        let root = self.enter(None, Path::new(""), id, 0);
-        Ok(View { tree: self, state, target, root })
+        let root = self.enter(None, Path::new(""), id, 0).map_err(Arc::new);
+        Ok(View { tree: self, state, target, root_id: id, root })
     }
 
-    fn enter(&self, above: Option<&Arc<Level>>, relative: &Path, id: FolderId, links: u32) -> Arc<Level> {
-        let ignored = if self.ignore_files { read_ignore_files(&self.absolute(relative)) } else { None };
-        Arc::new(Level { id, links, ignored, above: above.cloned() })
+    /// An error says that the folder's ignore files can't be read, so that nobody knows what may be taken in it.
+    fn enter(&self, above: Option<&Arc<Level>>, relative: &Path, id: FolderId, links: u32) -> io::Result<Arc<Level>> {
+        let ignored = if self.ignore_files { ignored::read(&self.absolute(relative))? } else { None };
+        Ok(Arc::new(Level { id, links, ignored, above: above.cloned() }))
     }
 }
 
@@ -207,6 +205,16 @@ impl Level {
     fn upwards(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |level| level.above.as_deref())
     }
+
+    /// That an open folder is this one, and no other that got its name meanwhile: there a link may lead to the files of
+    /// others, or to our own.
+    ///
+    /// # Errors
+    /// `NotFound`: it is another one.
+    pub(super) fn expect(&self, folder: &impl AsFd) -> io::Result<()> {
+        let id = FolderId::of_stat(&rustix::fs::fstat(folder)?);
+        if id == self.id { Ok(()) } else { Err(io::Error::from(ErrorKind::NotFound)) }
+    }
 }
 
 /// A tree whose root was there a moment ago.
@@ -216,7 +224,8 @@ pub(super) struct View<'a> {
     state: Option<FolderId>,
     /// The root with its links resolved, where links are followed.
     target: PathBuf,
-    root: Arc<Level>,
+    root_id: FolderId,
+    root: Result<Arc<Level>, Arc<io::Error>>,
 }
 
 impl View<'_> {
@@ -228,11 +237,17 @@ impl View<'_> {
         self.tree.follow_symlinks
     }
 
-    pub(super) fn root_id(&self) -> FolderId {
-        self.root.id
+    pub(super) const fn root_id(&self) -> FolderId {
+        self.root_id
     }
 
-    pub(super) fn enter(&self, above: &Arc<Level>, relative: &Path, id: FolderId, links: u32) -> Arc<Level> {
+    pub(super) fn enter(
+        &self,
+        above: &Arc<Level>,
+        relative: &Path,
+        id: FolderId,
+        links: u32,
+    ) -> io::Result<Arc<Level>> {
         self.tree.enter(Some(above), relative, id, links)
     }
 
@@ -285,7 +300,11 @@ impl View<'_> {
     }
 
     fn ignored(&self, level: &Arc<Level>, relative: &Path, is_folder: bool) -> Option<Rule> {
-        self.tree.ignore_files.then(|| ignored_by(level, &self.absolute(relative), is_folder)).flatten()
+        if !self.tree.ignore_files {
+            return None;
+        }
+        let nearest_first = level.upwards().filter_map(|above| above.ignored.as_ref());
+        ignored::rule(nearest_first, &self.absolute(relative), is_folder)
     }
 
     fn not_ready(&self, place: &Place<'_>) -> Option<Rule> {
@@ -298,15 +317,15 @@ impl View<'_> {
 
     /// The folder at `relative` with all above it, if a walk from the root would come there.
     pub(super) fn descend(&self, relative: &Path) -> Result<Arc<Level>, Look> {
-        let mut level = self.root.clone();
+        let mut level = self.root.clone().map_err(Look::Unreadable)?;
         let mut here = PathBuf::new();
         for component in relative.components() {
             here.push(component);
             match self.entry(&level, &here, &Place::absolute(&self.absolute(&here))) {
-                Ok(Entry::Folder { id, links }) => level = self.enter(&level, &here, id, links),
+                Ok(Entry::Folder { id, links }) => level = self.enter(&level, &here, id, links).map_err(missing)?,
                 Ok(Entry::File(_)) => return Err(Look::Gone),
                 Ok(Entry::Excluded(rule)) => return Err(Look::Excluded(rule)),
-                Err(error) => return Err(missing(&error)),
+                Err(error) => return Err(missing(error)),
             }
         }
         Ok(level)
@@ -337,17 +356,29 @@ impl View<'_> {
     }
 
     /// Looks at one entry of the folder `level`.
-    fn look_in(&self, level: &Arc<Level>, relative: &Path, probe: bool) -> Look {
-        let absolute = self.absolute(relative);
-        let place = Place::absolute(&absolute);
+    pub(super) fn look_in(&self, level: &Arc<Level>, relative: &Path, probe: bool) -> Look {
+        let (Some(above), Some(name)) = (relative.parent(), relative.file_name()) else { return Look::Folder };
+        let folder = match self.folder_of(level, above) {
+            Ok(folder) => folder,
+            Err(error) => return missing(error),
+        };
+        let place = Place::within(&folder, Path::new(name));
         // The probe comes before the stat: who starts to write after it, changes what the next stat says.
         let writers = if probe { self.writers(&place) } else { Writers::Unknown };
         match self.entry(level, relative, &place) {
             Ok(Entry::File(identity)) => Look::File(identity, writers),
             Ok(Entry::Folder { .. }) => Look::Folder,
             Ok(Entry::Excluded(rule)) => Look::Excluded(rule),
-            Err(error) => missing(&error),
+            Err(error) => missing(error),
         }
+    }
+
+    /// The folder `level`, to look at names in it.
+    fn folder_of(&self, level: &Level, relative: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, &self.absolute(relative), flags, Mode::empty())?;
+        level.expect(&folder)?;
+        Ok(folder)
     }
 
     /// Whether somebody has the file open for writing. Opens nothing but regular files.
@@ -373,46 +404,16 @@ impl View<'_> {
         let meta = if self.tree.follow_symlinks { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
         match meta {
             Ok(meta) => !meta.is_file(),
-            Err(error) => matches!(missing(&error), Look::Gone),
+            Err(error) => matches!(missing(error), Look::Gone),
         }
     }
 }
 
-fn missing(error: &io::Error) -> Look {
+fn missing(error: io::Error) -> Look {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => Look::Gone,
-        _ => Look::Unreadable(error.to_string()),
+        _ => Look::Unreadable(Arc::new(error)),
     }
-}
-
-/// The rule of the nearest ignore file that has a word to say.
-fn ignored_by(level: &Arc<Level>, path: &Path, is_folder: bool) -> Option<Rule> {
-    for ignored in level.upwards().filter_map(|above| above.ignored.as_ref()) {
-        let verdict = ignored.matched(path, is_folder);
-        if verdict.is_whitelist() {
-            return None;
-        }
-        if let ignore::Match::Ignore(line) = verdict {
-            let file = line.from().map(Path::to_owned).unwrap_or_default();
-            return Some(Rule::IgnoreFile { file, pattern: line.original().to_owned() });
-        }
-    }
-    None
-}
-
-/// The ignore files in this folder, ours after git's so that it wins. Lines that can't be understood are passed over.
-fn read_ignore_files(folder: &Path) -> Option<Gitignore> {
-    let mut builder = GitignoreBuilder::new(folder);
-    let mut found = false;
-    for name in IGNORE_FILES {
-        let path = folder.join(name);
-        let fits = |meta: Metadata| meta.is_file() && meta.len() <= MAX_IGNORE_FILE_BYTES;
-        if fs::symlink_metadata(&path).is_ok_and(fits) {
-            builder.add(&path);
-            found = true;
-        }
-    }
-    if found { builder.build().ok() } else { None }
 }
 
 /// Whether this filesystem's changes may be made by other machines, which send us no events.

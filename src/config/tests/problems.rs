@@ -1,6 +1,6 @@
 //! What is refused, and how it is told.
 
-use super::{MINIMAL, Written, keys_of, refused};
+use super::{MINIMAL, Written, keys_of, loaded, refused};
 
 #[test]
 fn a_report_names_every_problem_at_once() {
@@ -213,11 +213,41 @@ fn commands_and_urls_are_looked_at_closely() {
         let report = refused(&format!("[pipeline.p]\nkind = 'exec'\ncommand = {command}"));
         assert_eq!(keys_of(&report), ["pipeline.p.command"], "{command}");
     }
-    for url in
-        ["", "example.org", "ftp://h/", "{path}://h/", "http://", "http://h/{pth}", "http://h:port/", "file:///x"]
-    {
+    for url in [
+        "",
+        "example.org",
+        "ftp://h/",
+        "{path}://h/",
+        "http://",
+        "http://h/{pth}",
+        "http://h:port/",
+        "http://h.{ext}:80/",
+        "file:///x",
+    ] {
         let report = refused(&format!("[pipeline.p]\nkind = 'http'\nurl = '{url}'"));
         assert_eq!(keys_of(&report), ["pipeline.p.url"], "{url}");
+    }
+}
+
+#[test]
+fn no_name_of_a_file_chooses_where_a_call_goes() {
+    for url in [
+        "https://{stem}/in",
+        "https://example.org{path}",
+        "http://h{name}",
+        "http://h:8{job}/",
+        "http://{name}@h/",
+        "http://u:{digest}@h/",
+        "https:///{stem}/in",
+        "https://\\{stem}/in",
+        "http://h\t{name}/",
+    ] {
+        let report = refused(&format!("[pipeline.p]\nkind = 'http'\nurl = \"{}\"", url.replace('\\', "\\\\")));
+        assert_eq!(keys_of(&report), ["pipeline.p.url"], "{url}");
+        assert!(report.to_string().contains("a placeholder in its host"), "{url}: {report}");
+    }
+    for url in ["http://h/{name}", "http://h?{name}", "http://h#{name}", "http://u:p@h:81/{relative}?{job}"] {
+        loaded(&format!("[pipeline.p]\nkind = 'http'\nurl = '{url}'"));
     }
 }
 
@@ -257,7 +287,7 @@ fn the_database_needs_a_place() {
 #[test]
 fn a_database_in_a_file_stands_beside_the_rest() {
     let url = "[database]\nurl = 'sqlite:///srv/q/ingestd.db'";
-    assert_eq!(super::loaded(url).config.state_directory(), std::path::Path::new("/srv/q"));
+    assert_eq!(loaded(url).config.state_directory(), std::path::Path::new("/srv/q"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ impl HttpProcessor {
         let configured = self.configured_headers(first).map_err(Outcome::Failed)?;
         let url = self.url_for(first).map_err(Outcome::Failed)?;
         let call = Call { method: self.method.clone(), url, body: Body::Metadata, at_home: true };
-        let (response, url) = self.follow(call, About::Batch(tasks), &configured).await.map_err(Outcome::Failed)?;
+        let (response, url) = self.follow(call, About::Batch(tasks), &configured).await?;
         let mut answer = Vec::new();
         let whole = self.report(response, &url, ANSWER_LIMIT, |chunk| answer.extend_from_slice(chunk)).await;
         if answer.len() >= ANSWER_LIMIT {

@@ -5,6 +5,7 @@
 //! | 2xx | done |
 //! | 429; 503 with `Retry-After` | deferred, by `Retry-After` where it is given |
 //! | 408, other 5xx, no connection, a broken one, TLS | failed, worth another attempt |
+//! | none, because this machine has no handle, thread or memory to give | deferred |
 //! | 3xx that is not followed, every other 4xx | failed for good |
 //!
 //! Messages name the origin and never the whole URL: a query or a user's part may hold a secret, and failures are
@@ -18,6 +19,7 @@ use reqwest::{StatusCode, Url};
 
 use crate::clock::Timestamp;
 use crate::job::{ErrorKind, JobError, Outcome};
+use crate::os;
 
 /// The most of a message that is kept, in bytes.
 const MESSAGE_LIMIT: usize = 300;
@@ -69,17 +71,27 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(date.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(now))
 }
 
-/// What is wrong with a call that got no answer.
-pub fn call_failed(url: &Url, error: &reqwest::Error) -> JobError {
+/// What follows from a call that got no answer.
+pub fn call_failed(url: &Url, error: &reqwest::Error) -> Outcome {
+    let short = causes(error).any(is_shortage);
     let tls = causes(error).any(is_tls);
     let kind = match () {
+        // That is no fault of the other side's.
+        () if short => ErrorKind::Io,
         () if tls => ErrorKind::Tls,
         () if error.is_timeout() => ErrorKind::Timeout,
         () => ErrorKind::Connection,
     };
     // The innermost cause says it best ("connection refused"); those around it repeat where, URL and all.
     let why = causes(error).last().map_or_else(|| "the call failed".to_owned(), ToString::to_string);
-    JobError::transient(kind, bounded(format!("{}: {why}", origin(url))))
+    let error = JobError::transient(kind, bounded(format!("{}: {why}", origin(url))));
+    if short { Outcome::Deferred { after: None, error } } else { Outcome::Failed(error) }
+}
+
+/// Whether a cause is that something of this machine has run out.
+fn is_shortage(cause: &(dyn Error + 'static)) -> bool {
+    let Some(error) = cause.downcast_ref::<std::io::Error>() else { return false };
+    os::is_shortage(error) || error.get_ref().is_some_and(|inside| is_shortage(inside))
 }
 
 /// Whether a cause comes from the TLS layer, which hides its errors in those of input and output.

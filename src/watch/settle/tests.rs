@@ -93,6 +93,19 @@ fn the_set_is_bounded_and_a_parked_file_wakes() {
 }
 
 #[test]
+fn a_file_that_could_not_be_read_is_looked_at_again_after_a_pause() {
+    let (mut files, now, a) = settling(SECOND);
+    assert!(files.again(&a, true, SECOND * 3, now) && files.again(&a, false, SECOND * 5, now));
+    assert_eq!(files.next_due(), Some(now + SECOND * 5));
+    let whole = files.looked(&a, identity(1), Writers::None, OLD, now + SECOND * 5).unwrap();
+    assert!(whole.force && files.is_empty());
+    for n in 0..10 {
+        files.noticed(PathBuf::from(n.to_string()), Sign::Changed, now);
+    }
+    assert!(!files.again(&a, false, SECOND, now) && files.again(Path::new("3"), false, SECOND, now));
+}
+
+#[test]
 fn a_young_file_waits_for_its_age_and_then_for_whatever_else_is_missing() {
     for settle in [Duration::ZERO, SECOND] {
         let (mut files, start, a) = settling(settle);

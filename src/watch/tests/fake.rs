@@ -207,6 +207,14 @@ impl Bench {
     }
 
     pub fn start(&mut self) {
+        self.stop = CancellationToken::new();
+        let (task, handle) = self.task();
+        self.handle = Some(handle);
+        self.task = Some(tokio::spawn(task.run()));
+    }
+
+    /// The watch's task, not at work yet.
+    pub fn task(&self) -> (WatchTask, WatchHandle) {
         let stations = WatchStations {
             queue: self.store.clone(),
             sources: self.store.clone(),
@@ -217,10 +225,7 @@ impl Bench {
             runs: self.runs.clone(),
             pulse: crate::lifecycle::Pulses::default().register("watch"),
         };
-        self.stop = CancellationToken::new();
-        let (task, handle) = WatchTask::new(self.settings(), stations, self.stop.clone()).unwrap();
-        self.handle = Some(handle);
-        self.task = Some(tokio::spawn(task.run()));
+        WatchTask::new(self.settings(), stations, self.stop.clone()).unwrap()
     }
 
     pub async fn started(change: impl FnOnce(&mut config::Watch)) -> Self {

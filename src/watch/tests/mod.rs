@@ -1,6 +1,6 @@
 //! The watch on real folders, against a store in memory.
 
-mod fake;
+pub(super) mod fake;
 mod journey;
 mod losses;
 mod roots;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::fake::Bench;
 use crate::watch::scan::{Spotted, Visit, Walked, walk};
-use crate::watch::tree::Tree;
+use crate::watch::tree::{Look, Tree};
 
 fn files(bench: &Bench) -> (BTreeSet<PathBuf>, Walked) {
     let tree = Tree::new(&bench.config, bench.folder.path().join("state")).unwrap();
@@ -142,4 +142,65 @@ fn an_unreadable_folder_is_told_and_what_it_holds_is_not_gone() {
     let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
     assert!(!tree.view().unwrap().is_gone(Path::new("locked/a")));
     fs::set_permissions(bench.path("locked"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_folder_whose_ignore_file_can_not_be_read_is_unreadable_and_what_it_holds_is_not_gone() {
+    let bench = Bench::new(|watch| (watch.ignore_files, watch.exclude) = (true, Vec::new()));
+    bench.write("a", "x");
+    bench.write("d/b", "x");
+    bench.write("d/.gitignore", &"#".repeat((1 << 20) + 1));
+    let (found, walked) = files(&bench);
+    assert_eq!((found, walked.errors), (named(&["a"]), 1));
+    assert_eq!(walked.first_errors[0].0, Path::new("d"));
+    bench.write(".gitignore", &"#".repeat((1 << 20) + 1));
+    let (found, walked) = files(&bench);
+    assert_eq!((found, walked.errors, walked.empty), (named(&[]), 1, false));
+    let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
+    assert!(matches!(tree.examine(Path::new("d/b")).unwrap(), Look::Unreadable(_)));
+    assert!(!tree.view().unwrap().is_gone(Path::new("d/b")));
+}
+
+/// Puts a link to a folder outside in the place of a folder, as soon as the walk stands before this file.
+struct Swap<'a>(&'a Bench, &'a str, Vec<PathBuf>);
+
+impl Visit for Swap<'_> {
+    fn file(&mut self, file: &Spotted<'_>) {
+        self.2.push(file.relative.to_owned());
+        if file.relative.ends_with(self.1) {
+            swap(self.0);
+        }
+    }
+}
+
+fn swap(bench: &Bench) {
+    fs::rename(bench.path("d"), bench.path("aside")).unwrap();
+    symlink(bench.folder.path().join("state"), bench.path("d")).unwrap();
+}
+
+#[test]
+fn a_folder_that_became_a_link_on_the_way_is_not_gone_back_to() {
+    let bench = Bench::new(|_| ());
+    let deep = vec!["d"; 70].join("/");
+    bench.write(&format!("{deep}/bottom"), "x");
+    bench.write("d/last", "x");
+    fs::write(bench.folder.path().join("state/last"), "x").unwrap();
+    let tree = Tree::new(&bench.config, PathBuf::from("/nonexistent")).unwrap();
+    let mut visit = Swap(&bench, "bottom", Vec::new());
+    walk(&tree, &[PathBuf::new()], &mut visit).unwrap();
+    assert!(visit.2[0].ends_with("bottom"), "{:?}", visit.2);
+    assert!(!visit.2.contains(&PathBuf::from("d/last")), "{:?}", visit.2);
+}
+
+#[test]
+fn a_folder_that_became_a_link_is_not_looked_into() {
+    let bench = Bench::new(|_| ());
+    bench.write("d/a", "x");
+    fs::write(bench.folder.path().join("state/a"), "x").unwrap();
+    let tree = Tree::new(&bench.config, bench.folder.path().join("state")).unwrap();
+    let view = tree.view().unwrap();
+    let level = view.descend(Path::new("d")).unwrap();
+    assert!(matches!(view.look_in(&level, Path::new("d/a"), true), Look::File(..)));
+    swap(&bench);
+    assert!(matches!(view.look_in(&level, Path::new("d/a"), true), Look::Gone));
 }
