@@ -200,6 +200,15 @@ impl Journey {
         });
     }
 
+    /// Works off what many killed starts have left, with nothing broken: however long it takes, it never stands still.
+    #[track_caller]
+    pub fn work_off(&self) {
+        while !self.is_drained() {
+            let before = self.oracle.ended();
+            wait_until("there is progress", || self.oracle.ended() > before || self.is_drained());
+        }
+    }
+
     fn is_drained(&self) -> bool {
         let status = self.place.cli(&["status", "--json"]);
         let open = |state: &str| status.json()["jobs"][state].as_i64().unwrap_or(0);

@@ -155,6 +155,7 @@ fn a_start_after_a_crash_that_fails_is_done_again() {
         }
     }
     journey.start();
+    journey.work_off();
     journey.undisturbed();
     let (figures, ..) = journey.end();
     let fates = table.fates();
