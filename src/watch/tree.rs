@@ -376,7 +376,7 @@ impl View<'_> {
     /// The folder `level`, to look at names in it.
     fn folder_of(&self, level: &Level, relative: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, &self.absolute(relative), flags, Mode::empty())?;
+        let folder = rustix::fs::openat(CWD, self.absolute(relative), flags, Mode::empty())?;
         level.expect(&folder)?;
         Ok(folder)
     }
