@@ -14,6 +14,8 @@ mod code {
     pub const NOTADB: i32 = 26;
     /// The WAL's index could not grow, which nothing but a full disk brings about.
     pub const IOERR_SHMSIZE: i32 = IOERR | 19 << 8;
+    /// The file ends where a page should be: it was cut, which is nothing that a disk does.
+    pub const IOERR_SHORT_READ: i32 = IOERR | 2 << 8;
     pub const IOERR_WRITE: i32 = IOERR | 3 << 8;
     pub const IOERR_TRUNCATE: i32 = IOERR | 6 << 8;
 }
@@ -37,7 +39,8 @@ impl From<sqlx::Error> for StoreError {
         match &error {
             sqlx::Error::Database(inner) => match number(&error) {
                 code::IOERR_SHMSIZE => Self::Full,
-                number => from_code(number & 0xff, inner.message()),
+                code::IOERR_SHORT_READ => from_code(code::CORRUPT, "it ends where a page should be"),
+                number => from_code(number, inner.message()),
             },
             // A connection has a thread of its own, and opens files: nothing was written where it can't be made.
             sqlx::Error::Io(io) if crate::os::is_shortage(io) => {
@@ -55,11 +58,11 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-fn from_code(primary: i32, message: &str) -> StoreError {
-    match primary {
+fn from_code(number: i32, message: &str) -> StoreError {
+    match number & 0xff {
         code::BUSY => StoreError::Busy,
         code::FULL => StoreError::Full,
-        code::IOERR => StoreError::Disk(message.to_owned()),
+        code::IOERR => StoreError::Disk(format!("{message}, SQLite's code {number}")),
         code::CORRUPT => StoreError::Corrupt(format!("the database is damaged ({message}); {WAY_OUT}")),
         code::NOTADB => StoreError::Corrupt(format!("this is not a database of ingestd ({message})")),
         code::READONLY => StoreError::Permission(format!("the database may not be written ({message})")),
