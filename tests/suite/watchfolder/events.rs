@@ -56,6 +56,8 @@ fn our_own_reads_are_no_events() {
     fs::write(&name, "two").unwrap();
     place.wait_count("completed", 2);
     let told = || place.ok(&["status", "--json"]).json()["watches"]["inbox"]["last_event_at"].clone();
+    // The last event of a write may come after the job.
+    quiet(&place);
     let before = told();
     // A scan that reads every content again.
     place.ok(&["watch", "scan", "inbox", "--force"]);
