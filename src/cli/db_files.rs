@@ -19,7 +19,7 @@ use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
-use crate::control::replacement::{self, SIDE_FILES};
+use crate::control::replacement::{self, files_of};
 use crate::durable::{sync_name, with_suffix};
 
 /// What a backup's name tells: when it was made, in UTC.
@@ -92,9 +92,8 @@ pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result
         put_aside = Some(kept.clone());
     }
     // Each for itself: the log may be there when the database is lost, and has what was accepted last.
-    for side in [""].iter().chain(&SIDE_FILES) {
-        let aside = with_suffix(&kept, side);
-        match fs::hard_link(with_suffix(database, side), &aside) {
+    for (file, aside) in files_of(database).into_iter().zip(files_of(&kept)) {
+        match fs::hard_link(file, &aside) {
             Ok(()) => drop(put_aside.get_or_insert(aside)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
@@ -136,8 +135,7 @@ pub fn same_file(left: &Path, right: &Path) -> bool {
 fn free_name(wanted: &Path) -> PathBuf {
     let numbered = (2..).map(|number: u32| with_suffix(wanted, &format!("-{number}")));
     let mut names = std::iter::once(wanted.to_path_buf()).chain(numbered);
-    let is_taken =
-        |name: &Path| [""].iter().chain(&SIDE_FILES).any(|side| fs::symlink_metadata(with_suffix(name, side)).is_ok());
+    let is_taken = |name: &Path| files_of(name).iter().any(|file| fs::symlink_metadata(file).is_ok());
     names.find(|name| !is_taken(name)).unwrap_or_else(|| wanted.to_path_buf())
 }
 

@@ -20,6 +20,12 @@ pub const RESTORING: &str = ".restoring";
 /// The suffix of the database that a repair makes.
 pub const SALVAGED: &str = ".salvaged";
 
+/// The files of a database that may be there: its own, then those that belong to it.
+pub fn files_of(database: &Path) -> [PathBuf; 4] {
+    let [log, index, journal] = SIDE_FILES;
+    ["", log, index, journal].map(|suffix| with_suffix(database, suffix))
+}
+
 /// Removes what a restore or repair that was broken off has left. Called by whoever has the lock alone.
 ///
 /// # Errors
@@ -33,7 +39,8 @@ pub fn remove_unfinished(database: &Path) -> io::Result<()> {
 /// # Errors
 /// It is there and stays.
 pub fn remove_with_log(database: &Path) -> io::Result<()> {
-    SIDE_FILES.iter().chain(&[""]).try_for_each(|side| remove(&with_suffix(database, side)))
+    // Its own last: none of the others is ever left to a new file of its name.
+    files_of(database).iter().rev().try_for_each(|file| remove(file))
 }
 
 /// Says that `new`, which is synced, takes the database's place. The old one has to be kept elsewhere by now.

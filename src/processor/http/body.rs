@@ -24,8 +24,8 @@ impl OpenFile {
     /// Opens the file at `path`, if it is the one that was `seen`.
     ///
     /// # Errors
-    /// What that means for the job: it vanished, can't be read, is no regular file, or is another one: a folder on the way may be a link by now, that
-    /// somebody else made.
+    /// What that means for the job: it vanished, can't be read, is no regular file, or is another one: a folder on the way
+    /// may be a link by now, that somebody else made.
     pub async fn open(path: &Path, seen: Option<&FileIdentity>) -> Result<Self, Outcome> {
         // Looked at before it is opened, and opened as the very thing that was looked at.
         let handle = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).await;
