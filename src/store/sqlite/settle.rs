@@ -6,8 +6,10 @@
 //!    asked which. The others are *lease lost*.
 //! 3. States, output, what is known of the content, and the release of the newer version are written
 //!    as a handful of set-based statements.
+//!
+//! Two ends of one source are written one after the other, so that the second sees what the first left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sqlx::Row as _;
@@ -58,6 +60,7 @@ static INSERT_ATTEMPTS: Bulk = Bulk::new(include_str!("sql/insert_attempts.sql")
 static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
 static NOTE_CONTENT: Bulk = Bulk::new(include_str!("sql/note_content.sql"), 8);
+static DIVIDE_VERSIONS: Bulk = Bulk::new(include_str!("sql/divide_versions.sql"), 9);
 static NOTE_OTHER_FILE: Bulk = Bulk::new(include_str!("sql/note_other_file.sql"), 8);
 static REMEMBER_CONTENTS: Bulk = Bulk::new(include_str!("sql/remember_contents.sql"), 4);
 static MARK_DUPLICATES: Bulk = Bulk::new(include_str!("sql/mark_duplicates.sql"), 2);
@@ -71,12 +74,13 @@ static DONE_EFFECTS: Bulk = Bulk::new(include_str!("sql/done_effects.sql"), 2);
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 13] = [
+pub(super) static STATEMENTS: [&Bulk; 14] = [
     &SUCCESSORS,
     &INSERT_ATTEMPTS,
     &STANDING,
     &KEEP_OUTPUTS,
     &NOTE_CONTENT,
+    &DIVIDE_VERSIONS,
     &NOTE_OTHER_FILE,
     &REMEMBER_CONTENTS,
     &MARK_DUPLICATES,
@@ -99,11 +103,24 @@ impl Ends {
         tally: &mut Tally,
     ) -> Result<Vec<Settled>> {
         let ends: Vec<&Settlement> = ends.collect();
-        if ends.is_empty() {
-            return Ok(Vec::new());
+        let mut answers = vec![Settled::LeaseLost; ends.len()];
+        for round in rounds(&ends) {
+            let of_round: Vec<&Settlement> = round.iter().map(|&at| ends[at]).collect();
+            for (at, answer) in round.into_iter().zip(self.write_round(tx, &of_round, tally).await?) {
+                answers[at] = answer;
+            }
         }
+        Ok(answers)
+    }
+
+    async fn write_round(
+        &self,
+        tx: &mut SqliteConnection,
+        ends: &[&Settlement],
+        tally: &mut Tally,
+    ) -> Result<Vec<Settled>> {
         let now = self.clock.now();
-        let successors = successors(tx, &ends).await?;
+        let successors = successors(tx, ends).await?;
         let rows: Vec<JobEnd<'_>> = ends.iter().map(|end| job_end(end, &successors, now)).collect();
         // The history first: it reads what the execution was before the job moves on, and counts the leases that stand.
         let written = INSERT_ATTEMPTS.execute(tx, &[], &rows, JobEnd::bind_attempt).await?;
@@ -114,7 +131,7 @@ impl Ends {
         };
         let mut effects = Effects::default();
         let mut answers = Vec::with_capacity(ends.len());
-        for ((end, row), stands) in ends.iter().zip(rows).zip(stands) {
+        for ((&end, row), stands) in ends.iter().zip(rows).zip(stands) {
             answers.push(if stands {
                 Settled::As(effects.add(end, row, successors.contains_key(&end.lease.job().0), now, tally))
             } else {
@@ -124,6 +141,19 @@ impl Ends {
         effects.write(tx).await?;
         Ok(answers)
     }
+}
+
+/// The places of the ends in rounds in which each source has one end at most.
+fn rounds(ends: &[&Settlement]) -> Vec<Vec<usize>> {
+    let mut left: Vec<usize> = (0..ends.len()).collect();
+    let mut rounds = Vec::new();
+    while !left.is_empty() {
+        let mut sources = BTreeSet::new();
+        let (round, later) = left.into_iter().partition(|&at| sources.insert(ends[at].lease.place().source));
+        rounds.push(round);
+        left = later;
+    }
+    rounds
 }
 
 /// The newest version of an execution's source, where that is another job.
@@ -167,7 +197,7 @@ async fn standing(tx: &mut SqliteConnection, rows: &[JobEnd<'_>]) -> Result<Vec<
 #[derive(Default)]
 struct Effects<'a> {
     jobs: Vec<JobEnd<'a>>,
-    contents: Vec<(i64, i64, Content)>,
+    contents: Vec<Worked>,
     /// Pipeline, source and job of contents that are completed, to be found again.
     remembered: Vec<(Place, i64, Digest)>,
     duplicates: Vec<(i64, i64)>,
@@ -189,7 +219,7 @@ impl<'a> Effects<'a> {
         let (id, place) = (end.lease.job().0, end.lease.place());
         let state = if row.reason.is_some() { StateName::Skipped } else { state_after(&end.verdict) };
         if let Some(content) = end.content {
-            self.contents.push((place.source, id, content));
+            self.contents.push(Worked { source: place.source, job: id, content, over: row.finished_at.is_some() });
             if end.remember && end.verdict == Verdict::Complete {
                 self.remembered.push((place, id, content.digest));
             }
@@ -229,9 +259,12 @@ impl<'a> Effects<'a> {
                 values.push(*id).push(*output);
             })
             .await?;
-        let known = NOTE_CONTENT.execute(tx, &[], &self.contents, bind_content).await?;
+        let known = NOTE_CONTENT.execute(tx, &[], &self.contents, |values, worked| worked.bind(values)).await?;
         if usize::try_from(known) != Ok(self.contents.len()) {
-            NOTE_OTHER_FILE.execute(tx, &[], &self.contents, bind_content).await?;
+            let divided = DIVIDE_VERSIONS.fetch(tx, &self.contents, Worked::bind_with_end).await?;
+            let divided = divided.iter().map(|row| row.try_get(0)).collect::<Result<BTreeSet<i64>, _>>()?;
+            let others: Vec<_> = self.contents.iter().filter(|worked| !divided.contains(&worked.source)).collect();
+            NOTE_OTHER_FILE.execute(tx, &[], &others, |values, worked| worked.bind(values)).await?;
         }
         REMEMBER_CONTENTS
             .execute(tx, &[], &self.remembered, |values, (place, job, digest)| {
@@ -282,13 +315,28 @@ impl Effects<'_> {
     }
 }
 
-/// Source, job, and what it worked on.
-fn bind_content(values: &mut Values, (source, job, content): &(i64, i64, Content)) {
-    values.push(*source).push(*job);
-    for column in wire::identity_columns(&content.identity) {
-        values.push(column);
+/// What an execution worked on.
+struct Worked {
+    source: i64,
+    job: i64,
+    content: Content,
+    /// Its job is not tried again.
+    over: bool,
+}
+
+impl Worked {
+    fn bind(&self, values: &mut Values) {
+        values.push(self.source).push(self.job);
+        for column in wire::identity_columns(&self.content.identity) {
+            values.push(column);
+        }
+        values.push(wire::digest_column(Some(self.content.digest)));
     }
-    values.push(wire::digest_column(Some(content.digest)));
+
+    fn bind_with_end(values: &mut Values, worked: &Self) {
+        worked.bind(values);
+        values.push(worked.over);
+    }
 }
 
 impl JobEnd<'_> {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::oracle::Oracle;
 use crate::support::{Daemon, Output, Place, finish, run, wait_until};
 
@@ -151,16 +153,23 @@ impl History {
         });
     }
 
-    /// Waits until each file is accounted for and nothing is left to do.
+    /// Waits until each file is accounted for by a job that is over.
     pub fn wait_whole(&self) {
         self.place.ok(&["resume", "later"]);
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            let audit = self.cli(&["audit"]);
+            let audit = self.cli(&["audit", "--json"]);
             let status = self.place.status()["jobs"].clone();
             let open = ["pending", "running", "retrying"].iter().any(|state| status[*state].as_i64().unwrap_or(0) > 0);
-            // What still settles is accounted for, and has no job yet.
-            if audit.code == 0 && !audit.stdout.contains("not whole yet") && !open {
+            // A file that a scan or a digest is on its way to is accounted for, too, and has no job yet.
+            let files: Value = serde_json::from_str(&audit.stdout).unwrap_or_default();
+            let over = ["inbox", "later"].iter().all(|watch| {
+                let counts = files["watches"][watch]["counts"].as_object();
+                counts.is_some_and(|counts| {
+                    counts.iter().all(|(kind, n)| n == 0 || ["completed", "skipped", "known"].contains(&kind.as_str()))
+                })
+            });
+            if audit.code == 0 && over && !open {
                 return;
             }
             let jobs = || self.cli(&["list", "--limit", "30"]).stdout;

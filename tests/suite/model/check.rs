@@ -24,7 +24,8 @@ const JOBS: &str = "
     FROM jobs AS j LEFT JOIN sources AS s ON s.id = j.source LEFT JOIN pipelines AS p ON p.id = j.pipeline
         LEFT JOIN dispositions AS d ON d.job = j.id";
 const SOURCES_NOW: &str = "
-    SELECT cast(identity AS TEXT), version, mtime_ns, ctime_ns, digest, digest_version, presence, gone_at FROM sources";
+    SELECT cast(identity AS TEXT), version, mtime_ns, ctime_ns, digest, digest_version, presence, gone_at, inode = 0
+    FROM sources";
 const TAKEN: &str = "
     SELECT cast(s.identity AS TEXT), p.name, t.version, t.job, t.started
     FROM taken AS t LEFT JOIN sources AS s ON s.id = t.source LEFT JOIN pipelines AS p ON p.id = t.pipeline";
@@ -148,6 +149,7 @@ fn read_source(row: &rusqlite::Row<'_>) -> rusqlite::Result<Source> {
             _ => Presence::Consumed,
         },
         gone_at: row.get(7)?,
+        empty: row.get(8)?,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ingestd::job::{ErrorKind, Priority, SkipReason, StateName, Verdict};
 
 use super::actions::{Hand, Look, Old};
-use super::semantics::{Job, Model, Presence};
+use super::semantics::{Job, Model, Presence, Taken};
 
 /// How long a lease lasts.
 pub const LEASE_MS: i64 = 60_000;
@@ -122,12 +122,6 @@ impl Model {
         let (now, newer) = (self.now, self.newer(id));
         self.record(id, verdict.as_str(), verdict.spends(), now);
         self.rate(verdict);
-        if let Some(content) = content {
-            self.note_content(id, content);
-        }
-        if missed_its_file(verdict) {
-            self.look_anew(id);
-        }
         let job = self.job(id);
         (job.crashes, job.crashes_alone, job.deadline) = (0, 0, None);
         job.attempt += i64::from(verdict.spends());
@@ -151,6 +145,12 @@ impl Model {
             // It is never tried again once a newer version is there.
             Verdict::Release | Verdict::Retry { .. } | Verdict::Defer { .. } => self.skip(id, "superseded", newer, now),
         }
+        if let Some(content) = content {
+            self.note_content(id, content);
+        }
+        if missed_its_file(verdict) {
+            self.look_anew(id);
+        }
         let baseline = content.filter(|_| *verdict == Verdict::Complete).map(|(_, digest)| digest);
         Some(self.finish(id, baseline))
     }
@@ -172,11 +172,30 @@ impl Model {
     fn note_content(&mut self, id: i64, (look, digest): (Look, u8)) {
         let job = self.job(id);
         job.digest = Some(digest);
-        let (name, version) = (job.source, job.version);
+        let (name, version, over) = (job.source, job.version, job.state.is_final());
+        let divided = self.divides(id, look, digest);
         let source = self.facts.sources.get_mut(name).expect("a job's source");
-        if source.version == version {
+        if source.version == version && divided {
+            (source.version, source.look.ctime, source.digest) = (version + i64::from(over), 0, None);
+        } else if source.version == version {
             (source.look, source.digest) = (look, Some(digest));
         }
+    }
+
+    /// Whether the file changed between this execution and the end of another pipeline's job of the same version.
+    fn divides(&self, id: i64, look: Look, digest: u8) -> bool {
+        let job = &self.facts.jobs[&id];
+        let source = &self.facts.sources[job.source];
+        let ended_otherwise = |((name, pipeline), taken): (&(&str, &str), &Taken)| {
+            let other = self.facts.jobs.get(&taken.job);
+            (*name, taken.version) == (job.source, job.version)
+                && *pipeline != job.pipeline
+                && other.is_none_or(|other| other.state.is_final())
+                && other.and_then(|other| other.digest).or(source.digest) != Some(digest)
+        };
+        source.look.mtime != look.mtime
+            && source.presence != Presence::Consumed
+            && self.facts.taken.iter().any(ended_otherwise)
     }
 
     /// The file was not there: whatever is seen next counts as changed.

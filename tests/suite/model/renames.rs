@@ -88,7 +88,8 @@ impl Model {
             version += 1;
         }
         let (known, presence) = (digest.or(source.digest), Presence::Present);
-        self.facts.sources.insert(to, Source { version, look: seen.look, digest: known, presence, gone_at: None });
+        let renamed = Source { version, look: seen.look, digest: known, presence, gone_at: None, empty: false };
+        self.facts.sources.insert(to, renamed);
         let reopenable = self.newest(key).filter(may_be_reopened).map(|_| self.facts.taken[&key].job);
         let (answer, along) = match follow_up {
             FollowUp::Along => (self.as_known(key), None),
@@ -119,7 +120,8 @@ impl Model {
     fn leave_behind(&mut self, from: &'static str, to: &'static str, moved: i64, before: i64) {
         let (look, now) = (Look { mtime: 0, ctime: 0 }, self.now);
         let version = moved.max(before);
-        let left = Source { version, look, digest: None, presence: Presence::Vanished, gone_at: Some(now) };
+        let left =
+            Source { version, look, digest: None, presence: Presence::Vanished, gone_at: Some(now), empty: true };
         self.facts.sources.insert(from, left);
         for job in self.facts.jobs.values_mut() {
             if job.source == to {

@@ -75,6 +75,8 @@ pub struct Source {
     pub digest: Option<u8>,
     pub presence: Presence,
     pub gone_at: Option<i64>,
+    /// It is what stayed behind under a name that a file left: nothing is known but its version.
+    pub empty: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +148,13 @@ impl Model {
             let is_the_old_one = moving.is_some_and(|old| old.mtime == seen.look.mtime) || source.look == seen.look;
             return if is_the_old_one { self.as_known(key) } else { self.raise(seen, digest, Op::Add) };
         }
-        let Some(taken) = taken else { return self.insert(seen, source.version, digest, Op::Add) };
+        let Some(taken) = taken else {
+            return if source.empty {
+                self.raise(seen, digest, Op::Add)
+            } else {
+                self.insert(seen, source.version, digest, Op::Add)
+            };
+        };
         if seen.force {
             return self.raise(seen, digest, Op::Modify);
         }
@@ -181,7 +189,8 @@ impl Model {
 
     fn first(&mut self, seen: &Sighting, digest: Option<u8>) -> Answer {
         let version = self.version_floor + 1;
-        let source = Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None };
+        let source =
+            Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None, empty: false };
         self.facts.sources.insert(seen.source, source);
         if seen.note_only {
             let noted = Taken { version, job: 0, started: false };
@@ -204,7 +213,8 @@ impl Model {
     }
 
     fn see_again(&mut self, seen: &Sighting, version: i64, digest: Option<u8>) {
-        let source = Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None };
+        let source =
+            Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None, empty: false };
         self.facts.sources.insert(seen.source, source);
     }
 
