@@ -44,6 +44,7 @@ mod sync;
 mod throttle;
 mod tools;
 mod torture;
+mod two_pipelines;
 mod upkeep;
 mod verdicts_exec;
 mod verdicts_http;

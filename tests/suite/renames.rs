@@ -9,7 +9,7 @@ use ingestd::store::{
     Vanished,
 };
 
-use crate::store::{Fixture, content, digest, gone, id, transient, watched, with_watch};
+use crate::store::{Fixture, content, digest, gone, id, intend, transient, watched, with_watch};
 
 /// A file of the watch's, at `to` as it was at `from`.
 fn moved(from: &str, to: &str, told: bool) -> NewJob {
@@ -137,6 +137,31 @@ async fn a_rename_waits_for_the_execution_under_the_old_name() {
         let (_, work) = f.lease_one().await;
         assert_eq!((work.job, work.completed_digest), (new, Some(digest(7))));
         assert_eq!(work.moved_from, told.then(|| PathBuf::from("/in/a")), "told: processed although nothing changed");
+        assert_sound(&f).await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_file_is_on_its_way_keeps_its_name_and_key_while_the_next_version_gets_another_name() {
+    for told in [true, false] {
+        let mut f = with_watch().await;
+        // The new name was in use before, at the same version.
+        let past = process(&f, "b").await;
+        f.enqueue(watched("a", 1)).await;
+        let (lease, first) = f.lease_one().await;
+        intend(&f, &lease, &first).await;
+        f.restart().await;
+        let waiting = id(f.enqueue(watched("a", 2)).await);
+        f.store.vanish(vec![gone("b", false)]).await.unwrap();
+        let renamed = NewJob { renamed: Some(Renamed { from: "a".into(), told }), ..watched("b", 2) };
+        assert_eq!(id(f.enqueue(renamed).await), waiting);
+        let (lease, again) = f.lease_one().await;
+        assert_eq!((again.job, &again.path), (first.job, &first.path));
+        assert_eq!(again.idempotency_key, first.idempotency_key);
+        assert_ne!(again.idempotency_key, f.store.job(past).await.unwrap().unwrap().idempotency_key);
+        f.settle(lease, Verdict::Complete).await;
+        let (_, work) = f.lease_one().await;
+        assert_eq!((work.job, work.path.as_path()), (waiting, Path::new("/in/b")));
         assert_sound(&f).await;
     }
 }

@@ -458,7 +458,7 @@ async fn an_older_version_is_never_tried_again_also_where_the_newer_one_was_canc
     }
 }
 
-async fn intend(f: &Fixture, lease: &Lease, work: &Work) {
+pub(crate) async fn intend(f: &Fixture, lease: &Lease, work: &Work) {
     let way = Disposition {
         path: work.path.clone(),
         private: PathBuf::from("/in/.ingestd-1-1"),

@@ -109,7 +109,7 @@ impl Model {
             }
         };
         for (id, job) in self.facts.jobs.iter_mut().filter(|(_, job)| job.source == to) {
-            if !job.state.is_waiting() && Some(*id) != along {
+            if (!job.state.is_waiting() || job.executions > 0) && Some(*id) != along {
                 job.name.get_or_insert(from);
             }
         }

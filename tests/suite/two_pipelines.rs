@@ -1,0 +1,136 @@
+//! One file given to two pipelines, which changes between their executions: each is given what the other saw.
+
+use std::fs;
+
+use ingestd::clock::Clock as _;
+use ingestd::job::{JobId, StateName, Verdict};
+use ingestd::store::{
+    Appetite, Content, Enqueued, Lease, NewJob, Queue, Settled, Settlement, Sources, Upkeep, Want, Work,
+};
+
+use crate::store::{Fixture, content, digest, file, id, transient, watched, with_watch};
+use crate::support::*;
+
+fn of_mail(job: NewJob) -> NewJob {
+    NewJob { pipeline: "mail".to_owned(), ..job }
+}
+
+/// Leases of one file's job for `docs` and of that for `mail`.
+async fn both(f: &Fixture, job: NewJob) -> (Lease, Lease) {
+    f.store.enqueue(vec![job.clone(), of_mail(job)]).await.unwrap();
+    let wants = ["docs", "mail"].map(|pipeline| Want::single(pipeline, 1));
+    let mut work: Vec<(Lease, Work)> = f.store.lease(wants.to_vec(), 2, Appetite::Regular).await.unwrap().work;
+    work.sort_by_key(|(_, work)| work.pipeline.clone());
+    let (mail, docs) = (work.pop().unwrap().0, work.pop().unwrap().0);
+    (docs, mail)
+}
+
+fn end(f: &Fixture, lease: Lease, verdict: Verdict, content: Content) -> Settlement {
+    Settlement {
+        lease,
+        verdict,
+        code: Some(0),
+        output: Vec::new(),
+        content: Some(content),
+        remember: false,
+        finished_at: f.clock.now(),
+        duration: std::time::Duration::from_millis(5),
+    }
+}
+
+/// The file as it is now, with its content.
+fn seen(job: NewJob, byte: u8) -> NewJob {
+    NewJob { digest: Some(digest(byte)), ..job }
+}
+
+#[track_caller]
+fn is_new(answer: Enqueued) -> JobId {
+    let Enqueued::New { id, .. } = answer else { panic!("{answer:?} is no new job") };
+    id
+}
+
+#[tokio::test]
+async fn whoever_saw_another_content_is_given_the_file_again_whichever_end_came_first_or_with_the_other() {
+    for order in ["old first", "new first", "in one call, old first", "in one call, new first"] {
+        let f = Fixture::new().await;
+        let (docs, mail) = both(&f, file("/a", 1)).await;
+        let old = end(&f, mail, Verdict::Complete, content(1, 7));
+        let new = end(&f, docs, Verdict::Complete, content(2, 8));
+        let calls = match order {
+            "old first" => vec![vec![old], vec![new]],
+            "new first" => vec![vec![new], vec![old]],
+            "in one call, old first" => vec![vec![old, new]],
+            _ => vec![vec![new, old]],
+        };
+        for call in calls {
+            let ends = call.len();
+            assert_eq!(f.store.settle(call).await.unwrap(), vec![Settled::As(StateName::Completed); ends], "{order}");
+        }
+        // Nobody may say of the file that it is known without a look at its content.
+        assert_eq!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::NeedsDigest, "{order}");
+        is_new(f.enqueue(of_mail(seen(file("/a", 2), 8))).await);
+        is_new(f.enqueue(file("/a", 2)).await);
+        // And then it is known.
+        assert!(matches!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::Known { .. }), "{order}");
+        assert_eq!(f.store.check(true).await.unwrap(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn what_both_saw_alike_or_one_has_yet_to_see_is_not_done_again() {
+    // Both met the changed file.
+    let f = Fixture::new().await;
+    let (docs, mail) = both(&f, file("/a", 1)).await;
+    for lease in [docs, mail] {
+        f.store.settle(vec![end(&f, lease, Verdict::Complete, content(2, 8))]).await.unwrap();
+    }
+    for job in [file("/a", 2), of_mail(file("/a", 2))] {
+        assert!(matches!(f.enqueue(job).await, Enqueued::Known { state: StateName::Completed, .. }));
+    }
+    // One of them is still at it, and ends with what the other saw.
+    let f = Fixture::new().await;
+    let (docs, mail) = both(&f, file("/a", 1)).await;
+    let retry = Verdict::Retry { run_at: f.clock.now(), error: transient() };
+    f.store.settle(vec![end(&f, mail, retry, content(1, 7))]).await.unwrap();
+    f.store.settle(vec![end(&f, docs, Verdict::Complete, content(2, 8))]).await.unwrap();
+    assert!(matches!(f.enqueue(file("/a", 2)).await, Enqueued::Known { state: StateName::Completed, .. }));
+    assert!(matches!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::Known { state: StateName::Retrying, .. }));
+}
+
+#[tokio::test]
+async fn a_scan_sees_a_file_of_which_two_contents_were_seen() {
+    let f = with_watch().await;
+    let (docs, mail) = both(&f, watched("a", 1)).await;
+    f.store.settle(vec![end(&f, mail, Verdict::Complete, content(1, 7))]).await.unwrap();
+    f.store.settle(vec![end(&f, docs, Verdict::Complete, content(2, 8))]).await.unwrap();
+    let known = f.store.known("inbox", vec!["a".into()]).await.unwrap().remove(0).unwrap();
+    assert!(known.present && known.identity != watched("a", 2).identity, "{known:?}");
+    let job = is_new(f.enqueue(seen(watched("a", 2), 8)).await);
+    assert_eq!(id(f.enqueue(watched("a", 2)).await), job);
+}
+
+#[test]
+fn a_file_that_changed_while_one_of_its_pipelines_was_paused_is_processed_by_both_as_it_is_now() {
+    let place = Place::new();
+    let ledger = Ledger::new(&place, "");
+    let command = &ledger.command;
+    place.configure(&format!(
+        "[pipeline.docs]\nkind = \"exec\"\ncommand = {command}\n[pipeline.mail]\nkind = \"exec\"\ncommand = {command}\n"
+    ));
+    let _daemon = Daemon::start(&place);
+    let path = place.file("report", "old");
+    place.ok(&["pause", "docs"]);
+    for pipeline in ["docs", "mail"] {
+        place.add(&path, &["--pipeline", pipeline]);
+    }
+    place.wait_count("completed", 1);
+    fs::write(&path, "the new content").unwrap();
+    place.ok(&["resume", "docs"]);
+    place.wait_count("completed", 2);
+    place.add(&path, &["--pipeline", "mail"]);
+    place.wait_count("completed", 3);
+    let of_mail: Vec<_> =
+        place.jobs().into_iter().filter(|job| job["pipeline"] == "mail").map(|job| job["digest"].clone()).collect();
+    assert_eq!(of_mail.len(), 2);
+    assert_ne!(of_mail[0], of_mail[1]);
+}
