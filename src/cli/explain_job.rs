@@ -19,7 +19,7 @@ use crate::config::Loaded;
 use crate::control::{LiveStatus, Stores};
 use crate::job::{Job, JobId};
 use crate::run::{RunId, RunState};
-use crate::store::{Ahead, Attempt, Overview};
+use crate::store::{Ahead, Attempt, Overview, Succession};
 
 /// What is said of a job.
 #[derive(Serialize)]
@@ -51,6 +51,7 @@ struct Known {
     overview: Overview,
     live: Option<LiveStatus>,
     ahead: Ahead,
+    succession: Succession,
     due_suspect: Option<JobId>,
     paused_run: Option<RunId>,
     process: Option<u32>,
@@ -67,6 +68,7 @@ impl Known {
             overview: stores.browse.overview().await?,
             live: watch::live(context).await?,
             ahead: if waits { stores.accounts.ahead(job.id, aging, now).await? } else { Ahead::default() },
+            succession: stores.accounts.succession(job.id).await?,
             due_suspect: stores.accounts.due_suspect(config.pipelines.keys().cloned().collect(), now).await?,
             paused_run: match job.run {
                 Some(id) => stores.runs.run(id).await?.filter(|run| run.state == RunState::Paused).map(|run| run.id),
@@ -93,6 +95,6 @@ impl Known {
             due_suspect: self.due_suspect,
             rate_per_s: counts.map_or(0.0, |(counts, _)| counts.rate_per_s[1]),
         };
-        Words { facts, process: self.process, loaded }
+        Words { facts, succession: self.succession, process: self.process, loaded }
     }
 }

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Loaded;
 use crate::control::{LiveBreaker, LiveRate};
 use crate::job::{JobId, SkipReason, State};
-use crate::store::Ahead;
+use crate::store::{Ahead, Succession};
 
 /// Jobs that are named in words.
 const NAMED: usize = 8;
@@ -21,6 +21,8 @@ pub struct Words<'a> {
     pub facts: Facts<'a>,
     /// The process that works on it, where one does.
     pub process: Option<u32>,
+    /// What came after it.
+    pub succession: Succession,
     /// The configuration with its origins.
     pub loaded: &'a Loaded,
 }
@@ -42,13 +44,27 @@ impl Words<'_> {
             }
             State::Cancelled { finished_at } => {
                 let reason = Reason::new("cancelled", format!("a person cancelled it {}", self.when(*finished_at)));
-                vec![reason.advice(format!("`ingestd retry {id}` takes it up again"))]
+                vec![self.reopened(reason, &format!("`ingestd retry {id}` takes it up again"))]
             }
             State::Skipped { finished_at, reason } => vec![self.skipped(*finished_at, *reason)],
             State::Failed { finished_at, error } => {
                 let text = format!("it failed {}: {error}", self.when(*finished_at));
                 let rule = self.given_up(self.facts.given_up(error));
-                vec![Reason::new("error", text), rule.advice(format!("`ingestd retry {id}` tries again all the same"))]
+                let advice = format!("`ingestd retry {id}` tries again all the same");
+                vec![Reason::new("error", text), self.reopened(rule, &advice)]
+            }
+        }
+    }
+
+    /// The advice to retry it, unless that would be refused.
+    fn reopened(&self, reason: Reason, retry: &str) -> Reason {
+        match self.succession {
+            Succession::Newest => reason.advice(retry),
+            Succession::Job(newer) => reason
+                .advice(format!("a newer version of its file is job {newer}, so this one stays as it is"))
+                .jobs(vec![newer]),
+            Succession::AnotherFile => {
+                reason.advice("another file has its name by now, so it stays as it is; `ingestd add` takes up that one")
             }
         }
     }

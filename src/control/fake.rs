@@ -416,6 +416,10 @@ impl Accounts for Fake {
         Ok(None)
     }
 
+    async fn succession(&self, _job: JobId) -> Result<Succession> {
+        Ok(Succession::Newest)
+    }
+
     async fn ahead(&self, _job: JobId, _aging: Duration, _now: Timestamp) -> Result<Ahead> {
         Ok(Ahead::default())
     }

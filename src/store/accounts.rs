@@ -60,6 +60,17 @@ pub struct Ahead {
     pub more: bool,
 }
 
+/// How a job stands to what came after it under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// Nothing did.
+    Newest,
+    /// A newer version is this job, for the same pipeline.
+    Job(JobId),
+    /// Another file has the name by now.
+    AnotherFile,
+}
+
 /// Reads accounts. Nothing here walks the table of jobs.
 #[async_trait]
 pub trait Accounts: Send + Sync {
@@ -71,6 +82,8 @@ pub trait Accounts: Send + Sync {
     async fn accounts_of(&self, watch: &str, pipeline: &str, names: Vec<PathBuf>) -> Result<Vec<Option<Account>>>;
     /// The newest job of this file that was added by its path, outside any watch.
     async fn added(&self, path: &Path) -> Result<Option<JobId>>;
+    /// What came after this job, whose `retry` is refused where something did.
+    async fn succession(&self, job: JobId) -> Result<Succession>;
     /// How many jobs come before this waiting job at this time, where a job rises a level for each `aging`.
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead>;
     /// A job that is due, crashed twice in a row, and therefore has to run alone: one of these pipelines', as far as they

@@ -28,7 +28,7 @@ mod stages;
 mod steer;
 mod upkeep;
 
-pub use accounts::{Account, Accounts, Ahead, Presence, Taken};
+pub use accounts::{Account, Accounts, Ahead, Presence, Succession, Taken};
 pub use browse::{Attempt, Boot, Browse, Counts, FailureGroup, JobFilter, Overview, PipelineStats, Stats, Table};
 pub use contents::{Completed, Contents};
 pub use disposition::{Disposition, Dispositions, Intent};

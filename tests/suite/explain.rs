@@ -185,6 +185,31 @@ fn a_job_of_an_older_version_blocks_and_is_superseded_by_name() {
 }
 
 #[test]
+fn a_job_that_failed_is_advised_to_be_retried_only_where_that_is_not_refused() {
+    let place = Place::with(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/grep\", \"-q\", \"good\", \"{path}\"]\n\
+         retry = { max_attempts = 1 }\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    let advice = |id| text(reasons(&place, id).last().unwrap(), "advice").to_owned();
+    place.put("a", "bad");
+    place.wait_count("failed", 1);
+    let failed = count(&place.jobs()[0], "id");
+    assert!(advice(failed).contains(&format!("`ingestd retry {failed}`")), "{}", advice(failed));
+    place.put("a", "good");
+    place.wait_count("completed", 1);
+    let newer = count(&place.jobs()[0], "id");
+    let refused = place.cli(&["retry", &failed.to_string()]);
+    assert!(refused.code != 0 && refused.stderr.contains(&newer.to_string()), "{refused:?}");
+    assert!(
+        !advice(failed).contains("retry") && advice(failed).contains(&format!("job {newer}")),
+        "{}",
+        advice(failed)
+    );
+}
+
+#[test]
 fn a_job_that_crashed_twice_runs_alone_and_says_so() {
     let place = sleeper("concurrency = 1");
     let mut daemon = Daemon::start(&place);

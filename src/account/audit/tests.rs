@@ -6,7 +6,7 @@ use crate::account::count::Kind;
 use crate::clock::{SystemClock, Timestamp};
 use crate::config::{Watch, WatchEvents};
 use crate::job::{FileIdentity, JobId, StateName};
-use crate::store::{Ahead, Result, Taken};
+use crate::store::{Ahead, Result, Succession, Taken};
 use crate::watch::WaitsFor;
 
 /// What is known, in memory.
@@ -37,6 +37,10 @@ impl Accounts for Memory {
 
     async fn added(&self, _: &Path) -> Result<Option<JobId>> {
         Ok(None)
+    }
+
+    async fn succession(&self, _: JobId) -> Result<Succession> {
+        Ok(Succession::Newest)
     }
 
     async fn ahead(&self, _: JobId, _: Duration, _: Timestamp) -> Result<Ahead> {

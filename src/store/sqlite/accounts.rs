@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::super::accounts::{Account, Accounts, Ahead, Presence, Taken};
+use super::super::accounts::{Account, Accounts, Ahead, Presence, Succession, Taken};
 use super::super::error::{Result, StoreError};
-use super::enqueue::SCOPE_PATH;
+use super::enqueue::{NO_JOB, SCOPE_PATH};
 use super::lease::effective_priority;
 use super::{SqliteStore, row, wire};
 use crate::clock::{Timestamp, millis};
@@ -49,6 +49,9 @@ pub(super) const NAMED: &str = concat!(
 /// ?1: the scope of paths, ?2: an absolute path.
 pub(super) const ADDED: &str = "
     SELECT max(j.id) FROM sources AS s CROSS JOIN jobs AS j ON j.source = s.id WHERE s.scope = ?1 AND s.identity = ?2";
+/// The newest job that the pipeline of job ?1 was given of its source.
+pub(super) const NEWEST: &str = "
+    SELECT t.job FROM jobs AS j CROSS JOIN taken AS t ON t.source = j.source AND t.pipeline = j.pipeline WHERE j.id = ?1";
 /// How many waiting jobs of the pipeline and level of job ?1 (?2: another level) come before (?3, ?4), at most ?5.
 pub(super) const AHEAD: &str = "
     SELECT count(*) FROM (
@@ -106,6 +109,15 @@ impl Accounts for SqliteStore {
         let found: Option<i64> =
             sqlx::query_scalar(ADDED).bind(SCOPE_PATH).bind(wire::path_bytes(path)).fetch_one(self.readers()).await?;
         Ok(found.map(JobId))
+    }
+
+    async fn succession(&self, job: JobId) -> Result<Succession> {
+        let found: Option<i64> = sqlx::query_scalar(NEWEST).bind(job.0).fetch_optional(self.readers()).await?;
+        Ok(match found {
+            Some(NO_JOB) => Succession::AnotherFile,
+            Some(newest) if newest != job.0 => Succession::Job(JobId(newest)),
+            _ => Succession::Newest,
+        })
     }
 
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead> {

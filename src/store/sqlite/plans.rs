@@ -222,6 +222,8 @@ async fn accounts_are_read_by_key_and_what_comes_before_a_job_by_ranges() {
         (accounts::NAMED, "(scope=? AND identity=?)"),
         (accounts::ADDED, "(scope=? AND identity=?)"),
         (accounts::ADDED, "INDEX jobs_source (source=?)"),
+        (accounts::NEWEST, "SEARCH j USING INTEGER PRIMARY KEY"),
+        (accounts::NEWEST, "SEARCH t USING PRIMARY KEY (source=? AND pipeline=?)"),
         (accounts::AHEAD, "INDEX jobs_due (pipeline=? AND priority=? AND run_at<?)"),
         (accounts::DUE_SUSPECT, "INDEX jobs_suspect (pipeline=? AND run_at<?)"),
     ])
