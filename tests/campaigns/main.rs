@@ -31,6 +31,7 @@ mod full_disk;
 mod fuzz;
 mod kill;
 mod lease;
+mod older;
 mod oracle;
 mod portion;
 mod power;

@@ -8,21 +8,13 @@ use std::path::Path;
 use super::commands::is_whole;
 use super::fault::{Fault, Here, How, Kind, Survey, Table, nothing, some_or_all, survey};
 use super::journey::Journey;
+use crate::older;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, long, wait_until};
 use crate::tracer::{Call, Plan, Traced};
 
 /// Faults that each kind of start meets in the quick form.
 const QUICK: usize = 10;
-
-/// What takes the newest schema back to the one before.
-const BACK: &str = "
-    DROP TABLE effects; DROP TABLE job_stages;
-    DROP INDEX jobs_external; DROP INDEX jobs_key;
-    ALTER TABLE dispositions DROP COLUMN effect;
-    ALTER TABLE jobs DROP COLUMN stage; ALTER TABLE jobs DROP COLUMN external_id;
-    ALTER TABLE jobs DROP COLUMN result; ALTER TABLE jobs DROP COLUMN key;
-    DELETE FROM _sqlx_migrations WHERE version = 5;";
 
 /// Starts a daemon under a plan; answers it when it is ready, and otherwise how it failed.
 #[track_caller]
@@ -98,9 +90,7 @@ fn a_first_start_and_a_migration_that_fail_are_done_again() {
     let older = Place::with_database(pipeline);
     let file = older.file("file", "content");
     older.add(&file, &[]);
-    let connection = rusqlite::Connection::open(older.database()).unwrap();
-    connection.execute_batch(BACK).unwrap();
-    connection.close().unwrap();
+    older::take_back(&older.database());
     let prepare = || {
         let place = Place::with(pipeline);
         fs::create_dir(place.at("state")).unwrap();

@@ -1,15 +1,15 @@
-//! Commands that write without a daemon, killed at any call: what they said holds, and given again they go on.
+//! Commands that write to the queue without a daemon, killed at any call: what they said holds, and given again they go on.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::oracle::Word;
 use crate::portion::Portion;
 use crate::scenario::Scenario;
 use crate::seed::Seed;
-use crate::support::{Daemon, Place, long, run};
-use crate::tracer::{Call, Counts, Plan, Seen, Traced};
+use crate::support::{Daemon, Place, long};
+use crate::tracer::{Counts, Plan, Seen, Traced};
 
 /// Points of each command in the quick form.
 const QUICK: usize = 5;
@@ -17,28 +17,28 @@ const QUICK: usize = 5;
 const LINES: usize = 9;
 
 /// The points at which a command is killed, from 1: chance's, or all of them.
-fn points(random: &mut fastrand::Rng, all: usize) -> Box<dyn Iterator<Item = usize>> {
+pub(super) fn points(random: &mut fastrand::Rng, all: usize) -> Box<dyn Iterator<Item = usize>> {
     if long() {
-        Box::new(Portion::of("kill::commands", (1..=all).collect(), random))
+        Box::new(Portion::of("kill: a command", (1..=all).collect(), random))
     } else {
         Box::new((0..QUICK).map(|_| random.usize(1..=all)).collect::<Vec<_>>().into_iter())
     }
 }
 
 /// What a command does to the state directory.
-fn changes(place: &Place) -> impl Fn(&Seen) -> bool + Send + Clone + 'static {
+pub(super) fn changes(place: &Place) -> impl Fn(&Seen) -> bool + Send + Clone + 'static {
     let state = vec![place.at("state")];
     move |seen| seen.writes && seen.is_under(&state)
 }
 
 /// How many calls that is where nothing breaks it.
-fn measure(place: &Place, command: Command) -> usize {
+pub(super) fn measure(place: &Place, command: Command) -> usize {
     let (output, counts) = Traced::finish(command, Plan::count(changes(place)));
     assert_eq!(output.code, 0, "{output:?}");
     counts.all()
 }
 
-fn kill(place: &Place, command: Command, number: usize, after: bool) -> (crate::support::Output, Counts) {
+pub(super) fn kill(place: &Place, command: Command, number: usize, after: bool) -> (crate::support::Output, Counts) {
     let counts = changes(place);
     Traced::finish(command, if after { Plan::kill_after(number, counts) } else { Plan::kill_before(number, counts) })
 }
@@ -124,90 +124,4 @@ fn sync(scenario: &Scenario, random: &mut fastrand::Rng) -> usize {
         killed += 1;
     }
     killed
-}
-
-/// A database with an acknowledged job in a log that its dead daemon left, and a backup from before that job.
-struct Kept {
-    place: Place,
-    /// A copy of the state directory.
-    copy: PathBuf,
-    backup: PathBuf,
-}
-
-impl Kept {
-    fn new() -> Self {
-        let place = Place::with_database("[pipeline.p]\nkind = \"noop\"\n");
-        let (copy, backup) = (place.at("copy"), place.at("backup.db"));
-        place.ok(&["pause"]);
-        place.add(&place.file("old", "old"), &[]);
-        place.ok(&["db", "backup", backup.to_str().unwrap()]);
-        let mut daemon = Daemon::start(&place);
-        place.add(&place.file("new", "new"), &[]);
-        daemon.kill();
-        run(Command::new("cp").arg("-a").arg(place.at("state")).arg(&copy));
-        Self { place, copy, backup }
-    }
-
-    fn bring_back(&self) {
-        let state = self.place.at("state");
-        fs::remove_dir_all(&state).unwrap();
-        run(Command::new("cp").arg("-a").arg(&self.copy).arg(&state));
-    }
-
-    fn restore(&self) -> Command {
-        self.place.configured(&["db", "restore", self.backup.to_str().unwrap()])
-    }
-
-    /// How many jobs there are, and in which life of the database.
-    #[track_caller]
-    fn found(&self) -> (usize, String) {
-        // Whoever writes next has to find a whole database.
-        self.place.ok(&["pause"]);
-        self.place.ok(&["db", "check"]);
-        let incarnation = self.place.ok(&["db", "query", "SELECT value FROM kv WHERE key = 'ingestd.incarnation'"]);
-        (self.place.jobs().len(), incarnation.stdout)
-    }
-}
-
-#[test]
-fn a_restore_killed_at_any_call_leaves_the_old_database_with_its_log_or_the_new_one() {
-    if !Traced::is_possible() {
-        return;
-    }
-    let seed = Seed::of("kill::commands::restore");
-    let (mut random, kept) = (seed.random(), Kept::new());
-    let (_, old) = kept.found();
-    kept.bring_back();
-    let all = measure(&kept.place, kept.restore());
-    let names = |seen: &Seen| matches!(seen.call, Call::Rename | Call::Unlink | Call::Link);
-    let (mut killed, mut restored) = (0, 0);
-    let mut strike = |plan: &dyn Fn() -> Plan| {
-        kept.bring_back();
-        let (_, counts) = Traced::finish(kept.restore(), plan());
-        let (jobs, incarnation) = kept.found();
-        match jobs {
-            2 => assert_eq!(incarnation, old, "{counts:?}"),
-            1 => assert_ne!(incarnation, old, "an acknowledged job is gone, and nothing was restored: {counts:?}"),
-            other => panic!("{other} jobs: {counts:?}"),
-        }
-        (killed, restored) = (killed + counts.acted, restored + usize::from(jobs == 1));
-        let again = crate::support::finish(&mut kept.restore());
-        assert_eq!(again.code, 0, "{again:?} after {counts:?}");
-        assert_eq!(kept.found().0, 1);
-        counts.acted > 0
-    };
-    // Where a file gets or loses its name, each point; of the others those that chance chooses.
-    for number in 1.. {
-        let counts = changes(&kept.place);
-        if !strike(&|| {
-            let counts = counts.clone();
-            Plan::kill_after(number, move |seen| counts(seen) && names(seen))
-        }) {
-            break;
-        }
-    }
-    for number in points(&mut random, all) {
-        strike(&|| Plan::kill_before(number, changes(&kept.place)));
-    }
-    seed.report(format!("{killed} points killed, {restored} of them later than the restore"));
 }

@@ -9,6 +9,7 @@
 
 mod commands;
 mod journey;
+mod rewrites;
 
 use self::journey::{Journey, Point};
 use crate::base::Base;
