@@ -1,7 +1,9 @@
 //! Limits of the process that are reached at the start or at run time: files, processes, file sizes, watches.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -105,6 +107,54 @@ fn a_daemon_out_of_file_handles_loses_nothing_and_recovers_by_itself() {
     );
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
     seed.report(format!("{rounds} shortages, {unanswered} commands refused, {figures}"));
+}
+
+/// An allocation that fails ends the process, as a kill does, or is an error like any other.
+#[test]
+fn a_daemon_out_of_memory_goes_on_or_ends_and_loses_nothing() {
+    let seed = Seed::of("resources::memory");
+    let scenario = Scenario::new("");
+    let (mut daemon, _) = scenario.at_work();
+    let mut random = seed.random();
+    let rounds = if long() { 60 } else { 6 };
+    let (mut ended, mut executions) = (0, 0);
+    for round in 0..rounds {
+        // Of what is mapped some is free; little more can be had. In every second round somebody asks for a lot.
+        let mapped = bytes_mapped(daemon.pid());
+        limit(daemon.pid(), "as", Some(mapped + random.u64(..8 << 20)));
+        if round % 2 == 1 {
+            let mut socket = UnixStream::connect(scenario.place.at("state/ingestd.sock")).unwrap();
+            // Whether it is taken is not the question.
+            let _ = socket.write_all(&vec![b' '; 48 << 20]);
+        }
+        let add = begin_add(&scenario, &format!("added-{round}"));
+        for number in 0..40 {
+            scenario.arrive(&format!("folder-{round}/file-{number}"));
+        }
+        sleep(HOLDS);
+        if daemon.exited() {
+            ended += 1;
+            scenario.oracle.fault("out of memory");
+            daemon = Daemon::start(&scenario.place);
+        } else {
+            limit(daemon.pid(), "as", None);
+        }
+        let mut refused = Vec::new();
+        end_add(&scenario, add, &mut refused);
+        add_again(&scenario, refused);
+        scenario.wait_drained();
+        executions += 41;
+    }
+    let figures = scenario.oracle.verdict(&scenario.place, executions);
+    scenario.oracle.moved(&scenario.place.inbox(), &scenario.place.at("done"));
+    assert_eq!(daemon.stop(), 0);
+    seed.report(format!("{rounds} shortages, the daemon ended by {ended}, {figures}"));
+}
+
+/// The address space of a process.
+fn bytes_mapped(pid: u32) -> u64 {
+    let pages = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4_096
 }
 
 #[test]
