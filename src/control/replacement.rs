@@ -122,6 +122,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_restore_or_repair_left_unfinished_goes_with_all_its_files_and_nothing_else() {
+        for made in [RESTORING, SALVAGED] {
+            let (_folder, database) = place();
+            for left in files_of(&with_suffix(&database, made)) {
+                fs::write(left, "half a copy").unwrap();
+            }
+            remove_unfinished(&database).unwrap();
+            assert_eq!(files_of(&with_suffix(&database, made)).into_iter().find(|left| left.exists()), None);
+            assert_eq!(fs::read_to_string(&database).unwrap(), "old");
+            assert!(with_suffix(&database, "-wal").exists());
+        }
+    }
+
+    #[test]
     fn without_an_announcement_nothing_is_touched() {
         let (_folder, database) = place();
         assert!(!complete(&database).unwrap());

@@ -18,7 +18,7 @@ const MEMORY_MORE: u64 = 48 << 20;
 pub struct Base {
     handles: usize,
     resident: u64,
-    /// The files of the state directory but for the database's own and its backups.
+    /// The files of the state directory but for the database with its log, and its backups.
     files: BTreeSet<PathBuf>,
 }
 
@@ -71,7 +71,7 @@ fn leftovers(state: &Path) -> BTreeSet<PathBuf> {
         for entry in entries.flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
-            let known = name == "backups" || name.starts_with("ingestd.db");
+            let known = ["backups", "ingestd.db", "ingestd.db-wal", "ingestd.db-shm"].contains(&name.as_str());
             if path.is_dir() && !known {
                 folders.push(path);
             } else if !known {
