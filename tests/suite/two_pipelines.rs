@@ -5,7 +5,8 @@ use std::fs;
 use ingestd::clock::Clock as _;
 use ingestd::job::{JobId, StateName, Verdict};
 use ingestd::store::{
-    Appetite, Content, Enqueued, Lease, NewJob, Queue, Settled, Settlement, Sources, Upkeep, Want, Work,
+    Appetite, Browse, Content, Enqueued, JobFilter, Lease, NewJob, Queue, Renamed, Settled, Settlement, Sources,
+    Steered, Steering, Upkeep, Want, Work,
 };
 
 use crate::store::{Fixture, content, digest, file, id, transient, watched, with_watch};
@@ -69,7 +70,13 @@ async fn whoever_saw_another_content_is_given_the_file_again_whichever_end_came_
         // Nobody may say of the file that it is known without a look at its content.
         assert_eq!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::NeedsDigest, "{order}");
         is_new(f.enqueue(of_mail(seen(file("/a", 2), 8))).await);
-        is_new(f.enqueue(file("/a", 2)).await);
+        // Whoever ended last and saw what is there now is done with it; of an earlier end nobody can say that.
+        match f.enqueue(file("/a", 2)).await {
+            Enqueued::Known { state: StateName::Completed, .. } => assert!(order.ends_with("old first"), "{order}"),
+            other => {
+                assert!(matches!(other, Enqueued::New { .. }) && order.ends_with("new first"), "{order}: {other:?}")
+            }
+        }
         // And then it is known.
         assert!(matches!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::Known { .. }), "{order}");
         assert_eq!(f.store.check(true).await.unwrap(), Vec::<String>::new());
@@ -98,6 +105,57 @@ async fn what_both_saw_alike_or_one_has_yet_to_see_is_not_done_again() {
 }
 
 #[tokio::test]
+async fn a_content_with_the_time_of_the_one_before_is_seen_as_another_by_its_digest() {
+    let f = Fixture::new().await;
+    let (docs, mail) = both(&f, file("/a", 1)).await;
+    f.store.settle(vec![end(&f, mail, Verdict::Complete, content(1, 7))]).await.unwrap();
+    f.store.settle(vec![end(&f, docs, Verdict::Complete, content(1, 8))]).await.unwrap();
+    assert_eq!(f.enqueue(of_mail(file("/a", 1))).await, Enqueued::NeedsDigest);
+    is_new(f.enqueue(of_mail(seen(file("/a", 1), 8))).await);
+    assert!(matches!(f.enqueue(seen(file("/a", 1), 8)).await, Enqueued::Known { state: StateName::Completed, .. }));
+}
+
+#[tokio::test]
+async fn a_pipeline_that_is_given_a_changed_file_for_the_first_time_gets_the_version_that_is_there() {
+    let f = Fixture::new().await;
+    f.enqueue(file("/a", 1)).await;
+    let (lease, _) = f.lease_one().await;
+    f.settle_with(lease, Verdict::Complete, Some(content(1, 7))).await;
+    assert_eq!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::NeedsDigest);
+    let job = is_new(f.enqueue(of_mail(seen(file("/a", 2), 8))).await);
+    assert_eq!(f.store.job(job).await.unwrap().unwrap().version, 2);
+    // And the other one is given it, too, when it is seen for that.
+    is_new(f.enqueue(file("/a", 2)).await);
+    assert!(matches!(f.enqueue(of_mail(file("/a", 2))).await, Enqueued::Known { .. }));
+}
+
+#[tokio::test]
+async fn a_pipeline_whose_job_was_cancelled_before_it_began_divides_no_version_for_who_completed_it() {
+    let f = Fixture::new().await;
+    let docs = id(f.enqueue(file("/a", 1)).await);
+    assert!(matches!(f.store.cancel(vec![docs]).await.unwrap()[..], [Steered::Done]));
+    f.enqueue(of_mail(file("/a", 1))).await;
+    let mut work = f.store.lease(vec![Want::single("mail", 1)], 1, Appetite::Regular).await.unwrap().work;
+    let (mail, _) = work.pop().unwrap();
+    f.store.settle(vec![end(&f, mail, Verdict::Complete, content(2, 8))]).await.unwrap();
+    let again = f.enqueue(of_mail(seen(file("/a", 2), 8))).await;
+    assert!(matches!(again, Enqueued::Known { state: StateName::Completed, .. }), "{again:?}");
+    is_new(f.enqueue(file("/a", 2)).await);
+}
+
+#[tokio::test]
+async fn a_rename_waits_for_jobs_of_other_pipelines() {
+    let f = with_watch().await;
+    f.enqueue(of_mail(watched("a", 1))).await;
+    let mut renamed = watched("b", 1);
+    renamed.renamed = Some(Renamed { from: "a".into(), told: true });
+    renamed.digest = Some(digest(7));
+    is_new(f.enqueue(renamed).await);
+    let names = f.store.jobs(&JobFilter::default(), None, 10).await.unwrap();
+    assert_eq!(names.iter().filter(|job| job.path.ends_with("a")).count(), 1, "mail's job keeps its name");
+}
+
+#[tokio::test]
 async fn a_scan_sees_a_file_of_which_two_contents_were_seen() {
     let f = with_watch().await;
     let (docs, mail) = both(&f, watched("a", 1)).await;
@@ -105,8 +163,8 @@ async fn a_scan_sees_a_file_of_which_two_contents_were_seen() {
     f.store.settle(vec![end(&f, docs, Verdict::Complete, content(2, 8))]).await.unwrap();
     let known = f.store.known("inbox", vec!["a".into()]).await.unwrap().remove(0).unwrap();
     assert!(known.present && known.identity != watched("a", 2).identity, "{known:?}");
-    let job = is_new(f.enqueue(seen(watched("a", 2), 8)).await);
-    assert_eq!(id(f.enqueue(watched("a", 2)).await), job);
+    let job = is_new(f.enqueue(of_mail(seen(watched("a", 2), 8))).await);
+    assert_eq!(id(f.enqueue(of_mail(watched("a", 2))).await), job);
 }
 
 #[test]

@@ -224,13 +224,16 @@ impl<'p> Plan<'p> {
             (Decision::TakeDigest, _) => Enqueued::NeedsDigest,
             (Decision::Same { refresh }, Some(known)) => {
                 if refresh {
-                    self.touch(known.source, asked, known.version, known.current_digest());
+                    self.see_again(asked, known);
                 }
                 same(known)
             }
             (decision, known) if !desk.room.has_place(decision, known, asked) => Enqueued::Full,
             (Decision::AnotherPipeline, Some(known)) => {
                 let (id, version) = (numbers.take_job(), known.version);
+                if !known.present || asked.job.identity != known.identity {
+                    self.see_again(asked, known);
+                }
                 self.insert(id, known.source, asked, version, asked.op(Op::Add), Some(known), now, tally);
                 self.carry_name(id, asked, known, now);
                 Enqueued::New { id: JobId(id), version }
@@ -262,6 +265,12 @@ impl<'p> Plan<'p> {
                 Enqueued::New { id: JobId(id), version }
             }
         }
+    }
+
+    /// The source is there, and its version the same. What is known of another file's content is not known of this one.
+    fn see_again(&mut self, asked: &Asked<'p>, known: &Known) {
+        let digest = if asked.job.identity == known.identity { known.current_digest() } else { asked.job.digest };
+        self.touch(known.source, asked, known.version, digest);
     }
 
     /// What follows from a file that has another name: see [`rename`].

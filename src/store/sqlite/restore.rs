@@ -28,7 +28,7 @@ pub async fn after_restore(path: &Path, clock: &dyn Clock) -> Result<()> {
     make_ready(&mut tx, clock.now().as_millis()).await?;
     recount(&mut tx).await?;
     if version >= SCHEMA_OF_LISTS {
-        recount_runs(&mut tx).await?;
+        recount_runs(&mut tx, clock.now().as_millis()).await?;
     }
     tx.commit().await?;
     connection.close().await?;
@@ -62,8 +62,9 @@ pub(super) async fn recount(tx: &mut SqliteConnection) -> Result<()> {
     Ok(())
 }
 
-/// Replaces what runs over lists say of their open jobs, and raises what they say of the others to what is there.
-pub(super) async fn recount_runs(tx: &mut SqliteConnection) -> Result<()> {
+/// Replaces what runs over lists say of their open jobs, and raises what they say of the others to what is there. One
+/// that ends by it ends now, in milliseconds.
+pub(super) async fn recount_runs(tx: &mut SqliteConnection, now: i64) -> Result<()> {
     sqlx::query(
         "WITH told AS (SELECT run, count(*) FILTER (WHERE state IN ('pending', 'running', 'retrying')) AS open,
                               count(*) FILTER (WHERE state = 'completed') AS completed,
@@ -81,6 +82,6 @@ pub(super) async fn recount_runs(tx: &mut SqliteConnection) -> Result<()> {
     .execute(&mut *tx)
     .await?;
     let runs: Vec<i64> = sqlx::query_scalar("SELECT id FROM runs").fetch_all(&mut *tx).await?;
-    sqlx::query(JUDGE_RUNS).bind(json_array(&runs)).bind(0_i64).execute(tx).await?;
+    sqlx::query(JUDGE_RUNS).bind(json_array(&runs)).bind(now).execute(tx).await?;
     Ok(())
 }

@@ -340,7 +340,7 @@ async fn finish(connection: &mut SqliteConnection, clock: &dyn Clock, salvage: &
     .execute(&mut *tx)
     .await?;
     recount(&mut tx).await?;
-    recount_runs(&mut tx).await?;
+    recount_runs(&mut tx, now).await?;
     tx.commit().await?;
     Ok(())
 }

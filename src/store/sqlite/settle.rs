@@ -61,6 +61,7 @@ static STANDING: Bulk = Bulk::new(include_str!("sql/standing.sql"), 3);
 static KEEP_OUTPUTS: Bulk = Bulk::new(include_str!("sql/keep_outputs.sql"), 2);
 static NOTE_CONTENT: Bulk = Bulk::new(include_str!("sql/note_content.sql"), 8);
 static DIVIDE_VERSIONS: Bulk = Bulk::new(include_str!("sql/divide_versions.sql"), 9);
+static TAKE_DIVIDED: Bulk = Bulk::new(include_str!("sql/take_divided.sql"), 2);
 static NOTE_OTHER_FILE: Bulk = Bulk::new(include_str!("sql/note_other_file.sql"), 8);
 static REMEMBER_CONTENTS: Bulk = Bulk::new(include_str!("sql/remember_contents.sql"), 4);
 static MARK_DUPLICATES: Bulk = Bulk::new(include_str!("sql/mark_duplicates.sql"), 2);
@@ -74,13 +75,14 @@ static DONE_EFFECTS: Bulk = Bulk::new(include_str!("sql/done_effects.sql"), 2);
 
 /// Everything that a settle may run.
 #[cfg(test)]
-pub(super) static STATEMENTS: [&Bulk; 14] = [
+pub(super) static STATEMENTS: [&Bulk; 15] = [
     &SUCCESSORS,
     &INSERT_ATTEMPTS,
     &STANDING,
     &KEEP_OUTPUTS,
     &NOTE_CONTENT,
     &DIVIDE_VERSIONS,
+    &TAKE_DIVIDED,
     &NOTE_OTHER_FILE,
     &REMEMBER_CONTENTS,
     &MARK_DUPLICATES,
@@ -219,7 +221,13 @@ impl<'a> Effects<'a> {
         let (id, place) = (end.lease.job().0, end.lease.place());
         let state = if row.reason.is_some() { StateName::Skipped } else { state_after(&end.verdict) };
         if let Some(content) = end.content {
-            self.contents.push(Worked { source: place.source, job: id, content, over: row.finished_at.is_some() });
+            self.contents.push(Worked {
+                place,
+                job: id,
+                content,
+                over: row.finished_at.is_some(),
+                completed: end.verdict == Verdict::Complete,
+            });
             if end.remember && end.verdict == Verdict::Complete {
                 self.remembered.push((place, id, content.digest));
             }
@@ -261,10 +269,7 @@ impl<'a> Effects<'a> {
             .await?;
         let known = NOTE_CONTENT.execute(tx, &[], &self.contents, |values, worked| worked.bind(values)).await?;
         if usize::try_from(known) != Ok(self.contents.len()) {
-            let divided = DIVIDE_VERSIONS.fetch(tx, &self.contents, Worked::bind_with_end).await?;
-            let divided = divided.iter().map(|row| row.try_get(0)).collect::<Result<BTreeSet<i64>, _>>()?;
-            let others: Vec<_> = self.contents.iter().filter(|worked| !divided.contains(&worked.source)).collect();
-            NOTE_OTHER_FILE.execute(tx, &[], &others, |values, worked| worked.bind(values)).await?;
+            self.note_other_files(tx).await?;
         }
         REMEMBER_CONTENTS
             .execute(tx, &[], &self.remembered, |values, (place, job, digest)| {
@@ -301,6 +306,22 @@ impl<'a> Effects<'a> {
 }
 
 impl Effects<'_> {
+    /// Notes contents that may not be what their versions were known to be.
+    async fn note_other_files(&self, tx: &mut SqliteConnection) -> Result<()> {
+        let divided = DIVIDE_VERSIONS.fetch(tx, &self.contents, Worked::bind_with_end).await?;
+        let divided = divided.iter().map(|row| row.try_get(0)).collect::<Result<BTreeSet<i64>, _>>()?;
+        let (divided, others): (Vec<_>, Vec<_>) =
+            self.contents.iter().partition(|worked| divided.contains(&worked.place.source));
+        let completed: Vec<_> = divided.into_iter().filter(|worked| worked.completed).collect();
+        TAKE_DIVIDED
+            .execute(tx, &[], &completed, |values, worked| {
+                values.push(worked.place.source).push(worked.place.pipeline);
+            })
+            .await?;
+        NOTE_OTHER_FILE.execute(tx, &[], &others, |values, worked| worked.bind(values)).await?;
+        Ok(())
+    }
+
     /// Files that were on their way are where they belong.
     async fn arrived(&self, tx: &mut SqliteConnection, rows: &[SqliteRow]) -> Result<()> {
         let at = self.jobs.iter().map(|job| job.ended_at).max().unwrap_or_default();
@@ -317,16 +338,17 @@ impl Effects<'_> {
 
 /// What an execution worked on.
 struct Worked {
-    source: i64,
+    place: Place,
     job: i64,
     content: Content,
     /// Its job is not tried again.
     over: bool,
+    completed: bool,
 }
 
 impl Worked {
     fn bind(&self, values: &mut Values) {
-        values.push(self.source).push(self.job);
+        values.push(self.place.source).push(self.job);
         for column in wire::identity_columns(&self.content.identity) {
             values.push(column);
         }

@@ -173,10 +173,16 @@ impl Model {
         let job = self.job(id);
         job.digest = Some(digest);
         let (name, version, over) = (job.source, job.version, job.state.is_final());
+        let (completed, key) = (job.state == StateName::Completed, (name, job.pipeline));
         let divided = self.divides(id, look, digest);
         let source = self.facts.sources.get_mut(name).expect("a job's source");
         if source.version == version && divided {
-            (source.version, source.look.ctime, source.digest) = (version + i64::from(over), 0, None);
+            (source.look, source.digest) = (Look { ctime: 0, ..look }, over.then_some(digest));
+            source.version = version + i64::from(over);
+            let next = source.version;
+            if completed {
+                self.facts.taken.get_mut(&key).expect("what has a job").version = next;
+            }
         } else if source.version == version {
             (source.look, source.digest) = (look, Some(digest));
         }
@@ -193,7 +199,8 @@ impl Model {
                 && other.is_none_or(|other| other.state.is_final())
                 && other.and_then(|other| other.digest).or(source.digest) != Some(digest)
         };
-        source.look.mtime != look.mtime
+        let known_otherwise = source.digest.is_some_and(|known| known != digest);
+        (source.look.mtime != look.mtime || known_otherwise)
             && source.presence != Presence::Consumed
             && self.facts.taken.iter().any(ended_otherwise)
     }

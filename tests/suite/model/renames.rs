@@ -20,7 +20,11 @@ impl Model {
         let source = self.facts.sources.get(from)?.clone();
         let used = self.facts.sources.get(seen.source).map_or(0, |to| to.version).max(self.version_floor);
         let job = self.newest(old);
+        let elsewhere = |job: &Job| job.source == from && job.pipeline != seen.pipeline && !job.state.is_final();
         let is_delete = job.as_ref().is_some_and(|job| job.op == Op::Delete);
+        if self.facts.jobs.values().any(elsewhere) {
+            return None;
+        }
         if source.presence == Presence::Consumed || is_delete || source.look.mtime != seen.look.mtime {
             return None;
         }
@@ -28,7 +32,7 @@ impl Model {
             || self.in_the_way(new).is_some()
             || self.newest(new).is_some_and(|job| !job.state.is_final())
             || self.facts.jobs.values().any(|job| job.source == seen.source && !job.state.is_final());
-        if in_use || (!told && job.as_ref().is_some_and(may_be_reopened) && source.version <= used) {
+        if in_use || (!told && job.as_ref().is_some_and(|job| may_be_reopened(job) && job.version <= used)) {
             return None;
         }
         match (source.digest, digest) {
@@ -55,7 +59,7 @@ impl Model {
         let known_to_processors = taken.started || handed;
         match job {
             Some(job)
-                if job.state.is_waiting() && job.executions == 0 && job.moving.is_none() && taken.version > used =>
+                if job.state.is_waiting() && job.executions == 0 && job.moving.is_none() && job.version > used =>
             {
                 FollowUp::Along
             }

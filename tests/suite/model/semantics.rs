@@ -139,7 +139,9 @@ impl Model {
         let taken = self.facts.taken.get(&key).cloned();
         if seen.note_only {
             if source.presence != Presence::Present {
-                self.see_again(seen, source.version, source.digest);
+                // What was known of another file's content is not known of this one.
+                let digest = if source.look == seen.look { source.digest } else { digest };
+                self.see_again(seen, source.version, digest);
             }
             return self.as_known(key);
         }
@@ -149,10 +151,13 @@ impl Model {
             return if is_the_old_one { self.as_known(key) } else { self.raise(seen, digest, Op::Add) };
         }
         let Some(taken) = taken else {
-            return if source.empty {
-                self.raise(seen, digest, Op::Add)
-            } else {
-                self.insert(seen, source.version, digest, Op::Add)
+            let same_look = source.look == seen.look;
+            return match (digest, source.digest) {
+                _ if source.empty => self.raise(seen, digest, Op::Add),
+                _ if same_look => self.insert_seen(seen, &source, source.digest, digest),
+                (None, _) => Answer::NeedsDigest,
+                (Some(new), Some(old)) if new == old => self.insert_seen(seen, &source, digest, digest),
+                (Some(_), _) => self.raise(seen, digest, Op::Add),
             };
         };
         if seen.force {
@@ -169,7 +174,8 @@ impl Model {
             (Some(_), _) => return self.raise(seen, digest, Op::Modify),
         }
         if taken.version < source.version {
-            return self.insert(seen, source.version, digest, Op::Add);
+            let known = if same_look { source.digest } else { digest };
+            return self.insert_seen(seen, &source, known, digest);
         }
         if !same_look || source.presence != Presence::Present {
             self.see_again(seen, source.version, source.digest);
@@ -216,6 +222,15 @@ impl Model {
         let source =
             Source { version, look: seen.look, digest, presence: Presence::Present, gone_at: None, empty: false };
         self.facts.sources.insert(seen.source, source);
+    }
+
+    /// A job of the version that is known, for a pipeline that was not given it.
+    fn insert_seen(&mut self, seen: &Sighting, source: &Source, known: Option<u8>, digest: Option<u8>) -> Answer {
+        let answer = self.insert(seen, source.version, digest, Op::Add);
+        if answer != Answer::Full && (source.presence != Presence::Present || source.look != seen.look) {
+            self.see_again(seen, source.version, known);
+        }
+        answer
     }
 
     fn raise(&mut self, seen: &Sighting, digest: Option<u8>, op: Op) -> Answer {

@@ -63,6 +63,7 @@ impl Taken {
 
 #[derive(Clone, Debug)]
 pub(super) struct TakenRow {
+    pub(super) version: i64,
     pub(super) state: StateName,
     pub(super) op: Op,
     pub(super) priority: i64,
@@ -120,8 +121,7 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
         return if old { Decision::Same { refresh: false } } else { Decision::Raise { op: Op::Add } };
     }
     let Some(taken) = &known.taken else {
-        // What another pipeline was told to delete is there again.
-        return if known.holds_nothing() { Decision::Raise { op: Op::Add } } else { Decision::AnotherPipeline };
+        return first_of_pipeline(new, known);
     };
     if new.force {
         return Decision::Raise { op: Op::Modify };
@@ -140,8 +140,29 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
     }
 }
 
-/// What follows from a line that says that the source was deleted: a job, unless that is the newest that is known of it.
+/// What follows for a pipeline that was given no version of the source, which others were.
+fn first_of_pipeline(new: &NewJob, known: &Known) -> Decision {
+    if known.holds_nothing() {
+        // What another pipeline was told to delete is there again.
+        return Decision::Raise { op: Op::Add };
+    }
+    if new.identity == known.identity {
+        return Decision::AnotherPipeline;
+    }
+    match (new.digest, known.current_digest()) {
+        (None, _) => Decision::TakeDigest,
+        (Some(digest), Some(old)) if digest == old => Decision::AnotherPipeline,
+        (Some(_), _) => Decision::Raise { op: Op::Add },
+    }
+}
+
+/// What follows from a line that says that the source was deleted: a job, unless that is the newest that the pipeline
+/// was given of it.
 fn deleted(known: &Known) -> Decision {
+    let told = known.taken.as_ref().and_then(|taken| taken.row.as_ref()).is_some_and(|row| row.op == Op::Delete);
+    if told {
+        return Decision::Same { refresh: false };
+    }
     let nothing_left = !known.present && !known.consumed && known.current_digest().is_none();
     match &known.taken {
         _ if !nothing_left => Decision::Raise { op: Op::Delete },
@@ -199,6 +220,7 @@ fn read_known(row: &SqliteRow) -> Result<Known> {
             row: match word("job_state")? {
                 None => None,
                 Some(state) => Some(TakenRow {
+                    version: row.try_get("job_version")?,
                     state: parse(&state)?,
                     op: parse(&word("job_op")?.unwrap_or_default())?,
                     priority: row.try_get("job_priority")?,

@@ -1,7 +1,7 @@
 //! A file that has another name: the source gets it, and keeps its number, its digest and its jobs.
 //!
 //! 1. [`recognise`] is pure: it is the same file if device, inode, size and modification time are, and the digest where
-//!    one is known. The caller has seen that there is nothing under the old name.
+//!    one is known, and no other pipeline has work on it. The caller has seen that there is nothing under the old name.
 //! 2. [`follow_up`] is pure too. A job that was never started goes along with its source. One that was gives way to a
 //!    job under the new name. Where nothing waits, processors are told by a job, if they shall be.
 //! 3. Jobs of the past keep the name under which they ran.
@@ -46,8 +46,8 @@ pub(super) fn recognise<'k>(new: &NewJob, to: Option<&Known>, from: Option<&'k K
     let (Some(renamed), Some(from)) = (&new.renamed, from) else { return Recognised::No };
     let newest = from.taken.as_ref().and_then(|taken| taken.row.as_ref());
     let deleted = newest.is_some_and(|job| job.op == Op::Delete);
-    let another = from.consumed || deleted || !from.identity.same_but_for_ctime(&new.identity);
-    if another || to.is_some_and(is_in_use) || (!renamed.told && can_not_go_along(from, newest, used)) {
+    let another = from.consumed || from.elsewhere || deleted || !from.identity.same_but_for_ctime(&new.identity);
+    if another || to.is_some_and(is_in_use) || (!renamed.told && can_not_go_along(newest, used)) {
         return Recognised::No;
     }
     match (from.current_digest(), new.digest) {
@@ -69,21 +69,21 @@ fn is_in_use(to: &Known) -> bool {
         || newest.is_some_and(|job| !job.state.is_final())
 }
 
-/// Whether the newest job may be retried by a person, but not under the new name, which had that version before.
-fn can_not_go_along(from: &Known, newest: Option<&TakenRow>, used: i64) -> bool {
-    newest.is_some_and(TakenRow::may_be_reopened) && from.version <= used
+/// Whether the newest job may be retried by a person, but not under the new name, which had its version before.
+fn can_not_go_along(newest: Option<&TakenRow>, used: i64) -> bool {
+    newest.is_some_and(|job| job.may_be_reopened() && job.version <= used)
 }
 
 /// What follows for the work. `used`: the highest version that the new name ever had.
 pub(super) fn follow_up<'k>(new: &NewJob, renamed: &'k Renamed, from: &'k Known, used: i64) -> FollowUp<'k> {
     let tell = renamed.told || new.force;
     let old_name = super::super::wire::path_bytes(&renamed.from);
-    let Some(Taken { row, version, started, .. }) = &from.taken else {
+    let Some(Taken { row, started, .. }) = &from.taken else {
         return if new.note_only { FollowUp::Nothing } else { FollowUp::Job { op: Op::Add, moved_from: None } };
     };
     let handed = row.as_ref().is_some_and(TakenRow::was_handed_over);
     match row {
-        Some(job) if job.state.is_waiting() && job.executions == 0 && from.moving.is_none() && *version > used => {
+        Some(job) if job.state.is_waiting() && job.executions == 0 && from.moving.is_none() && job.version > used => {
             FollowUp::Along
         }
         Some(job) if !job.state.is_final() || job.vanished => match (tell && (*started || handed), handed) {

@@ -8,3 +8,4 @@ FROM worked_on AS v
 CROSS JOIN jobs AS j ON j.id = v.job
 WHERE sources.id = v.source AND sources.version = j.version
     AND sources.inode = v.inode AND sources.dev = v.dev AND sources.mtime_ns = v.mtime_ns
+    AND (sources.digest_version IS NOT sources.version OR sources.digest IS v.digest)
