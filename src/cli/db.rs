@@ -290,11 +290,15 @@ async fn newest_good(context: &Context) -> Result<(PathBuf, Vec<String>), Failur
         [] => "there is none".to_owned(),
         bad => format!("none is good ({})", bad.join("; ")),
     };
-    Err(Failure::failed(format!(
-        "no backup in {}: {found}. The database was not touched; `ingestd db check --repair` keeps what can still be read \
-         of it",
-        folder.display()
-    )))
+    let folder = folder.display();
+    Err(Failure::failed(if context.config()?.database.path.exists() {
+        format!(
+            "no backup in {folder}: {found}. The database was not touched; `ingestd db check --repair` keeps what can still \
+             be read of it"
+        )
+    } else {
+        format!("no backup in {folder}: {found}, and there is no database either")
+    }))
 }
 
 async fn repair(format: Format, context: &mut Context) -> Done {
