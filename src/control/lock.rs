@@ -14,7 +14,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::{mode, replacement};
-use crate::durable::with_suffix;
+use crate::durable::{parent, with_suffix};
 
 /// The lock's file, and that of those who wait for it, beside the database.
 const LOCK: &str = ".lock";
@@ -182,15 +182,16 @@ fn open(database: &Path, suffix: &str, mode: u32) -> Result<(PathBuf, File), Loc
     }
 }
 
-/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. As any
-/// other user this does nothing.
+/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. One that a
+/// member of the database's group made is given to that group, by which the daemon opens it.
 pub fn give_to_owner(file: &File, database: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let folder = database.parent().unwrap_or(Path::new("/"));
-    if let Ok(owner) = std::fs::metadata(database).or_else(|_| std::fs::metadata(folder)) {
-        let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
+    let is_root = rustix::process::geteuid().is_root();
+    let owner = match std::fs::metadata(database) {
+        Err(_) if is_root => std::fs::metadata(parent(database)),
+        owner => owner,
+    };
+    if let Ok(owner) = owner {
+        let _ = fchown(file, is_root.then(|| owner.uid()), Some(owner.gid()));
     }
 }
 
@@ -231,6 +232,19 @@ mod tests {
         for refused in [Lock::daemon(&path, 0o600), Lock::shared(&path, 0o600), Lock::exclusive(&path, 0o600)] {
             assert!(matches!(refused, Err(LockError::Held { pid: Some(pid) }) if pid == own));
         }
+    }
+
+    #[test]
+    fn a_link_at_the_name_of_the_lock_leads_to_no_other_file() {
+        let (folder, path) = database();
+        let other = folder.path().join("other");
+        std::fs::write(&other, "text").unwrap();
+        std::fs::set_permissions(&other, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&other, with_suffix(&path, LOCK)).unwrap();
+        let refused = Lock::exclusive(&path, 0o600).unwrap_err();
+        assert!(refused.to_string().contains("link"), "{refused}");
+        assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "text");
     }
 
     #[test]

@@ -68,7 +68,8 @@ mod tests {
         let database = folder.path().join("q.db");
         for (had, wanted) in [(0o600, 0o660), (0o660, 0o600), (0o644, 0o640)] {
             let files = files_of(&database).map(|path| file(path, had));
-            let kept = [".before-restore-1", ".before-restore-1-wal"].map(|name| file(with_suffix(&database, name), had));
+            let kept =
+                [".before-restore-1", ".before-restore-1-wal"].map(|name| file(with_suffix(&database, name), had));
             let other = file(folder.path().join("q.db.txt"), had);
             apply(&database, wanted);
             assert_eq!(files.map(|path| mode(&path)), [wanted; 4]);

@@ -91,7 +91,7 @@ fn a_member_of_the_group_is_let_in_by_the_mode_and_kept_out_by_it() {
     }
     let mut daemon = start(&place);
     // What the drop-in `group-access` does.
-    fs::set_permissions(place.at("state"), Permissions::from_mode(0o770)).unwrap();
+    fs::set_permissions(place.at("state"), Permissions::from_mode(0o2770)).unwrap();
     let by_a_member = |arguments: &[&str]| finish(place.configured(arguments).uid(NOBODY).gid(0));
     let commands = [&["status"][..], &["list"], &["health"], &["kv", "set", "a", "b"]];
     for (mode, is_let_in) in [("0600", false), ("0660", true), ("0600", false)] {
@@ -102,6 +102,30 @@ fn a_member_of_the_group_is_let_in_by_the_mode_and_kept_out_by_it() {
             let output = by_a_member(command);
             assert_eq!(output.code == 0, is_let_in, "{mode}, {command:?}: {output:?}");
         }
+    }
+}
+
+#[test]
+fn what_a_member_of_the_group_leaves_beside_the_database_locks_no_daemon_out() {
+    let place = Place::with(&configuration("0660"));
+    if !nobody_can_run(&place) || !has_tools(&["setpriv"]) {
+        return;
+    }
+    let mut daemon = daemon_as_nobody(&place);
+    let copy = place.at("copy.db").display().to_string();
+    assert_eq!(finish(place.configured(&["db", "backup", &copy]).uid(NOBODY).gid(NOBODY)).code, 0);
+    fs::set_permissions(&copy, Permissions::from_mode(0o644)).unwrap();
+    let program = place.configured(&[]);
+    // The drop-in `group-access` makes the folder's group the one of what is made in it, SQLite's log above all.
+    let steps = [(0o770, &["db", "restore", &copy][..]), (0o2770, &["status"]), (0o2770, &["kv", "set", "a", "b"])];
+    for (folder, arguments) in steps {
+        daemon.stop();
+        fs::set_permissions(place.at("state"), Permissions::from_mode(folder)).unwrap();
+        let mut member = Command::new("setpriv");
+        member.args(["--reuid=1", "--regid=1", "--groups", &NOBODY.to_string()]).arg(program.get_program());
+        let output = finish(member.args(arguments).args(program.get_args()));
+        assert_eq!(output.code, 0, "{arguments:?}: {output:?}");
+        daemon = daemon_again_as_nobody(&place);
     }
 }
 
