@@ -4,14 +4,16 @@
 //!    own. A folder's own name is in the folder above. Whoever tells somebody that a file is there, or removes what it was
 //!    made of, has synced all of these ([`make_folder`], [`publish`], [`sync_name`]).
 //! 2. A rename that must not lose what has the name already never overwrites ([`rename_exclusively`]).
+//! 3. The mode of what is there already is changed without following a link ([`change_mode`]).
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, open, renameat_with};
 use rustix::io::Errno;
 
 /// The folder that holds the name.
@@ -78,6 +80,25 @@ pub fn make_folder(folder: &Path, files: u32) -> io::Result<()> {
     // The umask may have taken bits away.
     fs::set_permissions(folder, Permissions::from_mode(mode))?;
     missing.iter().try_for_each(|made| sync_name_if_readable(made))
+}
+
+/// Changes the mode of the very file or folder that has this name, of which `wanted` is told what it is: nothing is done
+/// to what a link leads to. The handle is none for reading, so that closing it drops nobody's locks (POSIX; SQLite's).
+///
+/// # Errors
+/// There is none; it is something else; it belongs to another user.
+pub fn change_mode(path: &Path, wanted: impl FnOnce(u32) -> u32) -> io::Result<()> {
+    let itself = File::from(open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    let meta = itself.metadata()?;
+    if !meta.is_file() && !meta.is_dir() {
+        return Err(io::Error::other("it is neither a file nor a folder"));
+    }
+    let has = meta.mode() & 0o7777;
+    let wanted = wanted(has);
+    if wanted == has {
+        return Ok(());
+    }
+    fs::set_permissions(format!("/proc/self/fd/{}", itself.as_raw_fd()), Permissions::from_mode(wanted))
 }
 
 /// Gives a complete file its name, in place of what has it, for good.

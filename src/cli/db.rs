@@ -257,7 +257,7 @@ async fn restore(file: Option<PathBuf>, format: Format, context: &mut Context) -
     let copy = with_suffix(&database.path, RESTORING);
     db_files::copy_synced(&file, &copy, database.mode)?;
     sqlite::after_restore(&copy, context.clock().as_ref()).await?;
-    let kept = db_files::replace(&database.path, &copy, "restore", context.now())?;
+    let kept = db_files::replace(&database.path, database.mode, &copy, "restore", context.now())?;
     let told = Replaced { verb: "restored", from: Some(file), kept, passed_over, lost: Vec::new() };
     told.tell(format, context)
 }
@@ -315,7 +315,7 @@ async fn repair(format: Format, context: &mut Context) -> Done {
             return Err(error.into());
         }
     };
-    let kept = db_files::replace(&database.path, &salvaged, "repair", context.now())?;
+    let kept = db_files::replace(&database.path, database.mode, &salvaged, "repair", context.now())?;
     let tables = salvage.lost.iter().map(|lost| format!("of the table {lost}"));
     let log = salvage.log_is_foreign.then(|| "the log, which was one of another database".to_owned());
     let lost = log.into_iter().chain(tables).collect();

@@ -8,9 +8,9 @@
 //! 3. From then on the new file counts ([`replacement`]): the log's old names go away, the new file is renamed over the
 //!    database, and whoever opens it next brings that to its end where it was broken off.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -19,7 +19,7 @@ use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::control::lock::give_to_owner;
-use crate::control::replacement::{self, files_of};
+use crate::control::replacement::{self, KEPT, files_of};
 use crate::durable::{sync_name, with_suffix};
 
 /// What a backup's name tells: when it was made, in UTC.
@@ -75,16 +75,18 @@ pub fn copy_synced(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
     })
 }
 
-/// Puts `new` in the database's place; see the module. Answers where the old one is kept, if there was one.
-/// Called under the exclusive lock, with the old database closed everywhere.
-pub fn replace(database: &Path, new: &Path, why: &str, now: Timestamp) -> Result<Option<PathBuf>, Failure> {
+/// Puts `new`, which gets this mode, in the database's place; see the module. Answers where the old one is kept, if there
+/// was one. Called under the exclusive lock, with the old database closed everywhere.
+pub fn replace(database: &Path, mode: u32, new: &Path, why: &str, now: Timestamp) -> Result<Option<PathBuf>, Failure> {
     let failed = |error: io::Error| {
         Failure::failed(format!("{} can't be put in place of {}: {error}", new.display(), database.display()))
     };
     let file = File::open(new).map_err(failed)?;
     give_to_owner(&file, database);
+    // The umask may have taken bits away, and a repair makes it for its owner alone.
+    file.set_permissions(Permissions::from_mode(mode)).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    let kept = free_name(&with_suffix(database, &format!(".before-{why}-{}", stamp(now))));
+    let kept = free_name(&with_suffix(database, &format!("{KEPT}{why}-{}", stamp(now))));
     let mut put_aside = None;
     if fs::symlink_metadata(database).is_ok_and(|there| there.is_dir()) {
         // There are no second names for folders; a folder was no database, so none is missing for a moment.
@@ -170,7 +172,7 @@ mod tests {
         for (name, text) in [("q.db", "old"), ("q.db-wal", "log"), ("new", "new")] {
             fs::write(path(name), text).unwrap();
         }
-        let kept = replace(&path("q.db"), &path("new"), "restore", NOW).unwrap().unwrap();
+        let kept = replace(&path("q.db"), 0o600, &path("new"), "restore", NOW).unwrap().unwrap();
         assert_eq!(kept, path("q.db.before-restore-20260102T150405Z"));
         assert_eq!(fs::read_to_string(path("q.db")).unwrap(), "new");
         assert_eq!(fs::read_to_string(&kept).unwrap(), "old");
@@ -185,7 +187,7 @@ mod tests {
         for round in 0..2 {
             fs::write(path("q.db-wal"), format!("log {round}")).unwrap();
             fs::write(path("new"), "new").unwrap();
-            let kept = replace(&path("q.db"), &path("new"), "restore", NOW).unwrap().unwrap();
+            let kept = replace(&path("q.db"), 0o600, &path("new"), "restore", NOW).unwrap().unwrap();
             assert_eq!(fs::read_to_string(kept).unwrap(), format!("log {round}"));
             fs::remove_file(path("q.db")).unwrap();
         }
@@ -197,7 +199,7 @@ mod tests {
         let new = folder.path().join("new");
         fs::write(&new, "new").unwrap();
         let database = folder.path().join("q.db");
-        assert_eq!(replace(&database, &new, "restore", NOW).unwrap(), None);
+        assert_eq!(replace(&database, 0o600, &new, "restore", NOW).unwrap(), None);
         assert!(database.exists());
     }
 

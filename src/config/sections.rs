@@ -249,6 +249,11 @@ impl Config {
         self.state_directory().join("content").join(self.database.path.file_name().unwrap_or_default())
     }
 
+    /// The folder of those who read a run, of this database alone.
+    pub fn readers(&self) -> PathBuf {
+        self.state_directory().join("runs").join(self.database.path.file_name().unwrap_or_default())
+    }
+
     /// The declared stages of the pipelines that have some.
     pub fn stage_orders(&self) -> Arc<BTreeMap<String, Vec<String>>> {
         let declared = self.pipelines.iter().filter(|(_, pipeline)| !pipeline.stages.is_empty());

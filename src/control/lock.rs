@@ -5,7 +5,8 @@
 //! 3. What replaces the database (`db restore`, `db check --repair`, `db migrate`) holds it exclusively.
 //! 4. A daemon that starts asks commands to wait, by a lock on `<database>.turn`: a command takes its share of that one
 //!    first, for a moment. Without it commands that follow each other closely would keep a daemon out for ever.
-//! 5. Whoever has it alone first brings a [`replacement`] to its end that its last holder died in.
+//! 5. Whoever has it alone first brings a [`replacement`] to its end that its last holder died in, and the database's
+//!    files to their [`mode`].
 //!
 //! The kernel lets go of it when its holder ends, however that happens, so a lock is never stale; a process id
 //! that a dead holder left in the file is only ever read while somebody holds the lock. It is a file of its own
@@ -13,15 +14,15 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::replacement;
-use crate::durable::with_suffix;
+use super::{mode, replacement};
+use crate::durable::{parent, with_suffix};
 
 /// The lock's file, and that of those who wait for it, beside the database.
 const LOCK: &str = ".lock";
@@ -80,7 +81,7 @@ impl Lock {
             // Ours or that of another daemon that starts: no command goes first either way.
             attempt(&turn, &waiting, FlockOperation::NonBlockingLockExclusive)?;
             if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
-                return Self::sign(file, &path, database);
+                return Self::sign(file, &path, database, mode);
             }
             // Whether it is held alone is seen by asking for a share of it.
             if attempt(&path, &file, FlockOperation::NonBlockingLockShared)? {
@@ -114,7 +115,7 @@ impl Lock {
     pub fn exclusive(database: &Path, mode: u32) -> Result<Self, LockError> {
         let (path, mut file) = open(database, LOCK, mode)?;
         if attempt(&path, &file, FlockOperation::NonBlockingLockExclusive)? {
-            return Self::sign(file, &path, database);
+            return Self::sign(file, &path, database, mode);
         }
         let shared = attempt(&path, &file, FlockOperation::NonBlockingLockShared)?;
         Err(LockError::Held { pid: if shared { None } else { holder(&mut file) } })
@@ -132,13 +133,14 @@ impl Lock {
         }
     }
 
-    fn sign(mut file: File, path: &Path, database: &Path) -> Result<Self, LockError> {
+    fn sign(mut file: File, path: &Path, database: &Path, mode: u32) -> Result<Self, LockError> {
         match replacement::complete(database) {
             Ok(true) => tracing::warn!(database = %database.display(), "completed a replacement that was broken off"),
             // What stays costs room and nothing else.
             Ok(false) => drop(replacement::remove_unfinished(database)),
             Err(error) => return Err(LockError::Io { path: database.to_path_buf(), error }),
         }
+        mode::apply(database, mode);
         let written = file
             .set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -161,7 +163,10 @@ impl Drop for Lock {
 
 fn open(database: &Path, suffix: &str, mode: u32) -> Result<(PathBuf, File), LockError> {
     let path = with_suffix(database, suffix);
-    match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(&path) {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(mode);
+    // What a link leads to is not ours to change, least of all as root.
+    match options.custom_flags(libc::O_NOFOLLOW).open(&path) {
         Ok(file) => {
             // The umask may have taken bits that the configuration grants. Only the owner may put them back, and
             // whoever is not leaves the file as the owner made it.
@@ -169,19 +174,24 @@ fn open(database: &Path, suffix: &str, mode: u32) -> Result<(PathBuf, File), Loc
             give_to_owner(&file, database);
             Ok((path, file))
         }
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            let error = io::Error::other("this is a link, which nobody of ours made; remove it");
+            Err(LockError::Io { path, error })
+        }
         Err(error) => Err(LockError::Io { path, error }),
     }
 }
 
-/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. As any
-/// other user this does nothing.
+/// Gives a file that root made to the user whose database it belongs to: the daemon has to open it later. One that a
+/// member of the database's group made is given to that group, by which the daemon opens it.
 pub fn give_to_owner(file: &File, database: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let folder = database.parent().unwrap_or(Path::new("/"));
-    if let Ok(owner) = std::fs::metadata(database).or_else(|_| std::fs::metadata(folder)) {
-        let _ = std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()));
+    let is_root = rustix::process::geteuid().is_root();
+    let owner = match std::fs::metadata(database) {
+        Err(_) if is_root => std::fs::metadata(parent(database)),
+        owner => owner,
+    };
+    if let Ok(owner) = owner {
+        let _ = fchown(file, is_root.then(|| owner.uid()), Some(owner.gid()));
     }
 }
 
@@ -222,6 +232,19 @@ mod tests {
         for refused in [Lock::daemon(&path, 0o600), Lock::shared(&path, 0o600), Lock::exclusive(&path, 0o600)] {
             assert!(matches!(refused, Err(LockError::Held { pid: Some(pid) }) if pid == own));
         }
+    }
+
+    #[test]
+    fn a_link_at_the_name_of_the_lock_leads_to_no_other_file() {
+        let (folder, path) = database();
+        let other = folder.path().join("other");
+        std::fs::write(&other, "text").unwrap();
+        std::fs::set_permissions(&other, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&other, with_suffix(&path, LOCK)).unwrap();
+        let refused = Lock::exclusive(&path, 0o600).unwrap_err();
+        assert!(refused.to_string().contains("link"), "{refused}");
+        assert_eq!(std::fs::metadata(&other).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "text");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod files;
 mod hands;
 mod live_watch;
 pub mod lock;
+pub mod mode;
 pub mod replacement;
 mod request;
 mod runs;

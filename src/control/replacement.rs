@@ -19,6 +19,8 @@ pub const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 pub const RESTORING: &str = ".restoring";
 /// The suffix of the database that a repair makes.
 pub const SALVAGED: &str = ".salvaged";
+/// The beginning of the suffix under which the old database is kept.
+pub const KEPT: &str = ".before-";
 
 /// The files of a database that may be there: its own, then those that belong to it.
 pub fn files_of(database: &Path) -> [PathBuf; 4] {

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::durable::make_folder;
+use crate::control::mode::told;
+use crate::durable::{change_mode, folder_mode, make_folder, parent};
 use crate::intake::ContentFolder;
 use crate::lifecycle::Pulse;
 use crate::processor::{self, ChildEnvironment};
@@ -26,12 +27,18 @@ pub fn make_state_directory(config: &Config) {
     }
 }
 
-/// Makes the folders in the state directory that processors need.
+/// Makes the folders in the state directory that processors need, and brings those that were there to the mode of today.
 pub fn make_state_folders(config: &Config) -> anyhow::Result<()> {
     // Whoever may read the database may also follow the live output.
     let (state, mode) = (config.state_directory(), config.database.mode);
     for (folder, files) in [(state.join("spool"), mode), (config.spool(), mode), (state.join("work"), 0o600)] {
         make_folder(&folder, files).with_context(|| format!("{} can't be made", folder.display()))?;
+    }
+    for own in [config.spool(), config.contents(), config.readers()] {
+        // Other databases may share the one above, which therefore is only ever opened.
+        let above = parent(&own);
+        told(above, change_mode(above, |has| has | folder_mode(mode)));
+        told(&own, change_mode(&own, |_| folder_mode(mode)));
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ mod config_queue;
 mod config_watch;
 mod contents;
 mod crash;
+mod database_mode;
 mod dedupe;
 mod disposal;
 mod effects;

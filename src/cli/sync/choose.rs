@@ -267,7 +267,7 @@ impl Chooser<'_> {
     }
 
     async fn look(&self, source: Source, candidates: Vec<InputRead>) -> Result<Option<Looked>, Failure> {
-        let (folder, stop): (PathBuf, _) = (holder::folder(self.context.config()?), self.stop.clone());
+        let (folder, stop): (PathBuf, _) = (self.context.config()?.readers(), self.stop.clone());
         let looking = tokio::task::spawn_blocking(move || look(source, &candidates, &folder, &stop));
         let looked = looking.await.map_err(std::io::Error::other).flatten();
         looked.map_err(|error| Failure::failed(format!("the list can't be read: {error}")))

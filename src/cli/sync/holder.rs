@@ -28,7 +28,7 @@ pub struct Held {
 impl Held {
     /// Makes a file that is ours, in the folder of this database's readers; removes files that dead ones left.
     pub fn take(config: &Config) -> Result<Self, Failure> {
-        let folder = folder(config);
+        let folder = config.readers();
         let wrong = |error: io::Error| {
             Failure::failed(format!("{}: {error}; this folder tells others who reads a list", folder.display()))
         };
@@ -69,15 +69,10 @@ pub fn lives(config: &Config, holder: &Holder) -> bool {
     if holder.0.is_empty() || holder.0.contains('/') || holder.0.starts_with('.') {
         return false;
     }
-    match File::open(folder(config).join(&holder.0)) {
+    match File::open(config.readers().join(&holder.0)) {
         Ok(file) => !lock(&file).unwrap_or(false),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
-}
-
-/// The folder of the readers of this database.
-pub fn folder(config: &Config) -> PathBuf {
-    config.state_directory().join("runs").join(config.database.path.file_name().unwrap_or_default())
 }
 
 fn lock(file: &File) -> io::Result<bool> {

@@ -1,5 +1,6 @@
 //! Databases of every schema that there was, with rows in every state, are brought up to this one and worked on.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,7 +56,9 @@ async fn a_database_of_the_first_schema_is_backed_up_migrated_and_worked_on() {
     let (store, writer) = SqliteStore::open(&database, rules, OpenMode::Daemon, clock).await.unwrap();
     tokio::spawn(writer.unwrap().run());
     assert_eq!(store.schema_version().await.unwrap(), SUPPORTED_SCHEMA);
-    assert_eq!(std::fs::read_dir(folder.path().join("backups")).unwrap().count(), 1);
+    let backups: Vec<_> = std::fs::read_dir(folder.path().join("backups")).unwrap().flatten().collect();
+    assert_eq!(backups.len(), 1);
+    assert_eq!(backups[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let recovery = store.begin_boot(1, "test").await.unwrap();
     assert_eq!(recovery.released, 10);
     assert_eq!(store.check(true).await.unwrap(), Vec::<String>::new());

@@ -360,6 +360,8 @@ async fn back_up_before_migration(
     make_folder(&folder, 0o600).map_err(refused)?;
     // What an earlier start left.
     let _ = std::fs::remove_file(&part);
+    // SQLite would make it readable for everybody, and fills an empty one.
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(refused)?;
     let copied = sqlx::query("VACUUM INTO ?").bind(name.to_owned()).execute(connection).await;
     let copied = copied.map_err(|error| refused(std::io::Error::other(error)));
     let named = copied.and_then(|_| publish(&part, &target).map_err(refused));

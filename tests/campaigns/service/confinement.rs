@@ -84,7 +84,7 @@ fn processors_can_do_what_the_unit_leaves_them_and_each_drop_in_adds_what_it_say
     expected.sort_unstable();
     assert_eq!(can(&all), expected, "{all:?}");
     assert_eq!(service.property("TimeoutStopUSec"), "10min");
-    assert_eq!(service.property("StateDirectoryMode"), "0770");
+    assert_eq!(service.property("StateDirectoryMode"), "2770");
     // The daemon has the capability, and hands it on to nobody.
     let outer = service.machine.outer_pid(service.main_pid());
     let status = fs::read_to_string(format!("/proc/{outer}/status")).unwrap();

@@ -28,7 +28,7 @@ pub use ledger::Ledger;
 pub use opens::Opens;
 pub use place::{Output, Place, count, finish, text};
 pub use processes::marked_processes;
-pub use stranger::{NOBODY, daemon_as_nobody, nobody_can_run};
+pub use stranger::{NOBODY, daemon_again_as_nobody, daemon_as_nobody, nobody_can_run};
 pub use tools::{has_tools, run};
 pub use wait::{wait_for, wait_until};
 

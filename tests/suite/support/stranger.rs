@@ -28,6 +28,11 @@ pub fn nobody_can_run(place: &Place) -> bool {
 /// root's, so that a read lease on it is refused and only its quiet time can tell that it is whole.
 pub fn daemon_as_nobody(place: &Place) -> Daemon {
     give_away(&place.at(""));
+    daemon_again_as_nobody(place)
+}
+
+/// The next daemon of such a place, where files are whoever's they have become.
+pub fn daemon_again_as_nobody(place: &Place) -> Daemon {
     let mut command = place.configured(&["run"]);
     command.uid(NOBODY).gid(NOBODY);
     let mut daemon = Daemon::spawn(place, command);
