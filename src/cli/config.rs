@@ -75,7 +75,9 @@ fn show(format: Format, context: &mut Context) -> Done {
     // As lines of a file, uncut, so that they can be searched and copied.
     for setting in &settings {
         let origin = context.screen.paint(&format!("# {}", setting.origin), Style::Dim);
-        writeln!(context.screen, "{} = {}  {origin}", setting.key, setting.value)?;
+        write!(context.screen, "{} = ", setting.key)?;
+        context.screen.foreign(setting.value.as_bytes())?;
+        writeln!(context.screen, "  {origin}")?;
     }
     Ok(0)
 }

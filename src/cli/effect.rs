@@ -187,7 +187,11 @@ fn begun(answer: &EffectAnswer, format: Format, context: &mut Context) -> Result
     }
     match answer {
         EffectAnswer::Run { id, key } => writeln!(context.screen, "run {id} {key}")?,
-        EffectAnswer::Done { id, result } => writeln!(context.screen, "done {id} {result}")?,
+        EffectAnswer::Done { id, result } => {
+            write!(context.screen, "done {id} ")?;
+            context.screen.foreign(result.to_string().as_bytes())?;
+            writeln!(context.screen)?;
+        }
         EffectAnswer::Unknown { id, key } => writeln!(context.screen, "unknown {id} {key}")?,
     }
     Ok(())

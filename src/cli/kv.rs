@@ -59,7 +59,8 @@ pub async fn run(args: Kv, context: &mut Context) -> Done {
             if format.json {
                 context.screen.json(&serde_json::json!({ "key": key, "value": value }))?;
             } else {
-                writeln!(context.screen, "{value}")?;
+                context.screen.foreign(value.as_bytes())?;
+                writeln!(context.screen)?;
             }
         }
         Verb::Set { key, value } => context.ask(Request::KvSet { key, value }).await?,

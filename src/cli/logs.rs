@@ -1,10 +1,11 @@
 //! `ingestd logs`
 //!
 //! What ended attempts printed stands in the history. What a running one prints goes to a file in the state
-//! directory's `spool/DATABASE/`, named after the job and its lease; `-f` reads it as it grows.
+//! directory's `spool/DATABASE/`, named after the job and its lease; `-f` reads it as it grows. What a terminal gets of
+//! either is [`Foreign`]'s matter.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::context::Context;
 use super::failure::{Done, Failure};
+use super::foreign::Foreign;
 use super::screen::Style;
 use super::view::AttemptView;
 use super::{Format, note, time};
@@ -56,6 +58,7 @@ pub async fn run(args: Logs, context: &mut Context) -> Done {
     } else if running {
         if let Some(mut tail) = Tail::open(args.id, &spool) {
             tail.copy(context)?;
+            tail.end(context)?;
         }
     } else if attempts.is_empty() {
         note(&format!("job {} is {} and has printed nothing yet", args.id, job.state.name()));
@@ -73,7 +76,7 @@ fn print(attempts: &[Attempt], headings: bool, context: &mut Context) -> Result<
             writeln!(context.screen, "{heading}")?;
         }
         let output = attempt.output.as_deref().unwrap_or_default();
-        context.screen.write_all(output)?;
+        context.screen.foreign(output)?;
         if headings && output.last().is_some_and(|byte| *byte != b'\n') {
             writeln!(context.screen)?;
         }
@@ -117,7 +120,10 @@ async fn follow(
         // The attempt is over: what it printed last is read through the open file, even if its name is gone.
         let attempts = stores.browse.attempts(id).await?;
         match tail.take() {
-            Some(mut tail) => tail.copy(context)?,
+            Some(mut tail) => {
+                tail.copy(context)?;
+                tail.end(context)?;
+            }
             None => print(attempts.get(printed..).unwrap_or_default(), false, context)?,
         }
         printed = attempts.len();
@@ -133,28 +139,43 @@ struct Tail {
     path: PathBuf,
     file: File,
     position: u64,
+    printed: Foreign,
 }
 
 impl Tail {
     /// The file of the job's newest lease.
     fn open(id: JobId, spool: &Path) -> Option<Self> {
         let path = newest(id, spool, ".out")?;
-        Some(Self { file: File::open(&path).ok()?, path, position: 0 })
+        Some(Self { file: File::open(&path).ok()?, path, position: 0, printed: Foreign::default() })
     }
 
     /// Copies what is new. A file that became shorter was cut to its bound, and is read again from its start.
     fn copy(&mut self, context: &mut Context) -> Result<(), Failure> {
         let length = self.file.metadata().map_or(self.position, |meta| meta.len());
         if length < self.position {
+            self.end(context)?;
             self.position = 0;
         }
         if length > self.position {
             self.file.seek(SeekFrom::Start(self.position))?;
-            let new = std::io::copy(&mut (&mut self.file).take(length - self.position), &mut context.screen)?;
-            self.position += new;
+            let mut new = BufReader::new((&mut self.file).take(length - self.position));
+            while let chunk = new.fill_buf()?
+                && !chunk.is_empty()
+            {
+                let length = chunk.len();
+                self.printed.write(chunk, &mut context.screen)?;
+                new.consume(length);
+                self.position += length as u64;
+            }
             context.screen.flush()?;
         }
         Ok(())
+    }
+
+    /// Nothing more is copied.
+    fn end(&mut self, context: &mut Context) -> Result<(), Failure> {
+        self.printed.end(&mut context.screen)?;
+        Ok(context.screen.flush()?)
     }
 }
 

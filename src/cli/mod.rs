@@ -23,6 +23,7 @@ mod explain_path;
 mod failure;
 mod failures;
 mod filter;
+mod foreign;
 mod health;
 mod history;
 mod job_words;

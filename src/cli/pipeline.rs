@@ -188,7 +188,9 @@ fn show(view: &PipelineView, format: Format, context: &mut Context) -> Result<()
         writeln!(context.screen)?;
     }
     for setting in settings {
-        writeln!(context.screen, "{} = {}", setting.key.strip_prefix(&prefix).unwrap_or(&setting.key), setting.value)?;
+        write!(context.screen, "{} = ", setting.key.strip_prefix(&prefix).unwrap_or(&setting.key))?;
+        context.screen.foreign(setting.value.as_bytes())?;
+        writeln!(context.screen)?;
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Where results go: stdout, with its width and whether it likes colours.
 
+use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::foreign::Foreign;
 use crate::clock::Timestamp;
 
 /// The width where there is no terminal.
@@ -12,6 +14,8 @@ const WIDTH: usize = 80;
 /// The way results are written.
 pub struct Screen {
     out: Box<dyn Write + Send>,
+    /// Whether a terminal shows them, which obeys control characters.
+    pub terminal: bool,
     /// Whether colours are welcome.
     pub colour: bool,
     /// Columns of a line.
@@ -61,19 +65,31 @@ impl Screen {
         let terminal = out.is_terminal();
         let asked_not = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let width = terminal.then(|| terminal_width(&out)).flatten().unwrap_or(WIDTH);
-        Self { out: Box::new(BufWriter::new(out)), colour: terminal && !asked_not, width, now }
+        Self { out: Box::new(BufWriter::new(out)), terminal, colour: terminal && !asked_not, width, now }
     }
 
     #[cfg(test)]
     /// Anything that takes bytes, without colours, 80 columns wide.
     pub fn plain(out: impl Write + Send + 'static, now: Timestamp) -> Self {
-        Self { out: Box::new(out), colour: false, width: WIDTH, now }
+        Self { out: Box::new(out), terminal: false, colour: false, width: WIDTH, now }
     }
 
-    /// One JSON document on a line.
+    /// One JSON document on a line. JSON escapes the older control characters only; a terminal obeys the others, too.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), super::failure::Failure> {
-        serde_json::to_writer(&mut self.out, value)?;
+        if self.terminal {
+            let escaped = escape_controls(&serde_json::to_string(value)?);
+            self.out.write_all(escaped.as_bytes())?;
+        } else {
+            serde_json::to_writer(&mut self.out, value)?;
+        }
         Ok(self.out.write_all(b"\n")?)
+    }
+
+    /// A whole text from outside; see [`Foreign`].
+    pub fn foreign(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut foreign = Foreign::default();
+        foreign.write(text, self)?;
+        foreign.end(self)
     }
 
     /// The text in its style, where colours are welcome.
@@ -113,6 +129,19 @@ pub fn clean(text: &str) -> String {
 /// A message of several lines, the same way. Tabs do no harm.
 pub fn clean_lines(text: &str) -> String {
     text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
+}
+
+/// JSON without a control character as itself; it means the same.
+fn escape_controls(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_control() {
+            let _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// A count as a number to reckon with, for figures that people read.

@@ -162,7 +162,11 @@ pub(super) mod tests {
         }
 
         pub fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+            String::from_utf8(self.bytes()).unwrap()
+        }
+
+        pub fn bytes(&self) -> Vec<u8> {
+            self.0.lock().unwrap().clone()
         }
     }
 

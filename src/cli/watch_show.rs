@@ -24,7 +24,7 @@ pub async fn run(name: &str, format: Format, context: &mut Context) -> Done {
     people(&known.view, &mut context.screen)?;
     writeln!(context.screen)?;
     for (key, value) in keys.as_object().into_iter().flatten() {
-        writeln!(context.screen, "{key} = {value}")?;
+        writeln!(context.screen, "{key} = {}", clean(&value.to_string()))?;
     }
     Ok(0)
 }

@@ -13,6 +13,7 @@ mod check;
 mod database;
 mod globs;
 mod layers;
+mod masks;
 mod pipeline;
 mod place;
 mod placeholders;

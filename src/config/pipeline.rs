@@ -43,8 +43,8 @@ pub(super) fn read(name: &str, value: &Value, found: &mut Findings<'_>) -> Optio
         found.problems.push(Problem { key: key.clone(), ..*problem }.at(origin.clone()));
     }
     let ValueKind::Table(table) = &value.kind else {
-        let problem = Problem::new(key, "is not a table").found(values::toml(&value.kind)).at(origin);
-        found.problems.push(problem);
+        // What was written is not shown: headers may be in it.
+        found.problems.push(Problem::new(key, "is not a table").at(origin));
         return None;
     };
     let table = expand_table(table, &key, false, found);
@@ -139,7 +139,7 @@ fn exec(section: &mut Section<'_, '_, '_>, offered: &[&str]) -> Option<ExecPipel
     let item = text("a string", |_| true);
     let command = section.require("command", &list("a list of strings, such as [\"/usr/bin/file\", \"{path}\"]", item));
     let command = command.filter(|command| check_command(section, command, offered));
-    let env = section.strings("env", sensitive_variable, |name, text| check_variable(name, text, offered));
+    let env = section.strings("env", |name, text| check_variable(name, text, offered));
     let cwd =
         section.get("cwd", None, &optional_path("the absolute path of a folder; \"\": work/ in the state directory"));
     let codes = list("a list of exit codes from 1 to 255", integer(1..=255_i32));
@@ -179,7 +179,7 @@ fn http(section: &mut Section<'_, '_, '_>, batch_size: usize, stages: &[String])
     let method = section.get("method", "POST".to_owned(), &method);
     let body = body(section, batch_size);
     let redirects = section.get("redirects", 0, &integer(0..=20));
-    let headers = section.strings("headers", sensitive_header, |name, text| check_header(name, text, offered));
+    let headers = section.strings("headers", |name, text| check_header(name, text, offered));
     check_header_twice(section, headers.keys().map(String::as_str));
     let answer_stage = answer_stage::read(section, stages, batch_size);
     Some(HttpPipeline { url: url?, method, body, redirects, headers, answer_stage })
@@ -256,18 +256,6 @@ fn check_header_twice<'a>(section: &mut Section<'_, '_, '_>, names: impl Iterato
     }
 }
 
-/// Authorization and its like are masked always, anything else once it holds a secret.
-fn sensitive_header(name: &str, written: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let telling = ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey"];
-    secrets::refers(written) || telling.iter().any(|word| name.contains(word))
-}
-
-fn sensitive_variable(name: &str, written: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    secrets::refers(written) || ["token", "secret", "password", "api_key"].iter().any(|word| name.contains(word))
-}
-
 /// The table with secrets put in; what a leaf looked like before is kept for whoever shows it.
 fn expand_table(table: &Table, path: &str, template: bool, found: &mut Findings<'_>) -> Table {
     let mut keys: Vec<_> = table.iter().collect();
@@ -285,7 +273,7 @@ fn expand_value(value: &Value, path: &str, template: bool, found: &mut Findings<
         ValueKind::Table(table) => {
             return with_kind(value, expand_table(table, path, template, found).into());
         }
-        ValueKind::String(_) | ValueKind::Array(_) if written.contains('$') => {
+        ValueKind::String(_) | ValueKind::Array(_) if holds(&value.kind, &|text| text.contains('$')) => {
             let mut problems = Vec::new();
             let kind = expand_strings(&value.kind, template, found, &mut problems);
             // Each of them shows the whole value.
@@ -294,7 +282,7 @@ fn expand_value(value: &Value, path: &str, template: bool, found: &mut Findings<
                 problems.push(format!("has {more} more problems of this kind"));
             }
             let origin = found.origin(path, Some(value));
-            if !problems.is_empty() || (!found.secrets.wanted && secrets::refers(&written)) {
+            if !problems.is_empty() || (!found.secrets.wanted && holds(&value.kind, &secrets::refers)) {
                 found.unknowable.insert(path.to_owned());
             }
             let problems = problems.into_iter().map(|message| Problem::new(path, message).found(&written));
@@ -307,6 +295,15 @@ fn expand_value(value: &Value, path: &str, template: bool, found: &mut Findings<
         found.unexpanded.insert(path.to_owned(), written);
     }
     with_kind(value, kind)
+}
+
+/// Whether a string, or one of a list's, passes the test. What is written for people may leave out what matters here.
+fn holds(kind: &ValueKind, test: &dyn Fn(&str) -> bool) -> bool {
+    match kind {
+        ValueKind::String(text) => test(text),
+        ValueKind::Array(items) => items.iter().any(|item| holds(&item.kind, test)),
+        _ => false,
+    }
 }
 
 fn with_kind(value: &Value, kind: ValueKind) -> Value {

@@ -95,7 +95,7 @@ impl<'a> Secrets<'a> {
 }
 
 /// Splits behind the brace that closes a reference whose `${` has been read.
-fn split_reference(text: &str) -> Option<(&str, &str)> {
+pub(super) fn split_reference(text: &str) -> Option<(&str, &str)> {
     let mut depth = 1;
     for (at, c) in text.char_indices() {
         match c {

@@ -10,8 +10,9 @@ use config::{Value, ValueKind};
 use serde::Serialize;
 
 use super::layers::{Table, join, origin};
+use super::masks::names_a_secret;
 use super::report::{Origin, Problem};
-use super::secrets::Secrets;
+use super::secrets::{Secrets, refers};
 use super::values::{Form, Raw, quote, toml};
 
 /// One effective key, for `config show`.
@@ -193,14 +194,23 @@ impl<'t, 's> Section<'t, '_, 's> {
         self.table.into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect()
     }
 
-    /// A table of strings; `sensitive` tells by name and value (as written) which of them `config show` masks.
+    /// A table of strings. Those that hold a secret, or whose name tells of one, are masked wherever they are shown.
     /// `check` says what is wrong with one.
     pub fn strings(
         &mut self,
         key: &'static str,
-        sensitive: fn(&str, &str) -> bool,
         check: impl Fn(&str, &str) -> Result<(), String>,
     ) -> BTreeMap<String, String> {
+        let misplaced = self.value(key).filter(|value| !matches!(value.kind, ValueKind::Table(_)));
+        if let Some(value) = misplaced.filter(|_| self.knows(key)) {
+            // What was written is not shown: it was meant to be many values, and one may be a secret.
+            let path = self.key(key);
+            let origin = self.found.origin(&path, Some(value));
+            self.found.problems.push(Problem::new(path, "is not a table of strings").at(origin));
+        }
+        if misplaced.is_some() {
+            return BTreeMap::new();
+        }
         let mut inner = self.section(key);
         let entries = inner.entries();
         if entries.is_empty() {
@@ -211,7 +221,7 @@ impl<'t, 's> Section<'t, '_, 's> {
         for (name, value) in entries {
             let path = inner.key(name);
             let written = inner.found.written(&path, value);
-            let shown = if sensitive(name, &written) { MASK.to_owned() } else { written };
+            let shown = if refers(&written) || names_a_secret(name) { MASK.to_owned() } else { written };
             let outcome = match &value.kind {
                 ValueKind::String(text) => check(name, text).map(|()| text.clone()),
                 _ => Err("is not a string; put it in quotes".to_owned()),
@@ -247,6 +257,7 @@ impl<'t, 's> Section<'t, '_, 's> {
             // A misspelt table of headers may hold secrets.
             let found = match &value.kind {
                 ValueKind::Table(_) => None,
+                _ if names_a_secret(key) => Some(MASK.to_owned()),
                 _ => Some(self.found.written(&path, value)),
             };
             let problem = match elsewhere(key) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use config::{Value, ValueKind};
 
 use super::layers::structured;
+use super::masks::without_passwords;
 
 /// One second.
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -297,13 +298,14 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
-/// A text as a TOML string.
+/// A text as a TOML string, for people: without the passwords in its URLs.
 pub(super) fn quote(text: &str) -> String {
+    let text = without_passwords(text);
     // JSON's escapes are TOML's, except for DEL, which TOML wants escaped too.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
-/// Any value as TOML.
+/// Any value as TOML, for people; see [`quote`].
 pub(super) fn toml(kind: &ValueKind) -> String {
     match kind {
         ValueKind::Nil => "null".to_owned(),

@@ -353,8 +353,7 @@ fn content_type(path: &Path) -> HeaderValue {
 
 /// Whether the template makes a URL that can be called, whatever its placeholders become.
 fn check_url(template: &Template) -> Result<(), String> {
-    let sample = template.sample();
-    let url = Url::parse(&sample).map_err(|error| format!("`{sample}` is no URL: {error}"))?;
+    let url = Url::parse(&template.sample()).map_err(|error| format!("is no URL: {error}"))?;
     match url.scheme() {
         "http" | "https" => Ok(()),
         other => Err(format!("`{other}` is neither http nor https")),

@@ -140,6 +140,47 @@ fn secrets_come_from_outside_and_are_masked() {
 }
 
 #[test]
+fn what_is_written_literally_is_masked_by_name_and_in_urls() {
+    let place = Place::with_database(
+        "[pipeline.p]\nkind = \"http\"\nurl = \"https://user:hush-hush@127.0.0.1:9/in\"\n\
+         headers = { X-Pass = \"hush-hush\" }\n\
+         [pipeline.e]\nkind = \"exec\"\ncommand = [\"curl\", \"https://user:hush-hush@127.0.0.1:9/\"]\n\
+         env = { bypass_cache = \"yes\" }\n",
+    );
+    let run = |command: &str| {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        finish(place.configured(&arguments).env("INGESTD__PIPELINE__E__ENV__PASS", "hush-hush"))
+    };
+    for (command, expected) in [
+        ("config show", "pipeline.p.url = \"https://user:***@127.0.0.1:9/in\""),
+        ("config show", "pipeline.e.env.PASS = \"***\""),
+        ("config show", "pipeline.e.env.bypass_cache = \"yes\""),
+        ("config show --json", "https://user:***@127.0.0.1:9/in"),
+        ("pipeline show p", "url = \"https://user:***@127.0.0.1:9/in\""),
+        ("pipeline show p", "headers.X-Pass = \"***\""),
+        ("pipeline show e", "command = [\"curl\", \"https://user:***@127.0.0.1:9/\"]"),
+        ("pipeline show e --json", "https://user:***@127.0.0.1:9/"),
+    ] {
+        let output = run(command);
+        assert!(output.stdout.contains(expected), "{command} shows {expected}: {output:?}");
+        assert!(!output.stdout.contains("hush"), "{command}: {output:?}");
+    }
+    // The call itself has it; what is told of the call has the origin alone.
+    let daemon = Daemon::start(&place);
+    let job = place.add(&place.file("a", "a"), &["--pipeline", "p"]);
+    wait_until("a call has failed", || !place.history().is_empty());
+    let told = format!("{}{}{}", daemon.log(), place.show(job), place.ok(&["history"]).stdout);
+    assert!(told.contains("https://127.0.0.1:9:") && !told.contains("hush") && !told.contains(":9/"), "{told}");
+    // A slash in a password is a mistake, and the report of it is no place for the password.
+    let text = fs::read_to_string(place.at("ingestd.toml")).unwrap();
+    fs::write(place.at("ingestd.toml"), text.replace("hush-hush", "hush/hush")).unwrap();
+    let refused = run("config check");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("https://user:***@127.0.0.1:9/in"), "{refused:?}");
+    assert!(!refused.stderr.contains("hush"), "{refused:?}");
+}
+
+#[test]
 fn init_writes_a_file_that_is_valid_and_equals_the_defaults() {
     let place = Place::new();
     let target = place.at("new.toml");

@@ -150,6 +150,72 @@ fn hostile_names_stay_within_their_part_of_a_url_and_out_of_headers() {
     }
 }
 
+/// A title, a colour, a character, a control of the newer kind, and what is no UTF-8.
+const PRINTED: &[u8] = b"\x1b]0;OWNED\x07\x1b[31mred \xc3\xa9 \xc2\x9b31m \xff\rover\n";
+/// What of it a terminal may have, which puts a carriage return before each newline by itself.
+const HARMLESS: &str = "\u{fffd}]0;OWNED\u{fffd}\u{fffd}[31mred é \u{fffd}31m \u{fffd}\u{fffd}over\r\n";
+
+#[test]
+fn what_a_processor_prints_is_shown_on_a_terminal_and_not_obeyed() {
+    if !has_tools(&["script"]) {
+        return;
+    }
+    let place = Place::with_database(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"cat\", \"{path}\"]\nenv = { X = \"\\u009b31m\" }\n",
+    );
+    let _daemon = Daemon::start(&place);
+    assert_eq!(place.add(&place.file("printed", PRINTED), &["--pipeline", "p"]), 1);
+    place.ok(&["wait", "1"]);
+    let value = "\u{1b}]0;OWNED\u{7}\u{9b}31m é";
+    place.ok(&["kv", "set", "key", value]);
+    let piped = |arguments: &[&str]| place.configured(arguments).output().unwrap().stdout;
+    assert_eq!(piped(&["logs", "1"]), PRINTED, "a pipe gets the bytes");
+    assert_eq!(piped(&["kv", "get", "key"]), format!("{value}\n").as_bytes());
+
+    let shown = |arguments: &[&str]| Terminal::run(&place.configured(arguments)).end();
+    assert_eq!(shown(&["logs", "1"]), HARMLESS);
+    assert_eq!(shown(&["kv", "get", "key"]), "\u{fffd}]0;OWNED\u{fffd}\u{fffd}31m é\r\n");
+    let hostile = |c: char| c.is_control() && !matches!(c, '\r' | '\n');
+    for command in ["show 1", "history", "config show", "pipeline show p", "kv list"] {
+        let text = shown(&command.split(' ').collect::<Vec<_>>());
+        assert!(!text.contains(hostile), "{command}: {text:?}");
+    }
+    for command in ["logs 1 --json", "show 1 --json", "kv get key --json"] {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let text = shown(&arguments);
+        assert!(!text.contains(hostile), "{command}: {text:?}");
+        let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed, place.ok(&arguments).json(), "{command} means the same");
+    }
+}
+
+#[test]
+fn what_is_followed_is_not_obeyed_either_wherever_it_is_cut() {
+    if !has_tools(&["script"]) {
+        return;
+    }
+    let place = Place::new();
+    // Each part is printed when the one before was seen.
+    let parts = [(r"a\303", "a"), (r"\251 b\302", "aé b"), (r"\2331m c\033", "aé b\u{fffd}1m c\u{fffd}")];
+    let print = |(step, (part, _)): (usize, &(&str, &str))| {
+        format!("printf '{part}'; while [ ! -e @PLACE@/{step} ]; do sleep 0.02; done")
+    };
+    let steps: Vec<String> = parts.iter().enumerate().map(print).collect();
+    place.configure(&format!(
+        "[pipeline.p]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", '''{}; printf '[31m\\r'; printf '\\nend\\r' ''']\n",
+        steps.join("; ")
+    ));
+    let _daemon = Daemon::start(&place);
+    let job = place.add(&place.file("a", "a"), &["--pipeline", "p"]).to_string();
+    wait_until("it runs", || place.in_state("running") == 1);
+    let terminal = Terminal::run(&place.configured(&["logs", "-f", &job]));
+    for (step, (_, expected)) in parts.iter().enumerate() {
+        terminal.shows(expected);
+        fs::write(place.at(step.to_string()), "").unwrap();
+    }
+    assert_eq!(terminal.end(), "aé b\u{fffd}1m c\u{fffd}[31m\r\r\nend\u{fffd}");
+}
+
 /// Resident memory in MiB.
 fn resident(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();

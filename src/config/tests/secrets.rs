@@ -78,6 +78,49 @@ fn a_report_does_not_tell_secrets_either() {
 }
 
 #[test]
+fn what_is_written_literally_is_masked_by_name_and_in_urls() {
+    let text = r#"
+[pipeline.hook]
+kind = "http"
+url = "https://user:PASSW0RD-${TOKEN}@example.org/in"
+headers = { X-Key = "PASSW0RD", X-Back = "https://user:PASSW0RD@example.org/", X-Plain = "plain" }
+[pipeline.run]
+kind = "exec"
+command = ["curl", "https://user:PASSW0RD@example.org/{name}"]
+env = { PASS = "PASSW0RD", bypass_cache = "yes" }
+"#;
+    for secrets in [true, false] {
+        let written = Written::new(text).variable("TOKEN", "s3cret");
+        let loaded = if secrets { written.load() } else { load_without_secrets(&written.sources) }.unwrap();
+        let shown: String =
+            loaded.settings.iter().map(|setting| format!("{} = {}\n", setting.key, setting.value)).collect();
+        assert!(!shown.contains("PASSW0RD") && !shown.contains("s3cret"), "{shown}");
+        for line in [
+            "pipeline.hook.url = \"https://user:***@example.org/in\"",
+            "pipeline.hook.headers.X-Back = \"https://user:***@example.org/\"",
+            "pipeline.hook.headers.X-Plain = \"plain\"",
+            "pipeline.run.command = [\"curl\", \"https://user:***@example.org/{name}\"]",
+            "pipeline.run.env.bypass_cache = \"yes\"",
+        ] {
+            assert!(shown.contains(line), "{line}: {shown}");
+        }
+        let ProcessorKind::Http(http) = &loaded.config.pipelines["hook"].kind else { panic!("not http") };
+        let password = if secrets { "PASSW0RD-s3cret" } else { "PASSW0RD-0" };
+        assert_eq!(http.url, format!("https://user:{password}@example.org/in"), "what is masked is put in as well");
+    }
+}
+
+#[test]
+fn a_report_of_what_is_misplaced_tells_no_literal_secret() {
+    let text = "[pipeline.hook]\nkind = 'http'\nurl = 'ftp://user:PASSW0RD@example.org'\n\
+                db_pass = 'PASSW0RD'\nheaders = 'Authorization: PASSW0RD'\n";
+    let written = Written::new(text).variable("INGESTD__PIPELINE__OTHER", "{\"headers\": \"PASSW0RD");
+    let report = written.load().unwrap_err();
+    assert_eq!(report.problems.len(), 4, "{report}");
+    assert!(!format!("{report}\n{report:?}").contains("PASSW0RD"), "{report}");
+}
+
+#[test]
 fn every_missing_secret_is_reported_at_its_key() {
     let report = Written::new(TEXT).load().unwrap_err();
     let mut keys = keys_of(&report);

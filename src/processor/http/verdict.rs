@@ -8,13 +8,13 @@
 //! | none, because this machine has no handle, thread or memory to give | deferred |
 //! | 3xx that is not followed, every other 4xx | failed for good |
 //!
-//! Messages name the origin and never the whole URL: a query or a user's part may hold a secret, and failures are
-//! grouped by message.
+//! Messages name the origin and never the whole URL: a path, a query or a user's part may hold a secret, and failures are
+//! grouped by message. Of a redirect that is not followed they name the path too, which is the other side's.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 
 use crate::clock::Timestamp;
@@ -37,8 +37,7 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, url: &Url, now: Timestamp)
     let after = retry_after(headers, now);
     let message = bounded(match headers.get(LOCATION).filter(|_| status.is_redirection()) {
         Some(location) => {
-            let to = String::from_utf8_lossy(location.as_bytes());
-            let to = to.split(['?', '#']).next().unwrap_or_default();
+            let to = redirected(url, location);
             format!("{} answered {status} to {to}, which `redirects` does not allow to follow", origin(url))
         }
         None => format!("{} answered {status}", origin(url)),
@@ -56,6 +55,18 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, url: &Url, now: Timestamp)
         }
         _ => Outcome::Failed(JobError::transient(ErrorKind::Status, message)),
     }
+}
+
+/// Where an answer sends the call, without what may hold a secret.
+fn redirected(url: &Url, location: &HeaderValue) -> String {
+    let Ok(mut to) = url.join(&String::from_utf8_lossy(location.as_bytes())) else {
+        return "an address that is none".to_owned();
+    };
+    // An address without a host has no user part to be emptied.
+    let _ = to.set_password(None).and_then(|()| to.set_username(""));
+    to.set_query(None);
+    to.set_fragment(None);
+    to.to_string()
 }
 
 /// The wait that the other side asks for, in seconds or as a date (RFC 9110, 10.2.3); a date that has passed asks
@@ -161,8 +172,15 @@ mod tests {
 
     #[test]
     fn messages_are_bounded_and_tell_no_secrets() {
-        let Outcome::Failed(error) = judged(302, &[("location", "https://b.example/x?token=secret")]) else { panic!() };
-        assert!(error.message.contains("to https://b.example/x, which") && !error.message.contains("secret"));
+        for (location, shown) in [
+            ("https://b.example/x?token=secret", "to https://b.example/x, which"),
+            ("https://me:secret@b.example/x#secret", "to https://b.example/x, which"),
+            ("/there?secret", "to https://example.org/there, which"),
+            ("https://secret:secret@:x/", "to an address that is none, which"),
+        ] {
+            let Outcome::Failed(error) = judged(302, &[("location", location)]) else { panic!() };
+            assert!(error.message.contains(shown) && !error.message.contains("secret"), "{error}");
+        }
         assert_eq!(bounded("é".repeat(1_000)).len(), MESSAGE_LIMIT);
     }
 }

@@ -17,6 +17,7 @@ mod opens;
 mod place;
 mod processes;
 mod stranger;
+mod terminal;
 mod tools;
 mod wait;
 
@@ -29,6 +30,7 @@ pub use opens::Opens;
 pub use place::{Output, Place, count, finish, text};
 pub use processes::marked_processes;
 pub use stranger::{NOBODY, daemon_again_as_nobody, daemon_as_nobody, nobody_can_run};
+pub use terminal::Terminal;
 pub use tools::{has_tools, run};
 pub use wait::{wait_for, wait_until};
 
