@@ -217,7 +217,7 @@ impl Workshop {
     }
 
     /// How the file is reached.
-    fn way(&self, work: &Work) -> Way {
+    pub(super) fn way(&self, work: &Work) -> Way {
         match &work.source {
             SourceKey::Watched { watch, relative } => {
                 Way::watched(work.file(), relative, self.settings.borrow().follows.contains(watch))
