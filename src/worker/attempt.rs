@@ -179,13 +179,13 @@ impl Workshop {
             return Ok(None);
         }
         let (way, algorithm) = (self.way(work), self.settings.borrow().digest);
-        let known = work.digest.map(|digest| (work.identity, digest));
+        let known = work.known();
         let (seen, now, settle) = (work.identity, self.clock.now(), self.settle(work));
         let looked = self.aside.read(at_work, patience, move |beat| {
             let reached = way.to_file()?;
             let path = reached.path();
             match known {
-                Some((identity, digest)) if unchanged(path, &identity) => Ok(Ok(Content { identity, digest })),
+                Some(known) if unchanged(path, &known.identity) => Ok(Ok(known)),
                 _ => match settle.and_then(|settle| unsettled(path, &seen, settle, now)) {
                     Some(wait) => Ok(Err(wait)),
                     None => digest_file_while(path, algorithm, || beat.go_on()).map(Ok),

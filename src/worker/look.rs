@@ -144,15 +144,16 @@ impl Workshop {
             None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),
         };
         if newer {
-            return Some(self.hand_over(work, content).await);
+            return self.hand_over(work, content).await;
         }
         // A rename is told although the content is the same.
         let unchanged = work.completed_digest == Some(content.digest) && work.moved_from.is_none();
         unchanged.then_some(Outcome::Moot(SkipReason::Unchanged))
     }
 
-    /// The file has newer content than the version that this job is about: that becomes the next version.
-    async fn hand_over(&self, work: &Work, content: &Content) -> Outcome {
+    /// The file has newer content than an earlier execution saw: that becomes the next version. `None`: it is this very
+    /// version by now, as an execution of another pipeline met it, and this job goes on with it.
+    async fn hand_over(&self, work: &Work, content: &Content) -> Option<Outcome> {
         let newer = NewJob {
             source: work.source.clone(),
             pipeline: work.pipeline.clone(),
@@ -167,13 +168,14 @@ impl Workshop {
             listed: None,
         };
         match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
-            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
-                Outcome::Moot(SkipReason::Superseded { by: id })
+            Ok(Some(Enqueued::Known { id, .. })) if id == work.job => None,
+            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) => {
+                Some(Outcome::Moot(SkipReason::Superseded { by: id }))
             }
-            Ok(_) => Outcome::Interrupted,
+            Ok(_) => Some(Outcome::Interrupted),
             Err(error) => {
                 tracing::warn!(job.id = %work.job, %error, "a newer version of the file could not be enqueued");
-                Outcome::Interrupted
+                Some(Outcome::Interrupted)
             }
         }
     }
