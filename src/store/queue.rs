@@ -191,6 +191,8 @@ pub struct Work {
     pub identity: FileIdentity,
     /// The content's digest, where an earlier execution or intake took it.
     pub digest: Option<Digest>,
+    /// Whether it was taken of the file with this identity: that may be what another pipeline saw since.
+    pub digest_of_identity: bool,
     /// The digest with which the version before this one completed, where that is known.
     pub completed_digest: Option<Digest>,
     /// The name under which processors know the file, absolute, where it was renamed since.
@@ -211,6 +213,12 @@ impl Work {
     /// The file that holds the content.
     pub fn file(&self) -> &Path {
         self.content.as_deref().unwrap_or(&self.path)
+    }
+
+    /// The content, as far as a look at the file's identity can tell.
+    pub fn known(&self) -> Option<Content> {
+        let digest = self.digest.filter(|_| self.digest_of_identity)?;
+        Some(Content { identity: self.identity, digest })
     }
 }
 

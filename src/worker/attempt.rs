@@ -179,13 +179,13 @@ impl Workshop {
             return Ok(None);
         }
         let (way, algorithm) = (self.way(work), self.settings.borrow().digest);
-        let known = work.digest.map(|digest| (work.identity, digest));
+        let known = work.known();
         let (seen, now, settle) = (work.identity, self.clock.now(), self.settle(work));
         let looked = self.aside.read(at_work, patience, move |beat| {
             let reached = way.to_file()?;
             let path = reached.path();
             match known {
-                Some((identity, digest)) if unchanged(path, &identity) => Ok(Ok(Content { identity, digest })),
+                Some(known) if unchanged(path, &known.identity) => Ok(Ok(known)),
                 _ => match settle.and_then(|settle| unsettled(path, &seen, settle, now)) {
                     Some(wait) => Ok(Err(wait)),
                     None => digest_file_while(path, algorithm, || beat.go_on()).map(Ok),
@@ -217,7 +217,7 @@ impl Workshop {
     }
 
     /// How the file is reached.
-    fn way(&self, work: &Work) -> Way {
+    pub(super) fn way(&self, work: &Work) -> Way {
         match &work.source {
             SourceKey::Watched { watch, relative } => {
                 Way::watched(work.file(), relative, self.settings.borrow().follows.contains(watch))
@@ -294,7 +294,7 @@ impl Workshop {
         match Box::pin(self.dispose(lease, work, &mut plan, Some(content.digest), handle)).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
-            Err(error) => Box::pin(self.not_carried(lease, work, plan, error)).await,
+            Err(error) => Box::pin(self.not_carried(lease, work, plan, Some(content.digest), error)).await,
         }
     }
 
@@ -397,22 +397,33 @@ impl Workshop {
             .map_err(|error| JobError::transient(ErrorKind::Disposition, error.to_string()))?
     }
 
-    /// The file could not go its way. The next attempt goes on there; if there is none, the file is given back.
-    async fn not_carried(&self, lease: &Lease, work: &Work, disposition: Disposition, error: JobError) -> Verdict {
+    /// The file could not go its way. The next attempt goes on there; if there is none, the file is given back. Somebody
+    /// may have put another one in its place meanwhile, which no look at it may take for the one that was processed.
+    async fn not_carried(
+        &self,
+        lease: &Lease,
+        work: &Work,
+        disposition: Disposition,
+        digest: Option<Digest>,
+        error: JobError,
+    ) -> Verdict {
         let outcome = match error.kind {
             ErrorKind::Io => Outcome::Deferred { after: None, error },
             _ => Outcome::Failed(error),
         };
         let verdict = self.policy(work, outcome);
         if matches!(verdict, Verdict::Fail { .. }) {
-            let (path, way) = (disposition.path.clone(), self.way(work));
-            let given_back = self.aside.change(lease.at_work(), &path, move |_| {
-                disposal::give_back(&disposition, &way)?;
-                std::fs::symlink_metadata(way.to_name()?.path()).map(|meta| FileIdentity::of(&meta))
-            });
+            let (path, way, processed) = (disposition.path.clone(), self.way(work), disposition.identity);
+            let given_back =
+                self.aside.change(lease.at_work(), &path, move |_| disposal::give_back(&disposition, &way));
             match given_back.await.map_err(io::Error::other).flatten() {
-                Ok(identity) => {
-                    if let Err(error) = self.dispositions.withdraw(lease.claim(), Some(identity)).await {
+                Ok(found) => {
+                    let back = match found.filter(|found| !found.same_but_for_ctime(&processed)) {
+                        // It may only have been touched.
+                        Some(_) => self.same_content(lease, work, digest).await,
+                        None => found,
+                    };
+                    if let Err(error) = self.dispositions.withdraw(lease.claim(), back).await {
                         tracing::warn!(job.id = %work.job, %error, "the intent could not be withdrawn");
                     }
                 }
@@ -431,7 +442,7 @@ impl Workshop {
         let verdict = match self.dispose(lease, work, &mut plan, work.digest, handle).await {
             Ok(true) => verdict,
             Ok(false) => Verdict::Release,
-            Err(error) => self.not_carried(lease, work, plan, error).await,
+            Err(error) => self.not_carried(lease, work, plan, work.digest, error).await,
         };
         Findings { report: Report::of(Outcome::Done), content: None, claim: None, settled: Some(verdict) }
     }

@@ -17,7 +17,6 @@ use super::alarm::{Alarm, Steps, until_boottime, until_due};
 use super::attempt::Workshop;
 use super::command::{Command, Handles, obey};
 use super::given::remove_used_up;
-use super::look::take_what_came_back;
 use super::member::{Ended, Member, Unsettled};
 use super::running::{self, Handle, Running, StopReason};
 use super::settings::{PipelineSettings, WorkerSettings};
@@ -219,7 +218,7 @@ impl Dispatcher {
         if ended.is_empty() {
             return;
         }
-        let queue = self.workshop.queue.clone();
+        let workshop = self.workshop.clone();
         let contents = self.workshop.settings.borrow().contents.clone();
         let (mut ends, mut told) = (Vec::with_capacity(ended.len()), Vec::with_capacity(ended.len()));
         for Unsettled { end, work, claim: content } in ended {
@@ -229,9 +228,9 @@ impl Dispatcher {
             ends.push(end);
         }
         self.settling.push(Box::pin(async move {
-            let answer = queue.settle(ends).await;
+            let answer = workshop.queue.settle(ends).await;
             if let Ok(answers) = &answer {
-                take_what_came_back(&*queue, &told).await;
+                workshop.take_what_came_back(&told).await;
                 remove_used_up(&contents, &told, answers).await;
             }
             Settling { ends: told, answer }

@@ -164,17 +164,18 @@ impl<'a> Here<'a> {
 }
 
 /// Puts the file back under its own name, if it has the private one: for a job that is given up while its file
-/// was on its way. Where the name was taken meanwhile, the file goes beside it, and that path is answered.
+/// was on its way. Where the name was taken meanwhile, the file goes beside it. Answers what has the name now, which may
+/// be another file in either case.
 ///
 /// # Errors
 /// The folder can't be written.
-pub fn give_back(disposition: &Disposition, way: &Way) -> io::Result<Option<PathBuf>> {
+pub fn give_back(disposition: &Disposition, way: &Way) -> io::Result<Option<FileIdentity>> {
     let Some(reached) = absent_is_none(way.to_name())? else { return Ok(None) };
     let here = Here::new(disposition, reached);
-    match identity_at(&here.private)? {
-        None => Ok(None),
-        Some(_) => put_back(&here).map(Some),
+    if identity_at(&here.private)?.is_some() {
+        put_back(&here)?;
     }
+    identity_at(&here.path)
 }
 
 enum Taken {
@@ -209,7 +210,7 @@ fn take(here: &Here<'_>) -> io::Result<Taken> {
 }
 
 /// Gives the file under the private name its own name again, or, where a newer file has it, one beside it.
-fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
+fn put_back(here: &Here<'_>) -> io::Result<()> {
     let Here { path, private, .. } = here;
     let ours = private.file_name().unwrap_or_default();
     let aside = path.with_file_name(fitting(path.file_name().unwrap_or_default(), ours));
@@ -221,7 +222,7 @@ fn put_back(here: &Here<'_>) -> io::Result<PathBuf> {
                 let (path, aside) = (here.told.path.display(), name.display());
                 tracing::warn!(%path, %aside, "a file was replaced twice while it was being moved: the older is kept");
             }
-            return Ok(name);
+            return Ok(());
         }
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))

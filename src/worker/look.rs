@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::attempt::Workshop;
 use super::told::Told;
 use crate::clock::Timestamp;
-use crate::intake::open_regular;
+use crate::intake::{Way, open_regular};
 use crate::job::{ErrorKind, FileIdentity, JobError, Op, Outcome, SkipReason, SourceKey};
 use crate::os::{self, Writers};
-use crate::store::{Content, Enqueued, NewJob, Queue, Work};
+use crate::store::{Content, Enqueued, NewJob, Work};
 
 /// Whether the file is still the one with this identity.
 pub(super) fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
@@ -20,31 +20,11 @@ pub(super) fn unchanged(path: &Path, identity: &FileIdentity) -> bool {
 /// How long it is looked for files that came back.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Files that an execution missed may be there again before its end was written: their folder was away for a moment. A
-/// scan that came by in between saw nothing new, so they are asked for here; whoever comes later sees that the source
-/// was missed.
-pub(super) async fn take_what_came_back(queue: &dyn Queue, ends: &[Told]) {
-    let missed = ends.iter().filter(|end| end.verdict.missed_its_file()).map(|end| end.work.clone());
-    let missed: Vec<Arc<Work>> = missed.collect();
-    if missed.is_empty() {
-        return;
-    }
-    let look = tokio::task::spawn_blocking(move || missed.iter().filter_map(|work| back_again(work)).collect());
-    let back: Vec<NewJob> = match tokio::time::timeout(LOOK_AGAIN, look).await {
-        Ok(Ok(back)) => back,
-        // A filesystem that hangs, or the end of the program: the next scan finds them.
-        _ => return,
-    };
-    if !back.is_empty()
-        && let Err(error) = queue.enqueue(back).await
-    {
-        tracing::warn!(%error, "files that came back could not be enqueued; the next scan finds them");
-    }
-}
-
-/// The version that a watched file is, if it is there again as its watch saw it.
-fn back_again(work: &Work) -> Option<NewJob> {
-    let found = FileIdentity::of(&std::fs::symlink_metadata(&work.path).ok()?);
+/// The version that a watched file is, if it is there again as its watch saw it: where the execution looked for it, and
+/// in the same way. What any other look finds, the next execution would miss again, and so on without end.
+fn back_again(work: &Work, way: &Way) -> Option<NewJob> {
+    let file = open_regular(way.to_file().ok()?.path()).ok()?;
+    let found = FileIdentity::of(&file.metadata().ok()?);
     let watched = matches!(work.source, SourceKey::Watched { .. });
     (watched && work.op != Op::Delete && found.same_but_for_ctime(&work.identity)).then(|| NewJob {
         source: work.source.clone(),
@@ -129,6 +109,30 @@ pub(super) fn being_written(message: String, after: Duration) -> Outcome {
 }
 
 impl Workshop {
+    /// Files that an execution missed may be there again before its end was written: their folder was away for a moment.
+    /// A scan that came by in between saw nothing new, so they are asked for here; whoever comes later sees that the
+    /// source was missed.
+    pub(super) async fn take_what_came_back(&self, ends: &[Told]) {
+        let missed = ends.iter().filter(|end| end.verdict.missed_its_file());
+        let missed: Vec<(Arc<Work>, Way)> = missed.map(|end| (end.work.clone(), self.way(&end.work))).collect();
+        if missed.is_empty() {
+            return;
+        }
+        let look = tokio::task::spawn_blocking(move || {
+            missed.iter().filter_map(|(work, way)| back_again(work, way)).collect()
+        });
+        let back: Vec<NewJob> = match tokio::time::timeout(LOOK_AGAIN, look).await {
+            Ok(Ok(back)) => back,
+            // A filesystem that hangs, or the end of the program: the next scan finds them.
+            _ => return,
+        };
+        if !back.is_empty()
+            && let Err(error) = self.queue.enqueue(back).await
+        {
+            tracing::warn!(%error, "files that came back could not be enqueued; the next scan finds them");
+        }
+    }
+
     /// Whether there is nothing left to do, given the content.
     pub(super) async fn moot(&self, work: &Work, content: Option<&Content>) -> Option<Outcome> {
         let content = content?;
@@ -140,15 +144,16 @@ impl Workshop {
             None => work.execution > 1 && !work.identity.same_but_for_ctime(&content.identity),
         };
         if newer {
-            return Some(self.hand_over(work, content).await);
+            return self.hand_over(work, content).await;
         }
         // A rename is told although the content is the same.
         let unchanged = work.completed_digest == Some(content.digest) && work.moved_from.is_none();
         unchanged.then_some(Outcome::Moot(SkipReason::Unchanged))
     }
 
-    /// The file has newer content than the version that this job is about: that becomes the next version.
-    async fn hand_over(&self, work: &Work, content: &Content) -> Outcome {
+    /// The file has newer content than an earlier execution saw: that becomes the next version. `None`: it is this very
+    /// version by now, as an execution of another pipeline met it, and this job goes on with it.
+    async fn hand_over(&self, work: &Work, content: &Content) -> Option<Outcome> {
         let newer = NewJob {
             source: work.source.clone(),
             pipeline: work.pipeline.clone(),
@@ -163,13 +168,14 @@ impl Workshop {
             listed: None,
         };
         match self.queue.enqueue(vec![newer]).await.map(|answers| answers.first().copied()) {
-            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) if id != work.job => {
-                Outcome::Moot(SkipReason::Superseded { by: id })
+            Ok(Some(Enqueued::Known { id, .. })) if id == work.job => None,
+            Ok(Some(Enqueued::New { id, .. } | Enqueued::Known { id, .. })) => {
+                Some(Outcome::Moot(SkipReason::Superseded { by: id }))
             }
-            Ok(_) => Outcome::Interrupted,
+            Ok(_) => Some(Outcome::Interrupted),
             Err(error) => {
                 tracing::warn!(job.id = %work.job, %error, "a newer version of the file could not be enqueued");
-                Outcome::Interrupted
+                Some(Outcome::Interrupted)
             }
         }
     }

@@ -277,6 +277,7 @@ mod tests {
             suspect: false,
             identity: nothing,
             digest: None,
+            digest_of_identity: false,
             completed_digest: None,
             moved_from: None,
             idempotency_key: IdempotencyKey([0; 32]),

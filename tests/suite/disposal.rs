@@ -1,5 +1,6 @@
 //! What happens to a file after its processor: kept, moved or removed, and never another one than was processed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,91 @@ fn kills_between_processing_and_moving_neither_lose_nor_double_a_file() {
         assert_eq!(&fs::read_to_string(place.at("done").join(name)).unwrap(), name);
     }
     assert!(place.jobs().iter().all(|job| job["attempt"] == 1));
+}
+
+/// A file whose processor was done, and whose move failed once; nobody looks into the inbox from here on.
+fn stuck(target: &str) -> (Place, Daemon, i64) {
+    let place = Place::new();
+    fs::write(place.at("blocked"), "a file where a folder should be").unwrap();
+    place.configure(&format!(
+        "[pipeline.p]\nkind = \"exec\"\nretry = {{ max_attempts = 2, base = \"1h\", jitter = \"none\" }}\n\
+         command = [\"/bin/sh\", \"-c\", 'echo \"$INGESTD_IDEMPOTENCY_KEY $INGESTD_DIGEST $(cat \"$1\")\" >> @PLACE@/runs', \
+         \"sh\", \"{{path}}\"]\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\n\
+         on_success = {{ move = \"{target}\" }}\n"
+    ));
+    let daemon = Daemon::start(&place);
+    place.put("name", "old");
+    place.wait_count("retrying", 1);
+    let job = count(&place.newest_of("name").unwrap(), "id");
+    place.ok(&["watch", "pause", "inbox"]);
+    (place, daemon, job)
+}
+
+/// What the processor was given: key, digest, content.
+fn runs(place: &Place) -> Vec<[String; 3]> {
+    let runs = fs::read_to_string(place.at("runs")).unwrap();
+    let fields = |line: &str| line.splitn(3, ' ').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+    runs.lines().map(fields).collect()
+}
+
+#[track_caller]
+fn assert_each_content_has_its_own_key_and_digest(place: &Place, contents: &[&str]) {
+    let runs = runs(place);
+    let mut found: Vec<&str> = runs.iter().map(|[_, _, content]| content.as_str()).collect();
+    found.sort_unstable();
+    assert_eq!(found, contents, "{runs:?}");
+    let keys: BTreeSet<_> = runs.iter().map(|[key, _, _]| key).collect();
+    let digests: BTreeSet<_> = runs.iter().map(|[_, digest, content]| (digest, content)).collect();
+    let different: BTreeSet<_> = contents.iter().collect();
+    assert_eq!((keys.len(), digests.len()), (runs.len(), different.len()), "{runs:?}");
+}
+
+#[test]
+fn what_took_the_name_of_a_file_that_could_not_be_moved_is_processed() {
+    // There nobody can make a file, which shows only after the file was taken from its name: it comes to lie beside it.
+    for (target, contents) in [("@PLACE@/blocked/x", vec!["new", "old"]), ("/proc", vec!["new", "old", "old"])] {
+        let (place, _daemon, job) = stuck(target);
+        place.put("name", "new");
+        place.ok(&["retry", &job.to_string()]);
+        place.wait_state(job, "failed");
+        place.ok(&["watch", "resume", "inbox"]);
+        place.ok(&["watch", "scan", "inbox"]);
+        wait_until("all is processed", || runs(&place).len() >= contents.len());
+        place.wait_count("retrying", contents.len() - 1);
+        assert_each_content_has_its_own_key_and_digest(&place, &contents);
+    }
+}
+
+#[test]
+fn a_retry_of_a_job_whose_file_was_replaced_hands_the_new_one_over() {
+    let (place, _daemon, job) = stuck("@PLACE@/blocked/x");
+    place.put("name", "new");
+    place.ok(&["retry", &job.to_string()]);
+    place.wait_state(job, "failed");
+    fs::remove_file(place.at("blocked")).unwrap();
+    place.ok(&["retry", &job.to_string()]);
+    wait_until("the new file was moved", || place.at("blocked/x/name").exists());
+    place.wait_count("completed", 1);
+    assert_eq!(fs::read_to_string(place.at("blocked/x/name")).unwrap(), "new");
+    assert_eq!(text(&place.show(job), "state"), "skipped");
+    assert_each_content_has_its_own_key_and_digest(&place, &["new", "old"]);
+}
+
+#[test]
+fn a_file_that_could_not_be_moved_and_was_only_touched_is_not_processed_again() {
+    let (place, _daemon, job) = stuck("@PLACE@/blocked/x");
+    let file = fs::File::options().write(true).open(place.inbox().join("name")).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(100)).unwrap();
+    drop(file);
+    place.ok(&["retry", &job.to_string()]);
+    place.wait_state(job, "failed");
+    place.ok(&["watch", "resume", "inbox"]);
+    place.put("after", "after");
+    place.ok(&["watch", "scan", "inbox"]);
+    wait_until("what came after it was processed", || runs(&place).len() >= 2);
+    assert_each_content_has_its_own_key_and_digest(&place, &["after", "old"]);
+    assert_eq!(place.jobs().len(), 2);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::support::*;
 
 /// What nobody may read through us.
@@ -66,6 +68,52 @@ fn a_folder_swapped_for_a_link_leads_to_nothing_that_is_read_moved_or_deleted() 
         assert!(!place.at("done/sub/b").exists());
         drop(daemon);
     }
+}
+
+/// Resumes the pipeline, while nobody looks into the watched folder, and waits until the only job of the file there has
+/// missed it.
+#[track_caller]
+fn assert_missed_once(place: &Place, relative: &str) {
+    place.ok(&["resume"]);
+    wait_until("the file is missed", || place.in_state("skipped") > 0);
+    // What comes after it has its turn, and nothing else happened meanwhile.
+    let after = place.file("after", "after");
+    let after = place.add(&after, &["--pipeline", "p"]);
+    place.wait_state(after, "completed");
+    let jobs = place.jobs();
+    let of_file: Vec<_> = jobs.iter().filter(|job| text(job, "relative") == relative).collect();
+    assert_eq!(of_file.len(), 1, "{of_file:?}");
+    assert_eq!((text(of_file[0], "state"), text(of_file[0], "reason")), ("skipped", "vanished"));
+}
+
+#[test]
+fn a_file_that_is_only_there_through_a_link_by_now_is_missed_once() {
+    let place = place("");
+    let _daemon = Daemon::start(&place);
+    place.ok(&["pause"]);
+    place.put("sub/a", "a");
+    place.wait_count("pending", 1);
+    place.ok(&["watch", "pause", "inbox"]);
+    fs::rename(place.inbox().join("sub"), place.at("aside")).unwrap();
+    symlink(place.at("aside"), place.inbox().join("sub")).unwrap();
+    assert_missed_once(&place, "sub/a");
+}
+
+#[test]
+fn a_file_behind_a_link_that_is_not_followed_any_more_is_missed_once() {
+    let place = place("follow_symlinks = true\nexclude = [\"sub/**\"]\n");
+    symlink("sub", place.inbox().join("link")).unwrap();
+    let daemon = Daemon::start(&place);
+    place.ok(&["pause"]);
+    place.put("sub/a", "a");
+    place.ok(&["watch", "scan", "inbox"]);
+    place.wait_count("pending", 1);
+    place.ok(&["watch", "pause", "inbox"]);
+    let configuration = fs::read_to_string(place.at("ingestd.toml")).unwrap();
+    fs::write(place.at("ingestd.toml"), configuration.replace("follow_symlinks = true", "")).unwrap();
+    daemon.signal(Signal::HUP);
+    wait_until("it reloaded", || daemon.said("READY=1") == 2);
+    assert_missed_once(&place, "link/a");
 }
 
 #[test]

@@ -168,6 +168,40 @@ async fn a_scan_sees_a_file_of_which_two_contents_were_seen() {
 }
 
 #[test]
+fn a_retry_of_one_pipeline_is_told_the_digest_of_what_another_one_saw_since() {
+    let place = Place::new();
+    // The first execution fails, all others succeed.
+    let ledger = Ledger::new(&place, &format!("[ -e {} ]", place.at("go").display()));
+    let command = &ledger.command;
+    place.configure(&format!(
+        "[pipeline.docs]\nkind = \"exec\"\ncommand = {command}\n\
+         [pipeline.mail]\nkind = \"exec\"\ncommand = {command}\nretry = {{ base = \"1h\", jitter = \"none\" }}\n"
+    ));
+    let _daemon = Daemon::start(&place);
+    let path = place.file("report", "old");
+    place.ok(&["pause", "docs"]);
+    let [mail, docs] = ["mail", "docs"].map(|pipeline| place.add(&path, &["--pipeline", pipeline]));
+    place.wait_state(mail, "retrying");
+    fs::write(place.at("go"), "").unwrap();
+    fs::write(&path, "the new content").unwrap();
+    place.ok(&["resume", "docs"]);
+    place.wait_state(docs, "completed");
+    place.ok(&["retry", &mail.to_string()]);
+    place.wait_state(mail, "completed");
+    let seen: Vec<_> = ledger.entries().into_iter().map(|entry| (entry.job, entry.sha256, entry.digest)).collect();
+    let [(_, old, old_digest), (_, new, new_digest), again] = seen.as_slice() else { panic!("{seen:?}") };
+    assert!(old != new && old_digest != new_digest, "{seen:?}");
+    assert_eq!(*again, (mail, new.clone(), new_digest.clone()));
+    assert_eq!(text(&place.show(mail), "digest"), text(&place.show(docs), "digest"));
+    assert_eq!(place.history().len(), 3, "nothing was put back on the way");
+    // What it was first is a change again.
+    fs::write(&path, "old").unwrap();
+    let last = place.add(&path, &["--pipeline", "mail"]);
+    place.wait_state(last, "completed");
+    assert_eq!(ledger.entries().last().map(|entry| (entry.job, &entry.sha256)), Some((last, old)));
+}
+
+#[test]
 fn a_file_that_changed_while_one_of_its_pipelines_was_paused_is_processed_by_both_as_it_is_now() {
     let place = Place::new();
     let ledger = Ledger::new(&place, "");

@@ -291,6 +291,7 @@ fn take(
     };
     let moved_from = moved_from.zip(origin.root.clone()).map(|(name, root)| wire::path(root).join(wire::path(name)));
     let identity = wire::identity([row.next()?, row.next()?, row.next()?, row.next()?, row.next()?]);
+    let digest_of_identity = row.next()?;
     let (source, path) = origin.of_job(job)?;
     let work = Work {
         job,
@@ -308,6 +309,7 @@ fn take(
         suspect,
         identity,
         digest: wire::digest(digest)?,
+        digest_of_identity,
         completed_digest: wire::digest(completed_digest)?,
         moved_from,
         metadata,

@@ -77,7 +77,7 @@ fn carry_out(disposition: &Disposition) -> Result<Carried, JobError> {
     super::carry_out(disposition, &way(disposition), None)
 }
 
-fn give_back(disposition: &Disposition) -> io::Result<Option<PathBuf>> {
+fn give_back(disposition: &Disposition) -> io::Result<Option<FileIdentity>> {
     super::give_back(disposition, &way(disposition))
 }
 
@@ -278,10 +278,25 @@ fn a_target_that_cannot_be_reached_leaves_the_file_where_it_is() {
 #[test]
 fn a_file_whose_job_is_given_up_gets_its_name_back() {
     let scene = Scene::moving();
-    assert_eq!(give_back(&scene.disposition).unwrap(), None, "it has its name");
+    let has_its_name =
+        || give_back(&scene.disposition).unwrap().unwrap().same_but_for_ctime(&scene.disposition.identity);
+    assert!(has_its_name(), "nobody took it");
     fs::rename(scene.path(), scene.private()).unwrap();
-    assert_eq!(give_back(&scene.disposition).unwrap().as_deref(), Some(scene.path()));
+    assert!(has_its_name());
     assert_eq!(read(scene.path()), "processed");
+    fs::remove_file(scene.path()).unwrap();
+    assert_eq!(give_back(&scene.disposition).unwrap(), None, "somebody removed it");
+}
+
+#[test]
+fn a_file_whose_name_was_taken_goes_beside_it_and_the_other_one_is_told() {
+    let scene = Scene::moving();
+    fs::rename(scene.path(), scene.private()).unwrap();
+    fs::write(scene.path(), "newer").unwrap();
+    let newer = FileIdentity::of(&fs::metadata(scene.path()).unwrap());
+    assert_eq!(give_back(&scene.disposition).unwrap(), Some(newer));
+    assert_eq!(read(scene.path()), "newer");
+    assert!(!scene.private().exists());
 }
 
 #[test]

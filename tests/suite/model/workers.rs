@@ -86,7 +86,7 @@ impl World {
         for (lease, work) in leased.work {
             let id = work.job.0;
             let source = &self.model.facts.sources[self.model.facts.jobs[&id].source];
-            let look = source.look;
+            let (look, version, content) = (source.look, source.version, source.digest);
             self.model.lease(id);
             let job = &self.model.facts.jobs[&id];
             let expected = (job.fence, job.deadline, job.version, job.op, job.priority, look, job.moving);
@@ -104,6 +104,9 @@ impl World {
             let expected = (job.digest, job.baseline, job.crashes >= 2);
             let found = (work.digest.map(content_of), work.completed_digest.map(content_of), work.suspect);
             same(&format!("what is known for job {id}"), &expected, &found)?;
+            let expected = job.digest.filter(|_| job.version == version && job.digest == content);
+            let found = work.known().map(|known| content_of(known.digest));
+            same(&format!("what the look of the file tells job {id}"), &expected, &found)?;
             if self.keys.insert(work.idempotency_key, work.job).is_some_and(|before| before != work.job) {
                 return Err(format!("job {id} has the idempotency key of another job"));
             }
