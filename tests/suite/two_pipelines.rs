@@ -74,7 +74,7 @@ async fn whoever_saw_another_content_is_given_the_file_again_whichever_end_came_
         match f.enqueue(file("/a", 2)).await {
             Enqueued::Known { state: StateName::Completed, .. } => assert!(order.ends_with("old first"), "{order}"),
             other => {
-                assert!(matches!(other, Enqueued::New { .. }) && order.ends_with("new first"), "{order}: {other:?}")
+                assert!(matches!(other, Enqueued::New { .. }) && order.ends_with("new first"), "{order}: {other:?}");
             }
         }
         // And then it is known.
