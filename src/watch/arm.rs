@@ -90,7 +90,7 @@ impl WatchTask {
     fn forget_tree(&mut self) {
         self.next_poll = None;
         self.next_ripe = None;
-        self.leaving = None;
+        self.leaving.clear();
         self.coverage = Coverage::default();
         self.brake.release();
     }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batches::BATCH;
 use super::brake::Losses;
 use super::candidates::Candidate;
 use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
 use super::handover::Whole;
 use super::progress::Progress;
+use super::renames::Hold;
 use super::settle::{Sign, unchanged_for};
 use super::status::{LastScan, Mode, Root, ScanKind};
 use super::task::{NAMES, WatchTask};
@@ -83,20 +83,6 @@ impl RunningScan {
             Some(scan) => scan.findings.recv().await,
             None => std::future::pending().await,
         }
-    }
-}
-
-/// Files that a scan found gone, until they are looked for once more and noted.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    due: Instant,
-    names: Vec<PathBuf>,
-}
-
-impl Leaving {
-    /// Which they are.
-    pub fn names(&self) -> impl Iterator<Item = &Path> {
-        self.names.iter().map(PathBuf::as_path)
     }
 }
 
@@ -325,45 +311,42 @@ impl WatchTask {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };
         let may_be_renamed = self.renames().is_some() && (compared.changed > 0 || !self.settling.is_empty());
+        let pause = if may_be_renamed { self.time_for_renames() } else { Duration::ZERO };
         if !counts {
-            self.leaving = None;
+            // What other scans found is held back as well, and only a full scan knows of that.
+            let others = !full && !self.leaving.is_empty();
+            self.leaving.clear();
             // They may all have gone to where the others came, and then nothing is gone at all.
-            if may_be_renamed {
-                self.dirty.everything(now + self.time_for_renames());
+            if may_be_renamed || others {
+                self.dirty.everything(now + pause);
             }
         } else if !gone.is_empty() {
-            let pause = if may_be_renamed { self.time_for_renames() } else { Duration::ZERO };
-            let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
-            if compared.more_gone {
-                self.dirty.everything(due);
+            let hold = Hold { due: now + pause, since: now };
+            let mut more = compared.more_gone;
+            // A scan of some folders knows nothing of those that wait already: they stay.
+            for name in gone {
+                more |= !self.leaving.add(name, hold);
             }
-            self.leaving = Some(Leaving { due, names: gone });
+            if more {
+                self.dirty.everything(hold.due);
+            }
         }
     }
 
-    pub(super) fn next_leaving(&self) -> Option<Instant> {
-        self.leaving.as_ref().map(|leaving| leaving.due)
-    }
-
-    /// Looks once more for files that a scan found gone, and notes those that still are.
-    pub(super) async fn note_leaving(&mut self) -> Result<(), StoreError> {
-        let Some(mut leaving) = self.leaving.take() else { return Ok(()) };
-        let rest = leaving.names.split_off(leaving.names.len().min(BATCH));
-        let (held, names): (Vec<_>, Vec<_>) =
-            leaving.names.into_iter().partition(|name| self.intake.holds(&self.tree.absolute(name)));
+    /// Looks once more for files that scans found gone, and notes those that still are.
+    pub(super) async fn note_leaving(&mut self, now: Instant) -> Result<(), StoreError> {
+        let leaving = self.leaving.take(now).into_iter().map(|(name, _)| name);
+        let (held, names): (Vec<_>, Vec<_>) = leaving.partition(|name| self.intake.holds(&self.tree.absolute(name)));
         self.put_off(held);
         let names = self.keep_read(names);
         match self.scanner.missing(names, self.armed).await {
-            Ok(gone) => self.vanish(gone).await?,
+            Ok(gone) => self.vanish(gone).await,
             Err(_) => {
-                self.check_root_at = Some(Instant::now());
-                return Ok(());
+                self.check_root_at = Some(now);
+                self.dirty.everything(now);
+                Ok(())
             }
         }
-        if !rest.is_empty() {
-            self.leaving = Some(Leaving { due: leaving.due, names: rest });
-        }
-        Ok(())
     }
 
     fn put_off(&mut self, names: Vec<PathBuf>) {
