@@ -77,7 +77,7 @@ impl WatchTask {
         self.armed = None;
         self.next_full = None;
         self.forget_tree();
-        self.settling.clear();
+        self.forget_settling();
         self.held.clear();
         self.status.mode = Mode::None;
         self.status.root = Root::Missing(why.clone());

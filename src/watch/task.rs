@@ -39,6 +39,8 @@ const MAX_HINTS: usize = 1_024;
 pub(super) const NAMES: usize = 10;
 /// How soon a scan follows when events were lost.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// Why there is no scan.
+const SHUT: &str = "nothing is taken in right now: the watch or the intake is paused, or the queue is full";
 const FAR: Duration = Duration::from_hours(24);
 
 /// What a watch is.
@@ -81,7 +83,8 @@ pub struct WatchStations {
 #[derive(Debug)]
 pub enum WatchCommand {
     /// Scan everything now; `force` takes every file again. Answers when the scan is through (files that have to
-    /// settle follow later), or with the reason why there is none.
+    /// settle follow later), or with the reason why there is none, or why it was broken off. Then the next full scan
+    /// goes on with it.
     Scan {
         /// Whether files are taken though nothing changed.
         force: bool,
@@ -290,7 +293,8 @@ impl WatchTask {
     fn next_due(&self) -> Option<Instant> {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
         let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
-        let look = self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.leaving.next_due()).min();
+        let look =
+            self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.leaving.next_due()).min();
         let look = look.filter(|_| self.status.open);
         let tell = self.scan.is_some().then_some(self.next_telling);
         self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).chain(self.run_ends_at()).min()
@@ -376,7 +380,7 @@ impl WatchTask {
     fn obey(&mut self, command: WatchCommand) {
         match command {
             WatchCommand::Scan { reply, .. } if !self.status.open => {
-                drop(reply.send(Err("nothing is taken right now: the watch or the intake is paused".to_owned())));
+                drop(reply.send(Err(SHUT.to_owned())));
             }
             WatchCommand::Scan { force, reply } => {
                 self.wish.add(force, reply);
@@ -422,15 +426,21 @@ impl WatchTask {
         let open = *self.gate.borrow_and_update();
         if open != self.status.open {
             self.status.open = open;
-            self.settling.clear();
+            self.forget_settling();
             self.held.clear();
             self.intake.clear();
             self.leaving.clear();
-            self.runs.break_off("nothing is taken in right now: the watch or the intake is paused");
-            self.scan = None;
+            self.runs.break_off(SHUT);
+            self.wish.break_off(self.scan.take(), &format!("it was broken off, and goes on by itself: {SHUT}"));
             self.scans.abort_all();
             self.dirty.everything(Instant::now());
         }
+    }
+
+    /// Forgets what settles: a full scan finds it again, and takes again what it was told to.
+    pub(super) fn forget_settling(&mut self) {
+        self.wish.leave(self.settling.forced().map(Path::to_owned));
+        self.settling.clear();
     }
 
     /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not
