@@ -55,7 +55,7 @@ enum Verb {
     Scan {
         /// Its name.
         name: String,
-        /// Process again what is known and unchanged.
+        /// Process again what is known and unchanged; after a pause or a full queue, the rest follows by itself.
         #[arg(long)]
         force: bool,
         #[command(flatten)]

@@ -77,7 +77,7 @@ impl WatchTask {
         self.armed = None;
         self.next_full = None;
         self.forget_tree();
-        self.settling.clear();
+        self.forget_settling();
         self.held.clear();
         self.status.mode = Mode::None;
         self.status.root = Root::Missing(why.clone());
@@ -90,7 +90,7 @@ impl WatchTask {
     fn forget_tree(&mut self) {
         self.next_poll = None;
         self.next_ripe = None;
-        self.leaving = None;
+        self.leaving.clear();
         self.coverage = Coverage::default();
         self.brake.release();
     }

@@ -30,6 +30,15 @@ pub(super) struct Candidate {
     pub known: bool,
 }
 
+/// The place of a file in this order; among those of the same rank, their names decide, by their bytes.
+pub(super) const fn rank(order: WatchOrder, identity: &FileIdentity) -> i64 {
+    match order {
+        WatchOrder::Path => 0,
+        WatchOrder::Newest => identity.mtime_ns.saturating_neg(),
+        WatchOrder::Oldest => identity.mtime_ns,
+    }
+}
+
 /// A candidate with its rank: the lower, the sooner.
 #[derive(Debug, PartialEq, Eq)]
 struct Ranked {
@@ -39,7 +48,7 @@ struct Ranked {
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.rank, &self.candidate.relative).cmp(&(other.rank, &other.candidate.relative))
+        (self.rank, self.candidate.relative.as_os_str()).cmp(&(other.rank, other.candidate.relative.as_os_str()))
     }
 }
 
@@ -71,8 +80,7 @@ impl Candidates {
     pub fn add(&mut self, candidate: Candidate) {
         let rank = match self.order {
             WatchOrder::Path => return self.tell(candidate),
-            WatchOrder::Newest => candidate.identity.mtime_ns.saturating_neg(),
-            WatchOrder::Oldest => candidate.identity.mtime_ns,
+            order => rank(order, &candidate.identity),
         };
         self.best.push(Ranked { rank, candidate });
         if self.best.len() > self.limit {

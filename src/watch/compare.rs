@@ -19,7 +19,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::candidates::{Candidate, Candidates};
+use super::candidates::{Candidate, Candidates, rank};
+use super::force::Force;
 use super::native::{Covered, Covering};
 use super::progress::Progress;
 use super::scan::{self, Spotted, Visit, Walked};
@@ -41,8 +42,8 @@ pub(super) const MAX_GONE: usize = 100_000;
 pub(super) struct Scope {
     /// Folders, none below another; the empty path is the root.
     pub starts: Vec<PathBuf>,
-    /// Whether files are taken though nothing changed.
-    pub force: bool,
+    /// Which files are taken though nothing changed, if any.
+    pub force: Option<Force>,
     /// The root in which files were last seen: another one that is empty proves nothing.
     pub trusted_root: Option<FolderId>,
     /// Whether the times of files are those of this machine's clock, and leases can be asked for.
@@ -321,6 +322,11 @@ impl Comparison {
             .is_some_and(|(writers, identity)| identity == file.identity && settle::whole_by_age(settle, age, writers))
     }
 
+    fn is_forced(&self, file: &Spotted<'_>) -> bool {
+        let rank = rank(self.scanner.rules.order, &file.identity);
+        self.scope.force.as_ref().is_some_and(|force| force.asks_for(rank, file.relative))
+    }
+
     fn young_for(&self, identity: &FileIdentity) -> Duration {
         settle::young_for(self.scanner.rules.min_age, identity, self.scanner.clock.now())
     }
@@ -328,7 +334,7 @@ impl Comparison {
     /// Leaves a file for another scan, if it is too young: there may be any number of them.
     fn leave_young(&mut self, identity: &FileIdentity) -> bool {
         let left = self.young_for(identity);
-        if left.is_zero() || self.scope.force {
+        if left.is_zero() {
             return false;
         }
         self.found.young += 1;
@@ -366,17 +372,18 @@ impl Visit for Comparison {
         };
         self.found.known += u64::from(known.is_some());
         let before = known.as_ref().map(|known| KnownFile { identity: known.identity, present: true });
-        let wanted = self.scope.force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref());
+        let force = self.is_forced(file);
+        let wanted = force || is_wanted(self.scanner.rules.events, &file.identity, before.as_ref());
         let adopted = known.is_none()
-            && !self.scope.force
+            && !force
             && self.scope.adopt_before.is_some_and(|before| was_there(&file.identity, before));
-        if wanted && (adopted || !self.leave_young(&file.identity)) {
+        if wanted && (adopted || force || !self.leave_young(&file.identity)) {
             self.scope.progress.find();
             self.found.new += u64::from(known.is_none());
             self.candidates.add(Candidate {
                 relative: file.relative.to_owned(),
                 identity: file.identity,
-                force: self.scope.force,
+                force,
                 whole: adopted || self.is_whole(file),
                 known: known.is_some(),
             });

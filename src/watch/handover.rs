@@ -79,7 +79,7 @@ impl WatchTask {
     pub(super) fn look_around_anew(&mut self) {
         let now = Instant::now();
         self.check_root_at = Some(now);
-        self.settling.clear();
+        self.forget_settling();
         self.held.clear();
         self.dirty.everything(now);
     }
@@ -174,7 +174,10 @@ impl WatchTask {
     async fn give(&mut self, arrivals: Vec<Arrival>) -> Result<(), StoreError> {
         // A pause holds from the moment in which it was answered, although this loop may not have come to it yet.
         self.heed_gate();
-        if !arrivals.is_empty() && self.status.open {
+        if !self.status.open {
+            let forced = arrivals.into_iter().filter(|arrival| arrival.job.force);
+            self.wish.leave(forced.map(|arrival| arrival.job.source.display_path().to_owned()));
+        } else if !arrivals.is_empty() {
             let tally = self.pulse.attend(self.intake.take(arrivals)).await?;
             self.status.taken += tally.new;
             self.runs.made(tally);

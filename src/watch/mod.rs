@@ -22,6 +22,7 @@ mod candidates;
 mod compare;
 mod dirty;
 mod filter;
+mod force;
 mod handover;
 mod ignored;
 mod listing;

@@ -24,26 +24,32 @@ use crate::store::{Renamed, StoreError};
 const GRACE: Duration = Duration::from_secs(2);
 /// How long at most for the sake of scans: in a tree that changes all the time there is always one.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Names that are held back at most; beyond, a scan has to find them later.
-const MOST_HELD: usize = 16_384;
+/// Names that are held back at most of which events told; beyond, a scan has to find them later.
+pub(super) const MOST_HELD: usize = 16_384;
 /// How many are let go at once.
 const BATCH: usize = 1_000;
 
 /// A name that is held back.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
-    due: Instant,
-    since: Instant,
+    pub due: Instant,
+    pub since: Instant,
 }
 
-/// Names that are gone and not told yet. Pure.
-#[derive(Debug, Default)]
+/// Names that are gone and not told yet, each with its own time. Pure.
+#[derive(Debug)]
 pub(super) struct Held {
+    limit: usize,
     names: HashMap<PathBuf, Hold>,
     order: BTreeSet<(Instant, PathBuf)>,
 }
 
 impl Held {
+    /// None yet; there is room for `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, names: HashMap::new(), order: BTreeSet::new() }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
@@ -67,7 +73,7 @@ impl Held {
         if self.names.contains_key(&name) {
             return true;
         }
-        if self.names.len() >= MOST_HELD {
+        if self.names.len() >= self.limit {
             return false;
         }
         self.order.insert((hold.due, name.clone()));
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn names_are_let_go_in_the_order_of_their_times_and_their_number_is_bounded() {
-        let (mut held, now) = (Held::default(), Instant::now());
+        let (mut held, now) = (Held::new(MOST_HELD), Instant::now());
         let hold = |seconds| Hold { due: now + Duration::from_secs(seconds), since: now };
         assert!(held.add("late".into(), hold(2)) && held.add("soon".into(), hold(1)));
         assert!(held.add("soon".into(), hold(9)), "the first time stands");

@@ -10,13 +10,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::batches::BATCH;
 use super::brake::Losses;
-use super::candidates::Candidate;
+use super::candidates::{Candidate, rank};
 use super::compare::{Compared, Ended, Scope};
 use super::dirty::Due;
+use super::force::Force;
 use super::handover::Whole;
 use super::progress::Progress;
+use super::renames::Hold;
 use super::settle::{Sign, unchanged_for};
 use super::status::{LastScan, Mode, Root, ScanKind};
 use super::task::{NAMES, WatchTask};
@@ -37,6 +38,8 @@ type Reply = oneshot::Sender<Result<LastScan, String>>;
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     force: bool,
+    /// What a forced scan that was broken off has not taken.
+    rest: Option<Force>,
     replies: Vec<Reply>,
 }
 
@@ -51,11 +54,42 @@ impl Wish {
         !self.replies.is_empty()
     }
 
+    /// There is no scan. The rest of an earlier one stays.
     pub fn refuse(&mut self, why: &str) {
-        let replies = std::mem::take(self).replies;
-        for reply in replies {
+        self.force = false;
+        for reply in self.replies.drain(..) {
+            // Whoever asked may have gone away.
             drop(reply.send(Err(why.to_owned())));
         }
+    }
+
+    /// These were to be taken again, and were not: the next full scan does.
+    pub fn leave(&mut self, names: impl Iterator<Item = PathBuf>) {
+        self.put_back(Force::only(names));
+    }
+
+    /// What is asked for is put off, and so is what this scan has not come to. People are told so, rather than kept
+    /// waiting for as long as a pause may last.
+    pub fn break_off(&mut self, scan: Option<RunningScan>, why: &str) {
+        if std::mem::take(&mut self.force) {
+            self.put_back(Force::default());
+        }
+        if let Some(scan) = scan {
+            self.replies.extend(scan.replies);
+            scan.force.into_iter().for_each(|force| self.put_back(force));
+        }
+        self.refuse(why);
+    }
+
+    fn put_back(&mut self, mut force: Force) {
+        self.rest.take().into_iter().for_each(|rest| force.join(rest));
+        self.rest = Some(force).filter(|force| !force.is_over());
+    }
+
+    /// What the full scan that begins now takes again, and who waits for it.
+    fn take(&mut self) -> (Option<Force>, Vec<Reply>) {
+        let wish = std::mem::take(self);
+        (if wish.force { Some(Force::default()) } else { wish.rest }, wish.replies)
     }
 }
 
@@ -68,6 +102,8 @@ pub(super) struct RunningScan {
     starts: Vec<PathBuf>,
     findings: mpsc::Receiver<Vec<Candidate>>,
     started: Instant,
+    /// What it has yet to take again.
+    force: Option<Force>,
     replies: Vec<Reply>,
 }
 
@@ -83,20 +119,6 @@ impl RunningScan {
             Some(scan) => scan.findings.recv().await,
             None => std::future::pending().await,
         }
-    }
-}
-
-/// Files that a scan found gone, until they are looked for once more and noted.
-#[derive(Debug)]
-pub(super) struct Leaving {
-    due: Instant,
-    names: Vec<PathBuf>,
-}
-
-impl Leaving {
-    /// Which they are.
-    pub fn names(&self) -> impl Iterator<Item = &Path> {
-        self.names.iter().map(PathBuf::as_path)
     }
 }
 
@@ -141,14 +163,14 @@ impl WatchTask {
             // Whatever was asked for until now, this scan does.
             self.dirty.take(Instant::now());
         }
-        let wish = if full { std::mem::take(&mut self.wish) } else { Wish::default() };
+        let (force, replies) = if full { self.wish.take() } else { (None, Vec::new()) };
         let progress = Arc::new(Progress::begin(kind, self.clock.now()));
         if full {
-            self.join_run(kind, !wish.replies.is_empty(), &progress);
+            self.join_run(kind, !replies.is_empty(), &progress);
         }
         let scope = Scope {
             starts: starts.clone(),
-            force: wish.force,
+            force: force.clone(),
             trusted_root: self.trusted_root,
             local: !self.remote,
             adopt_before: self.adopt_before(),
@@ -160,12 +182,15 @@ impl WatchTask {
         let (sender, findings) = mpsc::channel(2);
         self.scans.spawn(self.scanner.clone().scan(scope, covering, sender));
         self.next_poll = None;
-        self.scan = Some(RunningScan { kind, progress, full, starts, findings, started: now, replies: wish.replies });
+        self.scan = Some(RunningScan { kind, progress, full, starts, findings, started: now, force, replies });
     }
 
     pub(super) async fn found(&mut self, finding: Option<Vec<Candidate>>) -> Result<(), StoreError> {
         let Some(candidates) = finding else { return self.end_scan().await };
         let mut whole = Vec::new();
+        let order = self.settings.watch.order;
+        let forced = candidates.iter().filter(|candidate| candidate.force);
+        let forced: Vec<_> = forced.map(|found| (rank(order, &found.identity), found.relative.clone())).collect();
         for candidate in candidates {
             let Candidate { relative, identity, force, .. } = candidate;
             // An older version of it may be on its way; then it waits for its turn.
@@ -178,7 +203,14 @@ impl WatchTask {
                 whole.push(Whole { relative, identity, force, present: Some(candidate.known) });
             }
         }
-        self.hand_over(whole).await
+        self.hand_over(whole).await?;
+        // Unless it was broken off meanwhile.
+        if let Some(force) = self.scan.as_mut().and_then(|scan| scan.force.as_mut()) {
+            for (rank, name) in forced {
+                force.taken(rank, &name);
+            }
+        }
+        Ok(())
     }
 
     fn settle_found(&mut self, relative: PathBuf, identity: FileIdentity, force: bool) {
@@ -204,6 +236,9 @@ impl WatchTask {
                 if scan.full {
                     self.runs.break_off(&error.to_string());
                 }
+                if scan.replies.is_empty() {
+                    scan.force.into_iter().for_each(|rest| self.wish.put_back(rest));
+                }
                 scan.replies.into_iter().for_each(|reply| drop(reply.send(Err(error.to_string()))));
                 self.check_root_at = Some(now);
                 self.dirty.everything(now + self.settings.watch.poll_interval);
@@ -212,19 +247,21 @@ impl WatchTask {
                 if scan.full {
                     self.runs.break_off("the scan was broken off, and another one follows");
                 }
+                self.wish.break_off(Some(scan), "it was broken off, and goes on by itself");
                 self.dirty.everything(now + self.settings.watch.poll_interval);
             }
         }
         Ok(())
     }
 
-    fn note_scan(&mut self, scan: RunningScan, mut compared: Compared, now: Instant) {
+    fn note_scan(&mut self, mut scan: RunningScan, mut compared: Compared, now: Instant) {
         self.note_errors(&compared);
         if let Some(ripe_in) = compared.ripe_in {
             self.look_when_ripe(ripe_in.max(now.duration_since(scan.started) * REST));
         }
         self.note_covered(&scan, &mut compared, now);
         if compared.more {
+            scan.force.take().into_iter().for_each(|rest| self.wish.put_back(rest));
             self.dirty.everything(now);
         }
         if compared.walked.short {
@@ -325,45 +362,42 @@ impl WatchTask {
             gone.is_empty() || self.brake.after_events(compared.gone, self.known_files, now)
         };
         let may_be_renamed = self.renames().is_some() && (compared.changed > 0 || !self.settling.is_empty());
+        let pause = if may_be_renamed { self.time_for_renames() } else { Duration::ZERO };
         if !counts {
-            self.leaving = None;
+            // What other scans found is held back as well, and only a full scan knows of that.
+            let others = !full && !self.leaving.is_empty();
+            self.leaving.clear();
             // They may all have gone to where the others came, and then nothing is gone at all.
-            if may_be_renamed {
-                self.dirty.everything(now + self.time_for_renames());
+            if may_be_renamed || others {
+                self.dirty.everything(now + pause);
             }
         } else if !gone.is_empty() {
-            let pause = if may_be_renamed { self.time_for_renames() } else { Duration::ZERO };
-            let due = self.leaving.as_ref().map_or(now + pause, |before| before.due);
-            if compared.more_gone {
-                self.dirty.everything(due);
+            let hold = Hold { due: now + pause, since: now };
+            let mut more = compared.more_gone;
+            // A scan of some folders knows nothing of those that wait already: they stay.
+            for name in gone {
+                more |= !self.leaving.add(name, hold);
             }
-            self.leaving = Some(Leaving { due, names: gone });
+            if more {
+                self.dirty.everything(hold.due);
+            }
         }
     }
 
-    pub(super) fn next_leaving(&self) -> Option<Instant> {
-        self.leaving.as_ref().map(|leaving| leaving.due)
-    }
-
-    /// Looks once more for files that a scan found gone, and notes those that still are.
-    pub(super) async fn note_leaving(&mut self) -> Result<(), StoreError> {
-        let Some(mut leaving) = self.leaving.take() else { return Ok(()) };
-        let rest = leaving.names.split_off(leaving.names.len().min(BATCH));
-        let (held, names): (Vec<_>, Vec<_>) =
-            leaving.names.into_iter().partition(|name| self.intake.holds(&self.tree.absolute(name)));
+    /// Looks once more for files that scans found gone, and notes those that still are.
+    pub(super) async fn note_leaving(&mut self, now: Instant) -> Result<(), StoreError> {
+        let leaving = self.leaving.take(now).into_iter().map(|(name, _)| name);
+        let (held, names): (Vec<_>, Vec<_>) = leaving.partition(|name| self.intake.holds(&self.tree.absolute(name)));
         self.put_off(held);
         let names = self.keep_read(names);
         match self.scanner.missing(names, self.armed).await {
-            Ok(gone) => self.vanish(gone).await?,
+            Ok(gone) => self.vanish(gone).await,
             Err(_) => {
-                self.check_root_at = Some(Instant::now());
-                return Ok(());
+                self.check_root_at = Some(now);
+                self.dirty.everything(now);
+                Ok(())
             }
         }
-        if !rest.is_empty() {
-            self.leaving = Some(Leaving { due: leaving.due, names: rest });
-        }
-        Ok(())
     }
 
     fn put_off(&mut self, names: Vec<PathBuf>) {

@@ -190,6 +190,11 @@ impl Settling {
         self.files.iter().map(|(relative, file)| (relative.as_path(), file))
     }
 
+    /// Those that shall be processed although nothing changed.
+    pub fn forced(&self) -> impl Iterator<Item = &Path> {
+        self.iter().filter(|(_, file)| file.force).map(|(relative, _)| relative)
+    }
+
     /// When the next look is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.order.first().map(|(due, _)| *due)

@@ -1,7 +1,6 @@
 //! What the watch's task knows of single names under its root, for `explain` and the audit: it alone knows what
 //! settles, what is being read, and which scan comes next.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
@@ -34,11 +33,10 @@ pub struct Standing {
 impl WatchTask {
     /// What is known of each of these names.
     pub(super) fn standings(&self, names: &[PathBuf]) -> Vec<Standing> {
-        let leaving: HashSet<&Path> = self.leaving.iter().flat_map(super::rescan::Leaving::names).collect();
-        names.iter().map(|name| self.standing(name, &leaving)).collect()
+        names.iter().map(|name| self.standing(name)).collect()
     }
 
-    fn standing(&self, name: &Path, leaving: &HashSet<&Path>) -> Standing {
+    fn standing(&self, name: &Path) -> Standing {
         let native =
             self.status.mode == Mode::Native && !self.coverage.uncovered.iter().any(|out| name.starts_with(out));
         let next_poll = self.next_poll.filter(|_| !native);
@@ -49,7 +47,7 @@ impl WatchTask {
             }),
             reading: self.intake.holds(&self.tree.absolute(name)),
             scan_due: self.dirty.covers(name) || self.is_being_scanned(name),
-            leaving: leaving.contains(name) || self.held.contains(name),
+            leaving: self.leaving.contains(name) || self.held.contains(name),
             error: self.error_of(name),
             native,
             next_scan_at: next_poll.into_iter().chain(self.next_full).min().map(|at| self.wall(at)),

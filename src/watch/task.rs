@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::batches::BATCH;
 use super::brake::Brake;
-use super::compare::{Ended, Scanner};
+use super::compare::{Ended, MAX_GONE, Scanner};
 use super::dirty::Dirty;
 use super::filter::{BadGlob, Ruling};
 use super::mounts;
 use super::native::{Hint, Native};
-use super::renames::Held;
-use super::rescan::{Coverage, Leaving, RunningScan, Wish};
+use super::renames::{Held, MOST_HELD};
+use super::rescan::{Coverage, RunningScan, Wish};
 use super::run::{Runs, ScanRun};
 use super::settle::{Settling, Sign};
 use super::standing::Standing;
@@ -39,6 +39,8 @@ const MAX_HINTS: usize = 1_024;
 pub(super) const NAMES: usize = 10;
 /// How soon a scan follows when events were lost.
 const LOST_PAUSE: Duration = Duration::from_millis(100);
+/// Why there is no scan.
+const SHUT: &str = "nothing is taken in right now: the watch or the intake is paused, or the queue is full";
 const FAR: Duration = Duration::from_hours(24);
 
 /// What a watch is.
@@ -81,7 +83,8 @@ pub struct WatchStations {
 #[derive(Debug)]
 pub enum WatchCommand {
     /// Scan everything now; `force` takes every file again. Answers when the scan is through (files that have to
-    /// settle follow later), or with the reason why there is none.
+    /// settle follow later), or with the reason why there is none, or why it was broken off. Then the next full scan
+    /// goes on with it.
     Scan {
         /// Whether files are taken though nothing changed.
         force: bool,
@@ -158,8 +161,8 @@ pub struct WatchTask {
     pub(super) brake: Brake,
     /// Whether a full scan since the start has said what is gone.
     pub(super) losses_judged: bool,
-    /// Files that are about to be noted as gone.
-    pub(super) leaving: Option<Leaving>,
+    /// Files that scans found gone, until they are looked for once more and noted.
+    pub(super) leaving: Held,
     /// How many files are known, about: as the newest full scan counted them, and what came and went since.
     pub(super) known_files: u64,
     pub(super) scan: Option<RunningScan>,
@@ -194,7 +197,7 @@ impl WatchTask {
         let task = Self {
             intake: Intake::new(queue.clone(), settings.digest, digests, stop.clone()),
             settling: Settling::new(settings.watch.settle, MAX_SETTLING),
-            held: Held::default(),
+            held: Held::new(MOST_HELD),
             settings,
             queue,
             clock,
@@ -223,7 +226,7 @@ impl WatchTask {
             coverage: Coverage::default(),
             brake: Brake::new(brake),
             losses_judged: false,
-            leaving: None,
+            leaving: Held::new(MAX_GONE),
             known_files: 0,
             scan: None,
             scans: JoinSet::new(),
@@ -277,8 +280,8 @@ impl WatchTask {
         if self.held.next_due().is_some_and(|due| due <= now) {
             self.let_go(now).await?;
         }
-        if self.next_leaving().is_some_and(|due| due <= now) {
-            self.note_leaving().await?;
+        if self.leaving.next_due().is_some_and(|due| due <= now) {
+            self.note_leaving(now).await?;
         }
         if self.scan.is_none() && self.armed.is_some() {
             self.start_due_scan(now).await;
@@ -290,7 +293,8 @@ impl WatchTask {
     fn next_due(&self) -> Option<Instant> {
         let may_scan = self.status.open && self.scan.is_none() && self.armed.is_some();
         let scan = self.dirty.next_due().into_iter().chain(self.next_timed_scan()).min().filter(|_| may_scan);
-        let look = self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.next_leaving()).min();
+        let look =
+            self.settling.next_due().into_iter().chain(self.held.next_due()).chain(self.leaving.next_due()).min();
         let look = look.filter(|_| self.status.open);
         let tell = self.scan.is_some().then_some(self.next_telling);
         self.check_root_at.into_iter().chain(scan).chain(look).chain(tell).chain(self.run_ends_at()).min()
@@ -376,7 +380,7 @@ impl WatchTask {
     fn obey(&mut self, command: WatchCommand) {
         match command {
             WatchCommand::Scan { reply, .. } if !self.status.open => {
-                drop(reply.send(Err("nothing is taken right now: the watch or the intake is paused".to_owned())));
+                drop(reply.send(Err(SHUT.to_owned())));
             }
             WatchCommand::Scan { force, reply } => {
                 self.wish.add(force, reply);
@@ -422,15 +426,21 @@ impl WatchTask {
         let open = *self.gate.borrow_and_update();
         if open != self.status.open {
             self.status.open = open;
-            self.settling.clear();
+            self.forget_settling();
             self.held.clear();
             self.intake.clear();
-            self.leaving = None;
-            self.runs.break_off("nothing is taken in right now: the watch or the intake is paused");
-            self.scan = None;
+            self.leaving.clear();
+            self.runs.break_off(SHUT);
+            self.wish.break_off(self.scan.take(), &format!("it was broken off, and goes on by itself: {SHUT}"));
             self.scans.abort_all();
             self.dirty.everything(Instant::now());
         }
+    }
+
+    /// Forgets what settles: a full scan finds it again, and takes again what it was told to.
+    pub(super) fn forget_settling(&mut self) {
+        self.wish.leave(self.settling.forced().map(Path::to_owned));
+        self.settling.clear();
     }
 
     /// Runs something that blocks, and gives up on it when the watch is stopped: a dead network filesystem must not

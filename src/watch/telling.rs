@@ -76,7 +76,7 @@ impl WatchTask {
         let scanning = self.scan.as_ref().is_some_and(asked);
         self.scanned_once
             && !scanning
-            && self.leaving.is_none()
+            && self.leaving.is_empty()
             && self.held.is_empty()
             && self.dirty.is_clean()
             && self.has_handed_over()

@@ -303,6 +303,29 @@ fn what_is_gone_is_told_until_it_is_noted() {
 }
 
 #[test]
+fn a_file_that_a_scan_found_gone_is_not_forgotten_when_a_scan_of_a_folder_finds_others_gone() {
+    let place = noop("settle = \"3s\"\nevents = [\"add\", \"modify\", \"delete\"]");
+    let mut daemon = Daemon::start(&place);
+    let file = place.put("a", "a");
+    fs::create_dir(place.inbox().join("d")).unwrap();
+    place.put("d/b", "b");
+    place.put("stays", "c");
+    place.wait_count("completed", 3);
+    assert_eq!(daemon.stop(), 0);
+    fs::remove_file(&file).unwrap();
+    // It might be the gone one under another name, so the delete waits until it is known.
+    place.put("new", "n");
+    let _daemon = Daemon::start(&place);
+    let shown = || place.ok(&["watch", "show", "inbox", "--json"]).json();
+    wait_until("the first scan is through", || shown()["last_scan_at"].is_string());
+    assert_eq!(of(&audit(&place, 0), "gone"), 1, "its delete still waits");
+    fs::remove_dir_all(place.inbox().join("d")).unwrap();
+    fs::create_dir(place.inbox().join("d")).unwrap();
+    place.wait_count("completed", 6);
+    assert_eq!(counts(&audit(&place, 0)), [("completed".to_owned(), 2)]);
+}
+
+#[test]
 fn what_the_brake_holds_back_is_told_as_that() {
     let place = noop(
         "settle = \"0s\"\ndelete_brake = { above = 2, share = 0.1, wait = \"1h\" }\nevents = [\"add\", \"delete\"]",

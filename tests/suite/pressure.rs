@@ -249,6 +249,36 @@ fn a_first_scan_stops_at_the_bound_and_loses_nothing() {
 }
 
 #[test]
+fn a_forced_scan_that_a_full_queue_breaks_off_says_so_and_takes_the_rest_later_and_none_twice() {
+    // So many that the scan takes longer than the look at the number of jobs.
+    const FILES: usize = 12_000;
+    let place = Place::with(
+        "[queue]\nmax_pending = 100\n[pipeline.p]\nkind = \"noop\"\nconcurrency = 8\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\nevents = [\"modify\"]\n",
+    );
+    for number in 0..FILES {
+        fs::write(place.inbox().join(format!("file-{number}")), "x").unwrap();
+    }
+    let _daemon = Daemon::start(&place);
+    let runs = || place.ok(&["runs", "list", "--json"]).json_lines();
+    let over = |number: usize| runs().len() == number && text(&runs()[0], "state") == "completed";
+    wait_until("all are noted, without a job", || over(1));
+    place.ok(&["pause", "p"]);
+    let told = place.exits(1, &["watch", "scan", "inbox", "--force"]);
+    for words in ["broken off", "goes on by itself", "the queue is full"] {
+        assert!(told.stderr.contains(words), "{told:?}");
+    }
+    assert!(place.in_state("pending") < i64::try_from(FILES).unwrap(), "the scan was through before");
+    place.ok(&["resume", "p"]);
+    place.wait_count("completed", FILES);
+    wait_until("its run is over", || over(2));
+    let database = Connection::open(place.database()).unwrap();
+    let newest = database.query_row("SELECT max(version) FROM sources", [], |row| row.get::<_, i64>(0)).unwrap();
+    // The first one was noted.
+    assert_eq!((newest, place.in_state("completed")), (2, i64::try_from(FILES).unwrap()), "none was taken twice");
+}
+
+#[test]
 fn a_run_once_takes_everything_although_the_bound_is_small() {
     let place = Place::with(
         "[queue]\nmax_pending = 7\n[pipeline.p]\nkind = \"noop\"\n\
