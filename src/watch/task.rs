@@ -406,6 +406,8 @@ impl WatchTask {
         let mounted = self.find_mounts();
         if mounted != self.mounted {
             self.mounted = mounted;
+            // A folder that is covered now, or bare again, is not the one whose events come: everything is armed anew.
+            self.root_went = true;
             self.check_root_at = Some(Instant::now());
             self.dirty.everything(Instant::now());
         }

@@ -153,6 +153,9 @@ impl Workshop {
             return Ended::LeaseLost(lease);
         }
         let finished_at = self.clock.now();
+        // Before the file goes its way.
+        let remember = self.settings.borrow().remembers.contains(&work.pipeline)
+            && self.is_what_was_looked_at(&lease, &work, findings.content).await;
         let verdict = match findings.settled.take() {
             Some(verdict) => verdict,
             None => tokio::select! {
@@ -166,7 +169,7 @@ impl Workshop {
             code: findings.report.code,
             output: findings.report.output,
             content: findings.content,
-            remember: self.settings.borrow().remembers.contains(&work.pipeline),
+            remember,
             finished_at,
             duration: begun.elapsed(),
         };
@@ -206,6 +209,16 @@ impl Workshop {
             }
             Err(error) => failed(ErrorKind::Io, error.to_string()),
         }
+    }
+
+    /// Whether the file is still the one that was digested. What was replaced while it was processed may never have been
+    /// read by the processor, and its content must not stand for that of other files.
+    async fn is_what_was_looked_at(&self, lease: &Lease, work: &Work, content: Option<Content>) -> bool {
+        let Some(content) = content else { return false };
+        let way = self.way(work);
+        let look = move |_: &Beat| way.to_file()?.path().symlink_metadata();
+        let found = self.aside.change(lease.at_work(), &work.path, look).await;
+        found.is_ok_and(|found| found.is_ok_and(|meta| FileIdentity::of(&meta).same_but_for_ctime(&content.identity)))
     }
 
     /// How long the file's watch wants it to be quiet.

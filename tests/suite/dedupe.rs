@@ -56,6 +56,28 @@ fn a_content_that_was_completed_under_another_name_is_skipped_and_says_of_which(
 }
 
 #[test]
+fn a_content_that_was_replaced_before_its_processor_read_it_is_no_reason_to_skip_another_file() {
+    // The processor of `first` replaces it before it reads, as somebody else might.
+    let place = Place::new();
+    fs::write(
+        place.at("swap.sh"),
+        "cd \"$1\"\ncase $2 in */first) [ -e swapped ] || { touch swapped; printf other > new; mv new \"$2\"; };; esac\n\
+         printf '%s\\n' \"$(cat \"$2\")\" >> read\n",
+    )
+    .unwrap();
+    place.configure(
+        "[pipeline.record]\nkind = \"exec\"\ncommand = [\"/bin/sh\", \"@PLACE@/swap.sh\", \"@PLACE@\", \"{path}\"]\n\
+         [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"record\"\nsettle = \"0s\"\ndedupe = \"content\"\n",
+    );
+    let _daemon = Daemon::start(&place);
+    place.put("first", "content");
+    place.wait_count("completed", 2);
+    place.put("second", "content");
+    assert_eq!(text(&ended(&place, "second"), "state"), "completed");
+    assert_eq!(fs::read_to_string(place.at("read")).unwrap(), "other\nother\ncontent\n");
+}
+
+#[test]
 fn a_file_that_goes_back_to_its_own_earlier_content_is_processed() {
     let (place, ledger) = deduping("", "");
     let _daemon = Daemon::start(&place);

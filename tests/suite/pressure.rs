@@ -251,7 +251,7 @@ fn a_first_scan_stops_at_the_bound_and_loses_nothing() {
 #[test]
 fn a_forced_scan_that_a_full_queue_breaks_off_says_so_and_takes_the_rest_later_and_none_twice() {
     // So many that the scan takes longer than the look at the number of jobs.
-    const FILES: usize = 12_000;
+    const FILES: usize = 24_000;
     let place = Place::with(
         "[queue]\nmax_pending = 100\n[pipeline.p]\nkind = \"noop\"\nconcurrency = 8\n\
          [watch.inbox]\npath = \"@PLACE@/inbox\"\npipeline = \"p\"\nsettle = \"0s\"\nevents = [\"modify\"]\n",

@@ -47,6 +47,31 @@ fn a_filesystem_that_is_unmounted_and_mounted_again_deletes_nothing_and_is_watch
 }
 
 #[test]
+fn what_arrives_on_a_filesystem_that_was_mounted_over_a_subfolder_is_taken_and_also_when_it_is_gone() {
+    if !Confined::is_possible() || !has_tools(&["nsenter"]) {
+        return;
+    }
+    let place = told_only(DELETES);
+    let folder = place.inbox().join("folder");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("below"), "x").unwrap();
+    let confined = Confined::start(&place, Limits::default(), "");
+    place.wait_count("completed", 1);
+
+    confined.inside(&format!("mount -t tmpfs tmpfs {0} && echo x > {0}/there", folder.display()));
+    place.wait_count("completed", 2);
+    // The scan that found it is over: from now on only events tell.
+    quiet(&place);
+    fs::write(confined.seen(&folder).join("late"), "x").unwrap();
+    place.wait_count("completed", 3);
+
+    confined.inside(&format!("umount {}", folder.display()));
+    quiet(&place);
+    fs::write(folder.join("later"), "x").unwrap();
+    wait_until("what arrives below is taken", || place.newest_of("later").is_some());
+}
+
+#[test]
 fn a_root_that_is_unmounted_while_the_daemon_is_down_deletes_nothing() {
     if !Confined::is_possible() || !has_tools(&["nsenter"]) {
         return;
