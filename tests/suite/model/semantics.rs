@@ -140,7 +140,8 @@ impl Model {
         if seen.note_only {
             if source.presence != Presence::Present {
                 // What was known of another file's content is not known of this one.
-                let digest = if source.look == seen.look { source.digest } else { digest };
+                let same_look = !source.empty && source.look == seen.look;
+                let digest = if same_look { source.digest } else { digest };
                 self.see_again(seen, source.version, digest);
             }
             return self.as_known(key);
