@@ -169,14 +169,25 @@ fn waiting(report: &Report, now: Timestamp) -> String {
     parts.join("; ")
 }
 
+/// What a recovery counts, in words.
+const RECOVERED: [(&str, &str); 7] = [
+    ("dead_boots", "daemons that had died"),
+    ("released", "jobs taken back"),
+    ("suspects", "suspects"),
+    ("failed", "given up"),
+    ("superseded", "superseded"),
+    ("dispositions", "files on their way"),
+    ("effects", "steps of which nobody knows"),
+];
+
 /// The figures of a recovery that are not zero.
 fn figures(recovery: &Value, now: Timestamp) -> String {
     let at = recovery.get("at_ms").and_then(Value::as_i64).map(Timestamp::from_millis);
     let at = at.map_or_else(String::new, |at| format!("{}: ", time::relative(at, now)));
-    let fields = recovery.as_object().into_iter().flatten();
-    let found: Vec<String> = fields
-        .filter(|(key, value)| *key != "at_ms" && value.as_u64().is_some_and(|n| n > 0))
-        .map(|(key, value)| format!("{value} {}", key.replace('_', " ")))
+    let found: Vec<String> = RECOVERED
+        .iter()
+        .filter_map(|(key, words)| Some((words, recovery.get(key)?.as_u64().filter(|n| *n > 0)?)))
+        .map(|(words, n)| format!("{words} {n}"))
         .collect();
     if found.is_empty() { format!("{at}nothing to put right") } else { format!("{at}{}", found.join(", ")) }
 }
@@ -324,7 +335,8 @@ mod tests {
         people(&report(), &mut paper.screen()).unwrap();
         let text = paper.text();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-        for part in ["running, process 7", "1m ago: 3 released", "prune 1m ago (failed)", "1 000 000 urgent", "99.1 %"]
+        for part in
+            ["running, process 7", "1m ago: jobs taken back 3", "prune 1m ago (failed)", "1 000 000 urgent", "99.1 %"]
         {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
