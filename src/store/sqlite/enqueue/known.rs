@@ -120,39 +120,21 @@ pub(super) fn decide(new: &NewJob, known: &Known) -> Decision {
             known.moving.is_some_and(|old| old.same_but_for_ctime(&new.identity)) || new.identity == known.identity;
         return if old { Decision::Same { refresh: false } } else { Decision::Raise { op: Op::Add } };
     }
-    let Some(taken) = &known.taken else {
-        return first_of_pipeline(new, known);
-    };
-    if new.force {
-        return Decision::Raise { op: Op::Modify };
-    }
-    if came_back(new, known, taken) {
-        return Decision::Raise { op: Op::Add };
+    match &known.taken {
+        // What another pipeline was told to delete is there again.
+        None if known.holds_nothing() => return Decision::Raise { op: Op::Add },
+        Some(_) if new.force => return Decision::Raise { op: Op::Modify },
+        Some(taken) if came_back(new, known, taken) => return Decision::Raise { op: Op::Add },
+        _ => {}
     }
     if new.identity == known.identity {
-        return current(known, taken, !known.present);
+        return current(known, !known.present);
     }
     // The digest decides. Where the old one was never taken, nobody can say that the content is the same.
     match (new.digest, known.current_digest()) {
         (None, _) => Decision::TakeDigest,
-        (Some(digest), Some(old)) if digest == old => current(known, taken, true),
-        (Some(_), _) => Decision::Raise { op: Op::Modify },
-    }
-}
-
-/// What follows for a pipeline that was given no version of the source, which others were.
-fn first_of_pipeline(new: &NewJob, known: &Known) -> Decision {
-    if known.holds_nothing() {
-        // What another pipeline was told to delete is there again.
-        return Decision::Raise { op: Op::Add };
-    }
-    if new.identity == known.identity {
-        return Decision::AnotherPipeline;
-    }
-    match (new.digest, known.current_digest()) {
-        (None, _) => Decision::TakeDigest,
-        (Some(digest), Some(old)) if digest == old => Decision::AnotherPipeline,
-        (Some(_), _) => Decision::Raise { op: Op::Add },
+        (Some(digest), Some(old)) if digest == old => current(known, true),
+        (Some(_), _) => Decision::Raise { op: if known.taken.is_some() { Op::Modify } else { Op::Add } },
     }
 }
 
@@ -167,8 +149,8 @@ fn deleted(known: &Known) -> Decision {
     match &known.taken {
         _ if !nothing_left => Decision::Raise { op: Op::Delete },
         Some(taken) if taken.version == known.version => match &taken.row {
-            Some(row) if row.op != Op::Delete => Decision::Raise { op: Op::Delete },
-            _ => Decision::Same { refresh: false },
+            Some(_) => Decision::Raise { op: Op::Delete },
+            None => Decision::Same { refresh: false },
         },
         _ => Decision::AnotherPipeline,
     }
@@ -183,8 +165,10 @@ fn came_back(new: &NewJob, known: &Known, taken: &Taken) -> bool {
     }
 }
 
-pub(super) const fn current(known: &Known, taken: &Taken, refresh: bool) -> Decision {
-    if taken.version < known.version { Decision::AnotherPipeline } else { Decision::Same { refresh } }
+/// What follows where the source's version is what is there.
+fn current(known: &Known, refresh: bool) -> Decision {
+    let given = known.taken.as_ref().is_some_and(|taken| taken.version >= known.version);
+    if given { Decision::Same { refresh } } else { Decision::AnotherPipeline }
 }
 
 /// What is known of each asked (scope, identity, pipeline), with its place in the question.
