@@ -10,8 +10,9 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::accounts::{Account, Accounts, Ahead, Presence, Succession, Taken};
 use super::super::error::{Result, StoreError};
-use super::enqueue::{NO_JOB, SCOPE_PATH};
+use super::enqueue::SCOPE_PATH;
 use super::lease::effective_priority;
+use super::steer::succession;
 use super::{SqliteStore, row, wire};
 use crate::clock::{Timestamp, millis};
 use crate::job::{JobId, Priority};
@@ -113,11 +114,7 @@ impl Accounts for SqliteStore {
 
     async fn succession(&self, job: JobId) -> Result<Succession> {
         let found: Option<i64> = sqlx::query_scalar(NEWEST).bind(job.0).fetch_optional(self.readers()).await?;
-        Ok(match found {
-            Some(NO_JOB) => Succession::AnotherFile,
-            Some(newest) if newest != job.0 => Succession::Job(JobId(newest)),
-            _ => Succession::Newest,
-        })
+        Ok(succession(job, found))
     }
 
     async fn ahead(&self, job: JobId, aging: Duration, now: Timestamp) -> Result<Ahead> {

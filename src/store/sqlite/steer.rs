@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
+use super::super::accounts::Succession;
 use super::super::error::Result;
 use super::super::steer::{Steered, Steering};
 use super::SqliteStore;
@@ -125,16 +126,27 @@ async fn apply(
     }
 }
 
+/// How a job stands to the newest that its pipeline was given of its source.
+pub(super) fn succession(job: JobId, newest: Option<i64>) -> Succession {
+    match newest {
+        Some(NO_JOB) => Succession::AnotherFile,
+        Some(newest) if newest != job.0 => Succession::Job(JobId(newest)),
+        _ => Succession::Newest,
+    }
+}
+
 /// A final job becomes pending with a fresh budget, unless its source has moved on. An older version that still runs
 /// comes to its end first.
 async fn reopen(tx: &mut SqliteConnection, job: &Named, now: Timestamp, tally: &mut Tally) -> Result<Steered> {
-    if job.newest == Some(NO_JOB) {
-        return Ok(Steered::Refused(
-            "another file has its name by now; add that one if it shall be processed".to_owned(),
-        ));
-    }
-    if let Some(newer) = job.newest.filter(|newest| *newest != job.id.0) {
-        return Ok(Steered::Refused(format!("a newer version of its source is job {newer}; retry that one")));
+    let refused = match succession(job.id, job.newest) {
+        Succession::Newest => None,
+        Succession::Job(newer) => Some(format!("a newer version of its source is job {newer}; retry that one")),
+        Succession::AnotherFile => {
+            Some("another file has its name by now; add that one if it shall be processed".to_owned())
+        }
+    };
+    if let Some(why) = refused {
+        return Ok(Steered::Refused(why));
     }
     sqlx::query(
         "INSERT INTO attempts (job, seq, source, pipeline, priority, outcome, spent, due_at, started_at, finished_at, duration_ms)
