@@ -153,15 +153,19 @@ impl Workshop {
             return Ended::LeaseLost(lease);
         }
         let finished_at = self.clock.now();
-        // Before the file goes its way.
-        let remember = self.settings.borrow().remembers.contains(&work.pipeline)
-            && self.is_what_was_looked_at(&lease, &work, findings.content).await;
-        let verdict = match findings.settled.take() {
-            Some(verdict) => verdict,
-            None => tokio::select! {
-                verdict = self.judge(&lease, &work, &mut findings, &handle) => verdict,
-                () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
-            },
+        let (verdict, remember) = match findings.settled.take() {
+            Some(verdict) => (verdict, false),
+            None => {
+                let judged = async {
+                    // Before the file goes its way.
+                    let remember = self.is_to_be_remembered(&lease, &work, findings.content).await;
+                    (self.judge(&lease, &work, &mut findings, &handle).await, remember)
+                };
+                tokio::select! {
+                    judged = judged => judged,
+                    () = handle.lost().cancelled() => return Ended::LeaseLost(lease),
+                }
+            }
         };
         let end = Settlement {
             lease,
@@ -211,14 +215,16 @@ impl Workshop {
         }
     }
 
-    /// Whether the file is still the one that was digested. What was replaced while it was processed may never have been
-    /// read by the processor, and its content must not stand for that of other files.
-    async fn is_what_was_looked_at(&self, lease: &Lease, work: &Work, content: Option<Content>) -> bool {
-        let Some(content) = content else { return false };
+    /// Whether the content, once completed, may stand for that of other files: where the pipeline remembers contents, and
+    /// the file is still the one that was digested. What was replaced meanwhile may never have been read by the processor.
+    async fn is_to_be_remembered(&self, lease: &Lease, work: &Work, content: Option<Content>) -> bool {
+        let Some(content) = content.filter(|_| self.settings.borrow().remembers.contains(&work.pipeline)) else {
+            return false;
+        };
         let way = self.way(work);
         let look = move |_: &Beat| way.to_file()?.path().symlink_metadata();
-        let found = self.aside.change(lease.at_work(), &work.path, look).await;
-        found.is_ok_and(|found| found.is_ok_and(|meta| FileIdentity::of(&meta).same_but_for_ctime(&content.identity)))
+        let found = self.aside.change(lease.at_work(), &work.path, look).await.map_err(io::Error::other).flatten();
+        found.is_ok_and(|meta| FileIdentity::of(&meta).same_but_for_ctime(&content.identity))
     }
 
     /// How long the file's watch wants it to be quiet.
