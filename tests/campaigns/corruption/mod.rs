@@ -7,7 +7,7 @@
 //!    database, and keeps the damaged one.
 //! 4. The next daemon makes the rest whole: each file is accounted for and was processed in its last version.
 
-mod damage;
+pub mod damage;
 mod history;
 
 use std::collections::BTreeMap;

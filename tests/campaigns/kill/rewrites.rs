@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::commands::{changes, kill, measure, points};
+use crate::corruption::damage::spoil;
 use crate::older;
 use crate::seed::Seed;
 use crate::support::{Daemon, Place, finish, run};
@@ -107,7 +108,7 @@ fn a_restore_killed_at_any_call_leaves_the_old_database_with_its_log_or_the_new_
 /// A database that stopped in order, with two jobs.
 fn at_rest() -> Kept {
     let kept = Kept::new();
-    Daemon::start(&kept.place).stop();
+    assert_eq!(Daemon::start(&kept.place).stop(), 0);
     kept.keep();
     kept
 }
@@ -139,13 +140,11 @@ fn a_repair_killed_at_any_call_leaves_the_damaged_database_as_it_was_or_the_repa
     let (mut random, kept) = (seed.random(), at_rest());
     let database = kept.place.database();
     let connection = rusqlite::Connection::open(&database).unwrap();
-    let page_of = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = 'jobs_source'";
-    let (page, size): (usize, usize) = connection
-        .query_row(page_of, [], |row| Ok((row.get::<_, u32>(0)? as usize, row.get::<_, u32>(1)? as usize)))
-        .unwrap();
+    let index = "SELECT rootpage FROM sqlite_schema WHERE name = 'jobs_source'";
+    let page = connection.query_row(index, [], |row| row.get::<_, u32>(0)).unwrap() as usize;
     connection.close().unwrap();
     let mut damaged = fs::read(&database).unwrap();
-    damaged[(page - 1) * size..page * size].fill(0xa5);
+    spoil(&mut damaged, &[page]);
     fs::write(&database, &damaged).unwrap();
     kept.keep();
     let repaired = std::cell::Cell::new(0);
