@@ -230,8 +230,10 @@ impl Template {
     }
 }
 
-/// How many segments of a URL's path are `.` or `..`, also in percent-encoding.
+/// How many segments of a URL's path are `.` or `..`, also in percent-encoding. A URL's parser drops tabs and line breaks,
+/// and controls and spaces at both ends (WHATWG URL, 4.4), before it looks.
 fn dot_segments(url: &str) -> usize {
+    let url = url.trim_matches(|c| c <= ' ').replace(['\t', '\n', '\r'], "");
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let is_dots = |segment: &&str| matches!(&*segment.to_ascii_lowercase().replace("%2e", "."), "." | "..");
     path.split(['/', '\\']).filter(is_dots).count()
@@ -289,6 +291,12 @@ mod tests {
         assert_eq!(url("http://h/a/../in/{name}", "/a/..x").unwrap(), "http://h/a/../in/..x");
         assert_eq!(url("http://h/in?{stem}#{stem}", "/a/...x").unwrap(), "http://h/in?..#..");
         assert!(url("http://h/%2E{stem}", "/a/..x").is_err());
+        // What a parser drops does not hide it.
+        for template in
+            ["http://h/in/{stem} ", "http://h/in/{stem}\n", "http://h/in/.\t{stem}", "http://h/in/\r{stem}\t/put"]
+        {
+            assert!(url(template, "/a/..x").is_err(), "{template:?}");
+        }
     }
 
     #[test]
